@@ -1,0 +1,151 @@
+"""MemoryLog: the same events, checksums and refusals without a file. For tests, backtests and caches; survives nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from eventstore.clock import now_us
+from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
+from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, NotFoundError, UnavailableError
+from eventstore.log import PAGE
+from eventstore.model import Domain, Durability, Event, Head, WriteRule
+
+
+class MemoryLog:
+    """The EventLog of one domain in a list."""
+
+    def __init__(
+        self, domain: str, *, store_id: str, write: WriteRule = "replace", birth: Event | None = None, busy_timeout_ms: int = 10_000
+    ) -> None:
+        self.domain = domain
+        self.durability: Durability = "memory"
+        self.rule: WriteRule = write
+        self.accepted: Head | None = None
+        self._busy_timeout_ms = busy_timeout_ms
+        self._mutex = threading.Lock()
+        self._closed = False
+        birth = birth or seal_birth(Birth(FORMAT, store_id, domain, now_us(), write), secrets.token_bytes(SALT_BYTES))
+        self._events = [birth]
+
+    def head(self) -> Head:
+        """See EventLog.head."""
+        self._require_open()
+        last = self._events[-1]
+        return Head(last.position, last.checksum)
+
+    def moved(self, since: Head) -> bool:
+        """See EventLog.moved."""
+        if self._closed:
+            self._require_open()
+        return len(self._events) - 1 != since.position
+
+    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
+        """See EventLog.read."""
+        self._require_open()
+        last = len(self._events) - 1 if until is None else min(until, len(self._events) - 1)
+        position = max(after, 0) + 1
+        left = last - position + 1 if limit is None else min(limit, last - position + 1)
+        while left > 0:
+            page = self._events[position : position + min(left, PAGE)]
+            yield from page
+            position, left = position + len(page), left - len(page)
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """See EventLog.get."""
+        self._require_open()
+        return [self._events[position] for position in sorted(set(positions)) if 0 <= position < len(self._events)]
+
+    def chain(self, position: int, *, limit: int) -> list[Event]:
+        """See EventLog.chain."""
+        self._require_open()
+        return list(islice(self._links(position), limit))
+
+    def _links(self, position: int) -> Iterator[Event]:
+        events = self.get([position])
+        while events:
+            yield events[0]
+            position = events[0].prev
+            events = [self._events[position]] if position > 0 else []
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Head]:
+        """See EventLog.writing."""
+        self._require_open()
+        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise UnavailableError(f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms")
+        try:
+            yield self.head()
+        finally:
+            self._mutex.release()
+
+    def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
+        """See EventLog.append. Raises ConfigError when asked for more than memory can promise."""
+        if durability not in (None, "memory"):
+            raise ConfigError(f"domain {self.domain}: durability {durability!r} was asked of a memory: store, which survives nothing")
+        if self.head() != after:
+            raise ConflictError(self.domain, after.position, len(self._events) - 1)
+        for position in erase:
+            self._events[position] = erased(self._events[position])
+        self._events.extend(events)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """See EventLog.faults: there is no storage that could be at fault."""
+        return iter(())
+
+    def close(self) -> None:
+        """See EventLog.close."""
+        self._closed = True
+
+    def abandon(self) -> None:
+        """In a forked child: another thread may have held the lock when the process split."""
+        self._mutex = threading.Lock()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"domain {self.domain} was closed; open the store again")
+
+
+class MemoryEngine:
+    """The Engine of a memory: store."""
+
+    read_only = False
+    durability: Durability = "memory"
+
+    def __init__(self, *, store_id: str | None = None, durability: Durability = "memory", busy_timeout_ms: int = 10_000) -> None:
+        if durability != "memory":
+            raise ConfigError(f"durability {durability!r} was asked of a memory: store, which survives nothing; open a folder instead")
+        self.store_id = store_id or secrets.token_hex(16)
+        self.created_us = now_us()
+        self._busy_timeout_ms = busy_timeout_ms
+        self._logs: dict[str, MemoryLog] = {}
+
+    def domains(self) -> list[str]:
+        """See Engine.domains."""
+        return sorted(self._logs)
+
+    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> MemoryLog:
+        """See Engine.open_log."""
+        Domain(name)
+        log = self._logs.get(name)
+        if log is None:
+            rule = read_birth(birth, name).write if birth else write or "replace"
+            log = MemoryLog(name, store_id=self.store_id, write=rule, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
+            self._logs[name] = log
+        elif write is not None and write != log.rule:
+            raise ContractError(f"{name}: made with the write rule {log.rule!r}, opened with {write!r}")
+        return log
+
+    @contextlib.contextmanager
+    def inspect(self, name: str) -> Iterator[MemoryLog]:
+        """See Engine.inspect."""
+        if name not in self._logs:
+            raise NotFoundError(f"no domain {name!r} in this memory: store")
+        yield self._logs[name]
+
+    def pointers(self, name: str) -> None:
+        """See Engine.pointers: a log in memory needs none."""
+        return

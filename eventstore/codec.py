@@ -1,0 +1,279 @@
+"""Canonical keys, and the hash chain: seal() makes an event, check() proves one (format.md sections 3 and 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+import msgspec
+
+from eventstore.errors import ChecksumError, FormatError, GapError, InvalidKeyError
+from eventstore.model import SYSTEM_KEY, Event, Head, Key, WriteRule
+
+FORMAT = 0
+"""The format's number: a draft until sealing and erasure are proven (format.md)."""
+
+MAX_KEY_BYTES = 1_024
+MAX_KEY_INT = 2**53
+SALT_BYTES = 16
+
+OPS = frozenset({"put", "remove", "open", "rules", "redact", "seal", "archive", "loss"})
+
+# c_0 = sha256(prefix || m_0) and c_n = sha256(c_n-1 || m_n) are one rule if the prefix stands before the birth row.
+GENESIS = Head(-1, b"eventstore/%d\x00" % FORMAT)
+
+_HEADER = struct.Struct(">QQQqBBHI")
+_NO_DATA = bytes(32)
+_HAS_WHEN, _HAS_DATA, _HAS_META, _IS_BLOB = 1, 2, 4, 8
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_key = msgspec.json.Decoder(list[str | int]).decode
+
+
+class _MetaShape(msgspec.Struct):
+    codec: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_meta = msgspec.json.Decoder(_MetaShape).decode
+
+
+def encode_key(key: Key) -> str:
+    """The one text a key has: a JSON array without white space, shortest escapes, at most 1,024 bytes.
+
+    A string, or a tuple (or list) of strings and integers within 2^53. Raises InvalidKeyError.
+    """
+    if isinstance(key, str):
+        if not key:
+            raise InvalidKeyError("a key of one empty string is not allowed; in a key of several parts a part may be empty")
+        if "\0" in key:
+            raise InvalidKeyError(f"key {key!r} holds NUL, the one character no key may hold")
+        parts: list[Any] = [key]
+    else:
+        parts = _checked_parts(key)
+    try:
+        encoded = _encode_json(parts)
+    except UnicodeEncodeError:
+        raise InvalidKeyError(f"key {key!r} holds a lone surrogate, which is no character") from None
+    if len(encoded) > MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"key {str(key)[:40]!r}... takes {len(encoded)} bytes, at most {MAX_KEY_BYTES} are allowed; put the rest into the value"
+        )
+    return encoded.decode()
+
+
+def _checked_parts(key: object) -> list[Any]:
+    if not isinstance(key, tuple | list) or not key:
+        raise InvalidKeyError(f"a key is a string or a tuple of strings and integers, not {type(key).__name__} {key!r}")
+    for part in key:
+        if isinstance(part, str):
+            if "\0" in part:
+                raise InvalidKeyError(f"key {key!r} holds NUL, the one character no key may hold")
+        elif isinstance(part, bool) or not isinstance(part, int):
+            # In Python ("x", True) == ("x", 1): as keys of a dict they would be one, in the log two.
+            raise InvalidKeyError(f"key {key!r}: a part is a string or an integer, not {type(part).__name__}")
+        elif not -MAX_KEY_INT <= part <= MAX_KEY_INT:
+            raise InvalidKeyError(f"key {key!r}: the integer {part} is beyond 2^53; pass it as a string")
+    if len(key) == 1 and key[0] == "":
+        raise InvalidKeyError("a key of one empty string is not allowed; in a key of several parts a part may be empty")
+    return list(key)
+
+
+def decode_key(text: str) -> Key:
+    """A canonical key as callers see it: one string alone comes back as a string, everything else as a tuple."""
+    parts = _decode_key(text)
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0]
+    return tuple(parts)
+
+
+def is_canonical(text: str) -> bool:
+    """Whether `text` is exactly what encode_key() would give for the key it names."""
+    try:
+        return encode_key(decode_key(text)) == text
+    except (InvalidKeyError, msgspec.MsgspecError, UnicodeEncodeError):
+        return False
+
+
+def seal(
+    previous: Head,
+    *,
+    prev: int,
+    recorded_us: int,
+    when_us: int | None,
+    op: str,
+    key: str,
+    meta: str | None,
+    data: str | bytes | None,
+    salt: bytes | None,
+) -> Event:
+    """The event that follows `previous`, with its checksum.
+
+    `salt` is 16 random bytes where there is data, else None; `prev` the position of the key's previous event;
+    a blob needs `codec` in `meta`, text must not have it. Nothing is validated here: callers pass what they built.
+    """
+    position = previous.position + 1
+    flags = 0
+    payload = _NO_DATA
+    if when_us is not None:
+        flags |= _HAS_WHEN
+    if meta is not None:
+        flags |= _HAS_META
+    if data is not None and salt is not None:
+        flags |= _HAS_DATA
+        if isinstance(data, bytes):
+            flags |= _IS_BLOB
+            payload = hashlib.sha256(salt + data).digest()
+        else:
+            payload = hashlib.sha256(salt + data.encode()).digest()
+    checksum = _chain(previous.checksum, position, prev, recorded_us, when_us, flags, op, key, meta, payload)
+    return Event(
+        position=position,
+        prev=prev,
+        recorded_us=recorded_us,
+        when_us=when_us,
+        op=op,
+        checksum=checksum,
+        key=key,
+        meta=meta,
+        salt=salt,
+        digest=None,
+        data=data,
+    )
+
+
+def _chain(
+    previous: bytes,
+    position: int,
+    prev: int,
+    recorded_us: int,
+    when_us: int | None,
+    flags: int,
+    op: str,
+    key: str,
+    meta: str | None,
+    payload: bytes,
+) -> bytes:
+    op_bytes, key_bytes = op.encode(), key.encode()
+    meta_bytes = b"" if meta is None else meta.encode()
+    header = _HEADER.pack(position, prev, recorded_us, when_us or 0, flags, len(op_bytes), len(key_bytes), len(meta_bytes))
+    return hashlib.sha256(b"".join((previous, header, op_bytes, key_bytes, meta_bytes, payload))).digest()
+
+
+def check(previous: Head, event: Event, domain: str) -> Head:
+    """Prove that `event` follows `previous` and is what was sealed; gives its head.
+
+    Raises GapError, FormatError, ChecksumError; `domain` is for their messages.
+    """
+    position = event.position
+    if position != previous.position + 1:
+        raise GapError(domain, position, previous.position + 1)
+    checksum = checksum_of(previous.checksum, event, domain)
+    if checksum != event.checksum:
+        raise ChecksumError(domain, position, checksum, event.checksum)
+    return Head(position, checksum)
+
+
+def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:
+    """The checksum that `event` must carry after an event whose checksum is `previous`.
+
+    Raises FormatError for what the format does not allow, before hashing (format.md section 4).
+    """
+    when_us, meta = event.when_us, event.meta
+    flags = 0 if when_us is None else _HAS_WHEN
+    coded = False
+    if meta is not None:
+        flags |= _HAS_META
+        coded = _meta_names_codec(event, domain)
+    if event.op not in OPS:
+        raise FormatError(domain, event.position, f"unknown op {event.op!r}")
+    payload = _payload(event, coded, domain)
+    if payload is not _NO_DATA:
+        flags |= _HAS_DATA
+        if coded:
+            flags |= _IS_BLOB
+    try:
+        return _chain(previous, event.position, event.prev, event.recorded_us, when_us, flags, event.op, event.key, meta, payload)
+    except (struct.error, UnicodeEncodeError) as error:
+        raise FormatError(domain, event.position, f"a field is outside what the format can hold: {error}") from error
+
+
+def _payload(event: Event, coded: bool, domain: str) -> bytes:
+    """D of format.md section 4: the digest of what is or was there, zeros where there never was anything."""
+    data, salt, digest = event.data, event.salt, event.digest
+    if data is None:
+        if salt is not None:
+            raise FormatError(domain, event.position, "a salt without data")
+        if digest is None:
+            return _NO_DATA
+        if len(digest) != 32:
+            raise FormatError(domain, event.position, f"a digest of {len(digest)} bytes instead of 32")
+        return digest
+    if digest is not None:
+        raise FormatError(domain, event.position, "data beside a digest")
+    if salt is None or len(salt) != SALT_BYTES:
+        # Of a salt of any length a forger could move bytes into the data under a valid checksum.
+        raise FormatError(domain, event.position, f"data without a salt of {SALT_BYTES} bytes")
+    if isinstance(data, bytes):
+        if not coded:
+            raise FormatError(domain, event.position, "a blob without meta.codec")
+        return hashlib.sha256(salt + data).digest()
+    if coded:
+        raise FormatError(domain, event.position, "text with meta.codec")
+    try:
+        return hashlib.sha256(salt + data.encode()).digest()
+    except UnicodeEncodeError as error:
+        raise FormatError(domain, event.position, "data is not UTF-8") from error
+
+
+def _meta_names_codec(event: Event, domain: str) -> bool:
+    meta = event.meta or ""
+    try:
+        codec = _decode_meta(meta).codec
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise FormatError(domain, event.position, f"meta is not a JSON object: {error}") from error
+    if meta == "{}" or (codec is msgspec.UNSET and not msgspec.json.decode(meta)):
+        raise FormatError(domain, event.position, "meta is an empty object; what says nothing is NULL")
+    return codec is not msgspec.UNSET
+
+
+class Birth(msgspec.Struct, frozen=True):
+    """What the birth row says: whose log this is, and by which rule it may be written."""
+
+    format: int
+    store_id: str
+    domain: str
+    created_us: int
+    write: WriteRule
+
+
+def seal_birth(birth: Birth, salt: bytes) -> Event:
+    """Row 0 of a new log."""
+    return seal_system(GENESIS, prev=0, recorded_us=birth.created_us, op="open", data=birth, salt=salt)
+
+
+def seal_system(previous: Head, *, prev: int, recorded_us: int, op: str, data: Any, salt: bytes) -> Event:
+    """An event of the log itself: key `[]`, `data` as JSON."""
+    text = _encode_json(data).decode()
+    return seal(previous, prev=prev, recorded_us=recorded_us, when_us=None, op=op, key=SYSTEM_KEY, meta=None, data=text, salt=salt)
+
+
+def read_birth(event: Event | None, domain: str) -> Birth:
+    """The content of row 0, proven. Raises FormatError, ChecksumError."""
+    if event is None:
+        raise FormatError(domain, 0, "the birth row is missing")
+    check(GENESIS, event, domain)
+    if event.key != SYSTEM_KEY or event.op != "open" or not isinstance(event.data, str):
+        raise FormatError(domain, 0, "the first row is not a birth row")
+    try:
+        return msgspec.json.decode(event.data, type=Birth)
+    except msgspec.MsgspecError as error:
+        raise FormatError(domain, 0, f"the birth row says nothing readable: {error}") from error
+
+
+def erased(event: Event) -> Event:
+    """`event` without its data: what a redaction leaves is the digest, and the checksum still holds."""
+    if event.data is None or event.salt is None:
+        return event
+    data = event.data if isinstance(event.data, bytes) else event.data.encode()
+    return msgspec.structs.replace(event, data=None, salt=None, digest=hashlib.sha256(event.salt + data).digest())

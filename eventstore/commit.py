@@ -1,0 +1,275 @@
+"""drain(): the calls of one or many callers become one transaction; each gets its own receipts or its own error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from eventstore.clock import Clock
+from eventstore.codec import GENESIS, SALT_BYTES, seal
+from eventstore.errors import DuplicateEventError, EngineError, EventStoreError, FencedError
+from eventstore.live import Live
+from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt
+from eventstore.projections.key_states import KeyStates, natural_order
+from eventstore.rules import Intent, decide
+
+_encode = msgspec.json.Encoder().encode
+
+REMEMBERED = 10_000
+"""Calls that appended nothing and are remembered for a retry, in memory only."""
+
+
+Present = Callable[["Key | None"], list[str]]
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """What one caller asked for: its writes stand or fall together."""
+
+    intents: Sequence[Intent] | Callable[[Present], Sequence[Intent]]
+    """The writes, or how to choose them among the keys that are there once the lock is held."""
+    event_id: str | None
+    durability: Durability
+    request: str | None = None
+    """What tells this request from another where the writes themselves cannot, as they depend on what is there."""
+
+
+class _CallMeta(msgspec.Struct):
+    """What the first event of a call with an event_id says about the call."""
+
+    event_id: str | None = None
+    request: str | None = None
+    batch: int = 1
+    skipped: list[int] = []
+
+
+_decode_call_meta = msgspec.json.Decoder(_CallMeta).decode
+
+
+def request_of(intents: Sequence[Intent]) -> str:
+    """16 hex digits that tell one request from another: the arguments as received."""
+    return hashlib.sha256(_encode([(i.op, i.key, i.data, i.when_us, i.said, str(i.expected), i.unchanged) for i in intents])).hexdigest()[
+        :16
+    ]
+
+
+def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt] | EventStoreError]:
+    """Decide, seal and append what `calls` ask for, in order, in one transaction; one answer a call.
+
+    Lock, catch up, decide, append, fold, answer (format.md section 6). Errors of the log itself are raised, not answered.
+    """
+    with live.log.writing() as head:
+        if head != live.states.head:
+            live.catch_up()
+            if head != live.states.head:
+                raise FencedError(
+                    f"domain {live.log.domain}: the log ends before events this process has seen; close the store and look at its files"
+                )
+        draft = _Draft(live, clock)
+        answers: list[list[Receipt] | EventStoreError] = []
+        for call in calls:
+            try:
+                answers.append(draft.add(call))
+            except EventStoreError as error:
+                answers.append(error)
+        durability = max((call.durability for call in calls), key=DURABILITIES.index)
+        try:
+            live.log.append(draft.events, after=live.states.head, durability=durability)
+        except EngineError as error:
+            error.event_id = next((call.event_id for call in calls if call.event_id), None)
+            raise
+        live.follow(draft.events)
+        live.answered.update(draft.answered)
+        while len(live.answered) > REMEMBERED:
+            live.answered.popitem(last=False)
+        live.save_pointers()
+        return answers
+
+
+def earlier(live: Live, clock: Clock, call: Call) -> list[Receipt] | None:
+    """The receipts of a call that was made before, with the same event_id and `request`; None if it was not."""
+    live.catch_up()
+    return _Draft(live, clock).earlier(call, call.request or "", [])
+
+
+class _Draft:
+    """The events that a transaction will append, as they are decided: later calls see what earlier ones will have written."""
+
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self.events: list[Event] = []
+        self.answered: dict[str, tuple[str, list[Receipt]]] = {}
+        self._live, self._clock = live, clock
+        self._domain, self._rule = live.log.domain, live.log.rule
+        self._head = live.states.head
+        self._recorded_us = live.states.recorded_us
+        # What the events above will make of their keys: position in `events` beside the state.
+        self._overlay: dict[str, tuple[KeyState, Event]] = {}
+
+    def add(self, call: Call) -> list[Receipt]:
+        """Decide one call whole; raises what it must be answered with, and then leaves no trace."""
+        intents = call.intents if isinstance(call.intents, Sequence) else call.intents(self.present)
+        request = ""
+        if call.event_id is not None:
+            request = call.request or request_of(intents)
+            earlier = self.earlier(call, request, intents)
+            if earlier is not None:
+                return earlier
+        decided = self._decide(intents)
+        appended = [intent for intent, standing in decided if standing is None]
+        events = self._seal(appended, self._call_meta(call, request, decided, len(appended)))
+        receipts = self._receipts(decided, events, call.durability)
+        self.events += events
+        if call.event_id is not None and not events:
+            self.answered[call.event_id] = (request, receipts)
+        return receipts
+
+    def present(self, prefix: Key | None) -> list[str]:
+        """The canonical keys that will be there once the events so far are appended, in natural order."""
+        keys = {key for key, _ in self._live.states.keys(prefix)}
+        if self._overlay:
+            drafted = KeyStates(GENESIS, 0, states={key: state for key, (state, _) in self._overlay.items()})
+            keys = (keys - self._overlay.keys()) | {key for key, _ in drafted.keys(prefix)}
+        return sorted(keys, key=natural_order)
+
+    def _decide(self, intents: Sequence[Intent]) -> list[tuple[Intent, Head | None]]:
+        """Each intent with the head of what stands in its way, or None if it appends.
+
+        Within the call a key's later intent sees the earlier one, whose position is known before it is sealed.
+        """
+        decided: list[tuple[Intent, Head | None]] = []
+        ahead: dict[str, tuple[KeyState, str | None]] = {}
+        states, overlay = self._live.states, self._overlay
+        position = self._head.position
+
+        def standing(state: KeyState) -> str | None:
+            if key in ahead:
+                return ahead[key][1]
+            if key in overlay:
+                data = overlay[key][1].data
+                return data if isinstance(data, str) else None
+            return self._live.text(key, state)
+
+        for intent in intents:
+            key = intent.key
+            if key in ahead:
+                state: KeyState | None = ahead[key][0]
+            elif key in overlay:
+                state = overlay[key][0]
+            else:
+                state = states.get(key)
+            if decide(self._domain, self._rule, state, standing, intent):
+                position += 1
+                ahead[key] = (KeyState(position, intent.when_us, "present" if intent.op == "put" else "removed"), intent.data)
+                decided.append((intent, None))
+            else:
+                # The checksum of an event of this very call is filled in when it is sealed.
+                decided.append((intent, Head(state.position if state is not None else position, b"")))
+        return decided
+
+    def _call_meta(self, call: Call, request: str, decided: list[tuple[Intent, Head | None]], count: int) -> str | None:
+        """What the call's first event carries beside its own meta, so that a retry finds its answer."""
+        if call.event_id is None or count == 0:
+            return None
+        metas: dict[str, Any] = {"event_id": call.event_id, "request": request}
+        if len(decided) > 1:
+            metas["batch"] = count
+            skipped = [index for index, (_, standing) in enumerate(decided) if standing is not None]
+            if skipped:
+                metas["skipped"] = skipped
+        return _encode(metas).decode()
+
+    def _seal(self, intents: Sequence[Intent], call_meta: str | None) -> list[Event]:
+        states, overlay, head = self._live.states, self._overlay, self._head
+        stamps = self._clock.stamps(len(intents), self._recorded_us)
+        salts = os.urandom(SALT_BYTES * len(intents))
+        events: list[Event] = []
+        for index, intent in enumerate(intents):
+            key, data = intent.key, intent.data
+            if key in overlay:
+                prev = overlay[key][0].position
+            else:
+                state = states.get(key)
+                prev = state.position if state is not None else 0
+            meta = intent.meta
+            if call_meta is not None and index == 0:
+                meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
+            event = seal(
+                head,
+                prev=prev,
+                recorded_us=stamps[index],
+                when_us=intent.when_us,
+                op=intent.op,
+                key=key,
+                meta=meta,
+                data=data,
+                salt=None if data is None else salts[SALT_BYTES * index : SALT_BYTES * (index + 1)],
+            )
+            head = Head(event.position, event.checksum)
+            overlay[key] = (KeyState(event.position, event.when_us, "removed" if data is None else "present"), event)
+            events.append(event)
+        if events:
+            self._head, self._recorded_us = head, events[-1].recorded_us
+        return events
+
+    def _receipts(self, decided: list[tuple[Intent, Head | None]], events: list[Event], durability: Durability) -> list[Receipt]:
+        domain, following = self._domain, iter(events)
+        receipts: list[Receipt] = []
+        for _, standing in decided:
+            if standing is None:
+                event = next(following)
+                receipts.append(Receipt(domain, event.position, event.checksum, durability, True))
+            else:
+                receipts.append(Receipt(domain, standing.position, self._checksum_at(standing.position, events), durability, False))
+        return receipts
+
+    def _checksum_at(self, position: int, events: list[Event]) -> bytes:
+        if events and position >= events[0].position:
+            return events[position - events[0].position].checksum
+        if self.events and position >= self.events[0].position:
+            return self.events[position - self.events[0].position].checksum
+        head = self._live.states.head
+        return head.checksum if position == head.position else self._live.log.get([position])[0].checksum
+
+    # ---- retries
+
+    def earlier(self, call: Call, request: str, intents: Sequence[Intent]) -> list[Receipt] | None:
+        """The receipts of an earlier call with the same event_id. Raises DuplicateEventError if it asked for something else."""
+        event_id = call.event_id or ""
+        answer = self.answered.get(event_id) or self._live.answered.get(event_id)
+        if answer is not None:
+            if answer[0] != request:
+                raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
+            return answer[1]
+        event = next((event for event in self.events if event.meta and _decode_call_meta(event.meta).event_id == event_id), None)
+        event = event or self._live.ids.find(event_id)
+        if event is None:
+            return None
+        meta = _decode_call_meta(event.meta or "{}")
+        if meta.request != request:
+            raise DuplicateEventError(self._domain, event_id, event.position)
+        return self._first_receipts(call, event, meta, intents)
+
+    def _first_receipts(self, call: Call, first: Event, meta: _CallMeta, intents: Sequence[Intent]) -> list[Receipt]:
+        """The receipts as they were given then: the call's events follow each other, what it skipped is in its meta."""
+        last = first.position + meta.batch
+        events = [event for event in self.events if first.position <= event.position < last] or self._live.log.get(
+            range(first.position, last)
+        )
+        receipts = [Receipt(self._domain, event.position, event.checksum, call.durability, True) for event in events]
+        for index in meta.skipped:
+            before = receipts[index - 1].position if index else first.position - 1
+            position = self._standing_at(intents[index].key, before)
+            receipts.insert(index, Receipt(self._domain, position, self._checksum_at(position, []), call.durability, False))
+        return receipts
+
+    def _standing_at(self, key: str, position: int) -> int:
+        """The position of the latest event of `key` at or before `position`; `position` itself if the key had none."""
+        state = self._live.states.get(key)
+        at = state.position if state is not None else 0
+        while at > position:
+            page = self._live.log.chain(at, limit=64)
+            at = next((event.position for event in page if event.position <= position), page[-1].prev)
+        return at or position

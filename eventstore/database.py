@@ -1,0 +1,179 @@
+"""The table, its guard rails, connections to it, and what SQLite's errors mean (format.md section 2)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from sqlite_utils import Database
+
+# pysqlite3 where it is installed, else the standard library's. Everybody imports it from here: two SQLite libraries in
+# one process drop each other's locks, and acknowledged rows with them (reliability.md R4).
+from sqlite_utils.utils import sqlite3 as sqlite3  # pyright: ignore[reportPrivateImportUsage]
+
+from eventstore.codec import FORMAT
+from eventstore.errors import (
+    AccessError,
+    DiskFullError,
+    EngineError,
+    EventStoreError,
+    FormatError,
+    NewerFormatError,
+    NotAStoreError,
+    Outcome,
+    ReadOnlyError,
+    StoreFormatError,
+    UnavailableError,
+)
+from eventstore.files import FILE_MODE, lock_holder, stat_or_none, sync_folder
+from eventstore.model import Durability, Event
+
+APPLICATION_ID = 0x45564B31
+USER_VERSION = FORMAT + 1
+PAGE_BYTES = 8_192
+
+TABLE = """CREATE TABLE event(
+ position    INTEGER PRIMARY KEY,
+ prev        INTEGER NOT NULL,
+ recorded_us INTEGER NOT NULL,
+ when_us     INTEGER,
+ op          TEXT NOT NULL,
+ checksum    BLOB NOT NULL,
+ key         TEXT NOT NULL,
+ meta        TEXT,
+ salt        BLOB,
+ digest      BLOB,
+ data        ANY
+) STRICT"""
+
+# Guard rails against tools, not security. The first stops INSERT OR REPLACE, which goes around the other two.
+TRIGGERS = (
+    """CREATE TRIGGER event_insert BEFORE INSERT ON event
+WHEN NEW.position IS NOT (SELECT ifnull(max(position), -1) + 1 FROM event)
+BEGIN SELECT RAISE(ABORT, 'events are appended: the position must be the last one plus one'); END""",
+    """CREATE TRIGGER event_update BEFORE UPDATE ON event
+WHEN OLD.key = '[]' OR NEW.data IS NOT NULL OR NEW.salt IS NOT NULL OR OLD.digest IS NOT NULL OR NEW.digest IS NULL
+  OR length(NEW.digest) <> 32 OR NEW.position IS NOT OLD.position OR NEW.prev IS NOT OLD.prev OR NEW.recorded_us IS NOT OLD.recorded_us
+  OR NEW.when_us IS NOT OLD.when_us OR NEW.op IS NOT OLD.op OR NEW.checksum IS NOT OLD.checksum OR NEW.key IS NOT OLD.key
+  OR NEW.meta IS NOT OLD.meta
+BEGIN SELECT RAISE(ABORT, 'events do not change: only a redaction may erase data'); END""",
+    """CREATE TRIGGER event_delete BEFORE DELETE ON event
+BEGIN SELECT RAISE(ABORT, 'events are not deleted'); END""",
+)
+
+COLUMNS = "position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, data"
+INSERT = f"INSERT INTO event({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ERASE = "UPDATE event SET data = NULL, salt = NULL, digest = ? WHERE position = ? AND data IS NOT NULL"
+HEAD = "SELECT position, checksum FROM event ORDER BY position DESC LIMIT 1"
+
+SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL", "power+": "FULL"}
+
+
+def connect_writer(path: Path, *, busy_timeout_ms: int) -> sqlite3.Connection:
+    """A read-write connection. Never let it be closed outside the domain's lock: the last one to close checkpoints."""
+    connection = _connect(path, "mode=rw", busy_timeout_ms)
+    # fullfsync only matters on macOS, where fsync alone does not reach the disk.
+    for pragma in ("secure_delete=ON", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def connect_reader(path: Path, *, busy_timeout_ms: int, immutable: bool = False) -> sqlite3.Connection:
+    """A read-only connection: it neither checkpoints nor removes the WAL, however it is closed.
+
+    `immutable` reads the database file alone, without locks, WAL or side files: only for a look at its header.
+    """
+    return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", busy_timeout_ms)
+
+
+def _connect(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
+    connection: sqlite3.Connection = sqlite3.connect(
+        f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1_000
+    )
+    # cell_size_check and trusted_schema: a file may have been edited by somebody who wishes us ill.
+    for pragma in ("cell_size_check=ON", "trusted_schema=OFF"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def make(path: Path, birth: Event) -> None:
+    """A new log file with its birth row: it appears whole, or not at all (R7)."""
+    new = path.with_name(f".tmp-{path.name}")
+    for stale in path.parent.glob(f"{new.name}*"):
+        stale.unlink()
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
+    connection = connect_writer(new, busy_timeout_ms=0)
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA encoding='UTF-8'")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={USER_VERSION}")
+    connection.execute(TABLE)
+    connection.execute(INSERT, msgspec.structs.astuple(birth))
+    # The triggers last, so that rows carried over from a sealed file can stand before them.
+    for trigger in TRIGGERS:
+        connection.execute(trigger)
+    # From here on a WAL file; closing the only connection leaves the database file alone, complete and synced.
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+    descriptor = os.open(new, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    new.rename(path)
+    sync_folder(path.parent)
+
+
+def require_ours(path: Path, domain: str) -> None:
+    """Refuse a file that is not a log of this format, before anything could change a byte of it or beside it.
+
+    Raises NotAStoreError, NewerFormatError, StoreFormatError; FormatError for a file of ours that lost its content.
+    """
+    if path.stat().st_size == 0:
+        raise FormatError(domain, None, f"{path} is empty: its content was lost; put a copy back, with the files beside it")
+    try:
+        connection = connect_reader(path, busy_timeout_ms=0, immutable=True)
+    except sqlite3.DatabaseError as error:
+        raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
+    try:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application_id != APPLICATION_ID:
+            raise NotAStoreError(str(path), f"application id {application_id:#x}, expected {APPLICATION_ID:#x}: another program's database")
+        if version > USER_VERSION:
+            raise NewerFormatError(str(path), f"format {version - 1}, this version knows {FORMAT}; upgrade eventstore-kit")
+        if version < USER_VERSION:
+            raise StoreFormatError(str(path), f"user_version {version}, expected {USER_VERSION}: an older draft, no longer read")
+        database = Database(connection, execute_plugins=False)
+        found = database.table("event").schema if "event" in database.table_names() else None
+        if found != TABLE:
+            raise StoreFormatError(str(path), f"the table `event` is not that of format {FORMAT}: another draft, or altered by a tool")
+    except sqlite3.DatabaseError as error:
+        raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
+    finally:
+        connection.close()
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 for what the binding itself raised."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written") -> EventStoreError:
+    """The error of ours that says what SQLite's means, and what to do."""
+    code = primary_code(error)
+    what = f"domain {domain}: SQLite says: {error}"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
+        return FormatError(domain, None, f"the database file is damaged ({error}); run `eventstore verify`")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        status = stat_or_none(path.with_name(f"{path.name}-shm"))
+        holder = lock_holder(status) if status else None
+        by = f"process {holder}" if holder else "another program"
+        return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"{what}; free some space and try again", outcome=outcome)
+    if code == sqlite3.SQLITE_READONLY:
+        return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return AccessError(f"{what} ({path}); check owner and permissions of the folder", outcome=outcome)
+    return EngineError(what, outcome=outcome)

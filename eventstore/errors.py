@@ -1,0 +1,242 @@
+"""Everything that can go wrong, and what to do about it.
+
+    EventStoreError                     catch this to catch all of them
+    │
+    │   the call was wrong; nothing was written
+    ├── InvalidValueError (ValueError)  not JSON, NaN, too deep, too large, would read back as something else
+    ├── InvalidKeyError (ValueError)    a key no log can hold; also the name of a domain
+    ├── NaiveTimeError (ValueError)     a datetime without a zone
+    ├── ConfigError (ValueError)        an option, a URL or a platform that cannot be
+    ├── ContractError (ValueError)      the rule of a domain was broken
+    │
+    │   the answer is no
+    ├── NotFoundError (KeyError)        no such key, event or domain
+    ├── RedactedError (KeyError)        the value was erased; that it was there remains
+    ├── WrongExpectedError              the key is not in the state the write expected
+    ├── DuplicateEventError             this event_id already belongs to another request
+    ├── ConflictError                   the head has moved; only raw logs show it (retryable)
+    ├── ClosedError                     the store was closed
+    │
+    │   the bytes are not what was written: never retried, never repaired silently
+    ├── CorruptionError
+    │   ├── ChecksumError               an event does not match its checksum
+    │   ├── GapError                    a position is missing, doubled or out of order
+    │   ├── FormatError                 bytes the format does not allow
+    │   └── TailLostError               the log ends before the last event known to be durable
+    │
+    │   nothing is wrong with the bytes, but they are not ours to open
+    ├── StoreFormatError
+    │   ├── NotAStoreError              no store here, or a foreign file
+    │   └── NewerFormatError            written by a newer version of this library
+    │
+    │   the machine refused; .outcome says whether the write may have happened
+    └── EngineError
+        ├── UnavailableError            somebody else holds the lock (retryable)
+        ├── DiskFullError               no space left
+        ├── ReadOnlyError               opened read-only, or read-only media
+        ├── AccessError                 permissions, links, a path that is not what it should be
+        ├── FencedError                 the files under the store were replaced or removed
+        └── HaltedError                 an earlier failure stopped writing
+
+Catch a class and read its attributes; never parse a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Outcome = Literal["not_written", "unknown"]
+
+
+class EventStoreError(Exception):
+    """The root of every error this library raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidValueError(EventStoreError, ValueError):
+    """A value cannot be stored exactly as it is."""
+
+
+class InvalidKeyError(EventStoreError, ValueError):
+    """A key, or a domain's name, is outside what the format can hold (format.md section 3)."""
+
+
+class NaiveTimeError(EventStoreError, ValueError):
+    """A datetime without a zone names no moment."""
+
+
+class ConfigError(EventStoreError, ValueError):
+    """An option, a URL, an argument or a platform that cannot be."""
+
+
+class ContractError(EventStoreError, ValueError):
+    """The write rule of a domain was broken, or a domain was opened under another rule."""
+
+
+class NotFoundError(EventStoreError, KeyError):
+    """No such key, event or domain."""
+
+    # KeyError shows the repr of its argument; a sentence should read as one.
+    __str__ = Exception.__str__
+
+
+class RedactedError(EventStoreError, KeyError):
+    """The value was erased on purpose; the event that held it, and its digest, remain."""
+
+    __str__ = Exception.__str__
+
+    def __init__(self, domain: str, position: int) -> None:
+        super().__init__(f"{domain}@{position}: the value was redacted; its history says who did it and why")
+        self.domain, self.position = domain, position
+
+
+class WrongExpectedError(EventStoreError):
+    """The key is not in the state the write expected; nothing was written.
+
+    `expected` is what the caller asked for, `actual` the position of the key's current event,
+    or None if the key is absent or removed.
+    """
+
+    def __init__(self, domain: str, key: str, expected: object, actual: int | None) -> None:
+        found = "absent" if actual is None else f"at position {actual}"
+        super().__init__(f"{domain} {key}: expected {expected}, found {found}; nothing was written: read the key again and decide anew")
+        self.domain, self.key, self.expected, self.actual = domain, key, expected, actual
+
+
+class DuplicateEventError(EventStoreError):
+    """The event_id was already used in this domain, for another request."""
+
+    def __init__(self, domain: str, event_id: str, position: int) -> None:
+        super().__init__(
+            f"{domain}@{position}: event_id {event_id!r} already belongs to another request;"
+            " an event_id names one call for ever: use a new one for a new write"
+        )
+        self.domain, self.event_id, self.position = domain, event_id, position
+
+
+class ConflictError(EventStoreError):
+    """The head of the log is not the one the append was made for; nothing was written."""
+
+    retryable = True
+
+    def __init__(self, domain: str, expected: int, found: int) -> None:
+        super().__init__(f"{domain}: append after position {expected}, but the head is {found}; catch up and try again")
+        self.domain, self.expected, self.found = domain, expected, found
+
+
+class ClosedError(EventStoreError):
+    """The store was closed; open it again."""
+
+
+class CorruptionError(EventStoreError):
+    """The bytes are not what was written. `position` is None where no single event is meant."""
+
+    def __init__(self, domain: str, position: int | None, message: str) -> None:
+        where = domain if position is None else f"{domain}@{position}"
+        super().__init__(f"{where}: {message}")
+        self.domain, self.position = domain, position
+
+
+class ChecksumError(CorruptionError):
+    """An event does not match its checksum, or does not follow the event before it."""
+
+    def __init__(self, domain: str, position: int, expected: bytes, found: bytes) -> None:
+        super().__init__(
+            domain,
+            position,
+            f"checksum {found.hex()}, expected {expected.hex()}: this event or the one before it was altered;"
+            " run `eventstore verify`, then restore a backup or read what is intact with read_only",
+        )
+        self.expected, self.found = expected, found
+
+
+class GapError(CorruptionError):
+    """A position is missing, doubled or out of order."""
+
+    def __init__(self, domain: str, position: int, expected: int) -> None:
+        super().__init__(
+            domain, position, f"position {expected} expected here: events are missing or out of order; run `eventstore verify`"
+        )
+        self.expected = expected
+
+
+class FormatError(CorruptionError):
+    """Bytes that the format does not allow, whatever their checksum says (format.md section 4)."""
+
+
+class TailLostError(CorruptionError):
+    """The log ends before, or differs at, the last event known to be durable.
+
+    `witnessed` and `found` are the two heads' positions (`witnessed` is None if the witness itself is
+    unreadable); `quarantine` is the folder the evidence was copied to, if any.
+    """
+
+    def __init__(self, domain: str, witnessed: int | None, found: int, detail: str, quarantine: str | None = None) -> None:
+        evidence = f"; the files were copied to {quarantine}" if quarantine else ""
+        super().__init__(
+            domain,
+            found,
+            f"{detail}{evidence}. Restore a newer copy of the files, read what is here with read_only=True,"
+            f" or accept the loss: `eventstore accept STORE {domain}`",
+        )
+        self.witnessed, self.found, self.quarantine = witnessed, found, quarantine
+
+
+class StoreFormatError(EventStoreError):
+    """Nothing is wrong with the bytes, but this library cannot open them; they were not touched."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
+class NotAStoreError(StoreFormatError):
+    """There is no store here, or the file belongs to something else."""
+
+
+class NewerFormatError(StoreFormatError):
+    """The store was written in a format this version does not know."""
+
+
+class EngineError(EventStoreError):
+    """The machine below the log refused.
+
+    `outcome` is "not_written" if the write certainly did not happen, "unknown" if it may have:
+    then retry with the same `event_id`, which is exact. The driver's error is in `__cause__`.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = "not_written", event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.outcome: Outcome = outcome
+        self.event_id = event_id
+
+
+class UnavailableError(EngineError):
+    """Somebody else holds the lock. `holder` is the pid that does, where the system tells."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, holder: int | None = None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class DiskFullError(EngineError):
+    """No space left on the device, or a quota or file size limit was reached."""
+
+
+class ReadOnlyError(EngineError):
+    """The store was opened read-only, or lies on read-only media."""
+
+
+class AccessError(EngineError):
+    """The system denies access to a path, or the path is not what it should be."""
+
+
+class FencedError(EngineError):
+    """The files under the open store were replaced or removed."""
+
+
+class HaltedError(EngineError):
+    """An earlier failure stopped writing, so that nothing is acknowledged that might not last."""

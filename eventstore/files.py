@@ -1,0 +1,152 @@
+"""What we ask of the disk: private folders, whole files or none, one lock. Every OSError leaves here as one of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
+    import fcntl
+
+from eventstore.errors import AccessError, DiskFullError, EngineError, ReadOnlyError, UnavailableError
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+_DEFERRED = {signal.SIGINT, signal.SIGTERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+@contextlib.contextmanager
+def os_errors(doing: str) -> Iterator[None]:
+    """Turn an OSError into the EngineError that says what was being done, and to which path."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{doing}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        if error.errno in _FULL:
+            raise DiskFullError(message + "; free some space and try again") from error
+        if error.errno == errno.EROFS:
+            raise ReadOnlyError(message + "; open with read_only=True to read") from error
+        if error.errno in _DENIED:
+            raise AccessError(message + "; check owner, permissions and links of that path") from error
+        raise EngineError(message) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable: a file's own fsync does not (its entry may be lost with the power)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, private and durable, unless it exists; its parent must exist."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=FOLDER_MODE)
+        sync_folder(folder.parent)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `path` whole or not at all, durably: temporary file beside it, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{random.randbytes(4).hex()}-{path.name}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def copy_files(paths: Iterable[Path], folder: Path) -> None:
+    """Copy files into `folder` by a subprocess. Raises EngineError.
+
+    Closing a descriptor of a database in this process would drop the locks SQLite holds on it (reliability.md R4).
+    """
+    command = ["cp", "-p", "--", *(str(path) for path in paths if path.exists()), str(folder)]
+    copied = subprocess.run(command, capture_output=True, text=True, check=False)
+    if copied.returncode != 0:
+        raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
+
+
+def stat_or_none(path: Path) -> os.stat_result | None:
+    """What the system says of `path` itself, None if there is nothing."""
+    try:
+        return os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let no Ctrl-C come between BEGIN and the receipt (R6); Python runs its handlers in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -> None:
+    """flock `descriptor`, waiting at most `timeout_ms`. Raises UnavailableError with the holder's pid where it is known.
+
+    flock, not fcntl: closing any other descriptor of the file would drop a POSIX lock (reliability.md R4).
+    Polled, because flock knows no timeout; the pauses are shorter than one fsync and random, so nobody starves.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = None
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            now = time.monotonic()
+            deadline = deadline or now + timeout_ms / 1_000
+            if now >= deadline:
+                holder = lock_holder(os.fstat(descriptor))
+                by = f"process {holder}" if holder else "another process or thread"
+                raise UnavailableError(
+                    f"{what}: locked by {by} for more than {timeout_ms} ms; wait for it to finish, or raise busy_timeout_ms", holder=holder
+                ) from None
+            time.sleep(random.uniform(0.0001, 0.0005))
+
+
+def unlock(descriptor: int) -> None:
+    """Release what lock() took; harmless if nothing was."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def lock_holder(status: os.stat_result) -> int | None:
+    """The pid of a process that holds any lock on this file, from /proc/locks; None where that does not tell."""
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        table = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    for line in table.splitlines():
+        fields = line.split()
+        if "->" not in fields and device in fields:
+            pid = int(fields[4])
+            if pid > 0:
+                return pid
+    return None

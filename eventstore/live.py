@@ -1,0 +1,145 @@
+"""A log and everything folded from it so far: key states, values at hand, event ids. Follows the log, never leads it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+from eventstore.codec import GENESIS, check
+from eventstore.errors import FormatError, RedactedError
+from eventstore.log import EventLog
+from eventstore.model import Event, Head, KeyState, Receipt
+from eventstore.pointers import SPACING, EventIds, PointerFolder
+from eventstore.projections.key_states import KeyStates, ValueCache
+
+_PAGE = 256
+
+
+class Live:
+    """What the read verbs and the writers of one domain share. Threads may read while one of them folds."""
+
+    def __init__(self, log: EventLog, pointers: PointerFolder, cache: ValueCache) -> None:
+        self.log = log
+        self.cache = cache
+        self.pointers = pointers
+        self.answered: OrderedDict[str, tuple[str, list[Receipt]]] = OrderedDict()
+        """Calls with an event_id that appended nothing, so that no event carries it: request and receipts, for a retry."""
+        self._folding = threading.RLock()
+        self._stale = False
+        self._load()
+
+    def _load(self) -> None:
+        states = self.pointers.latest()
+        self._saved = states.head.position if states is not None else 0
+        self.states = states if states is not None else unfolded(self.log)
+        self.ids = EventIds(self.log, self.pointers, since=self._saved)
+        self.catch_up()
+
+    def fresh(self) -> KeyStates:
+        """The key states, with everything that other processes have written so far."""
+        if self.log.moved(self.states.head):
+            self.catch_up()
+        return self.states
+
+    def catch_up(self) -> None:
+        """Fold what the log has beyond the states, checking every link. Raises CorruptionError."""
+        with self._folding:
+            if self._stale:
+                self._stale = False
+                self._load()
+            for event in self.log.read(self.states.head.position):
+                check(self.states.head, event, self.log.domain)
+                self._apply(event)
+
+    def follow(self, events: Iterable[Event]) -> None:
+        """Fold events that this process has just appended; another thread may have folded them already."""
+        with self._folding:
+            for event in events:
+                if event.position == self.states.head.position + 1:
+                    self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        before = self.states.apply(event)
+        self.ids.add(event)
+        if before is not None:
+            self.cache.drop(before.position)
+        if event.op == "put" and isinstance(event.data, str):
+            self.cache.put(event.position, event.data)
+
+    # ---- values
+
+    def text(self, key: str, state: KeyState) -> str:
+        """The JSON text that `key` holds in `state`. Raises RedactedError, CorruptionError."""
+        text = self.cache.get(state.position)
+        return text if text is not None else next(self.texts([(key, state)]))[1]
+
+    def texts(self, items: Sequence[tuple[str, KeyState]]) -> Iterator[tuple[str, str]]:
+        """The JSON texts of many keys, in their order; those not at hand are read by position, a page at a time."""
+        for start in range(0, len(items), _PAGE):
+            page = items[start : start + _PAGE]
+            found = {state.position: text for _, state in page if (text := self.cache.get(state.position)) is not None}
+            missing = [(key, state) for key, state in page if state.position not in found]
+            found.update(self._read(missing))
+            for key, state in page:
+                yield key, found[state.position]
+
+    def _read(self, items: Sequence[tuple[str, KeyState]]) -> dict[int, str]:
+        """Values from the log, each checked against the event before it: rot is never handed out as a value."""
+        wanted = sorted({place for _, state in items for place in (state.position - 1, state.position)})
+        events = {event.position: event for event in self.log.get(wanted)} if wanted else {}
+        found: dict[int, str] = {}
+        for key, state in items:
+            position = state.position
+            event, before = events.get(position), events.get(position - 1)
+            if event is None or before is None or event.key != key:
+                raise FormatError(self.log.domain, position, f"the event that should hold {key} is not there; run `eventstore verify`")
+            check(Head(before.position, before.checksum), event, self.log.domain)
+            if not isinstance(event.data, str):
+                raise RedactedError(self.log.domain, position)
+            found[position] = event.data
+            with self._folding:
+                self.cache.put(position, event.data)
+        return found
+
+    # ---- pointer files
+
+    def save_pointers(self, *, closing: bool = False) -> None:
+        """Write pointer files if reading the tail at the next opening would cost more than that. Call under the log's lock."""
+        if self._worth_saving(closing=closing):
+            self.pointers.save(self.states)
+            self.ids.save(self.states.head)
+            self._saved = self.states.head.position
+
+    def _worth_saving(self, *, closing: bool) -> bool:
+        tail = self.states.head.position - self._saved
+        return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_PAGE, len(self.states) // 8))
+
+    def close(self) -> None:
+        """Save the pointer files where that pays, then close the log."""
+        try:
+            if self.pointers.writable and self._worth_saving(closing=True):
+                with self.log.writing():
+                    self.catch_up()
+                    self.save_pointers(closing=True)
+        finally:
+            self.log.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: if another thread was folding when the process split, fold anew at the next use."""
+        if not self._folding.acquire(blocking=False):
+            self._folding = threading.RLock()
+            self._stale = True
+            self.cache = ValueCache(self.cache.capacity)
+            self.states = KeyStates(GENESIS, 0)
+        else:
+            self._folding.release()
+
+
+def unfolded(log: EventLog) -> KeyStates:
+    """The states before the first event. Raises CorruptionError if the birth row is not whole."""
+    births = log.get([0])
+    if not births:
+        raise FormatError(log.domain, 0, "the birth row is missing")
+    head = check(GENESIS, births[0], log.domain)
+    return KeyStates(head, births[0].recorded_us)

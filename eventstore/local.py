@@ -1,0 +1,78 @@
+"""The embedded engine: a folder with a manifest and one SqliteLog a domain (format.md section 1)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from eventstore import manifest
+from eventstore.errors import ConfigError, NotAStoreError
+from eventstore.model import Domain, Durability, Event, WriteRule
+from eventstore.sqlite import SqliteLog
+
+
+class LocalEngine:
+    """The Engine of a store in a folder. Links are followed once, here: two paths to one store share its locks."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        create: bool = True,
+        store_id: str | None = None,
+        read_only: bool = False,
+        durability: Durability = "power",
+        busy_timeout_ms: int = 10_000,
+    ) -> None:
+        if durability == "memory":
+            raise ConfigError("durability 'memory' is that of a memory: store; a folder has process, power or power+")
+        self.folder = Path(os.path.realpath(folder))
+        self.read_only = read_only
+        self.durability: Durability = durability
+        self._busy_timeout_ms = busy_timeout_ms
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotAStoreError(str(folder), "not a folder; a store is a folder")
+        if create and not read_only and not (self.folder / manifest.NAME).exists():
+            found = manifest.create(self.folder, store_id)
+        else:
+            found = manifest.load(self.folder)
+        if store_id is not None and store_id != found.store_id:
+            raise ConfigError(f"{folder} already is store {found.store_id}; a store_id can be chosen for a new folder only")
+        self.store_id = found.store_id
+        self.created_us = found.created_us
+
+    def domains(self) -> list[str]:
+        """See Engine.domains: those that have files, and those that store.json knows, so that a lost one is missed."""
+        present = {log.parent.name for log in self.folder.glob("logs/*/*.db")}
+        return sorted(present | set(manifest.load(self.folder).heads))
+
+    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> SqliteLog:
+        """See Engine.open_log."""
+        Domain(name)
+        return SqliteLog(
+            self.folder,
+            name,
+            store_id=self.store_id,
+            write=write,
+            birth=birth,
+            durability=self.durability,
+            read_only=self.read_only,
+            accept_loss=accept_loss,
+            busy_timeout_ms=self._busy_timeout_ms,
+        )
+
+    @contextlib.contextmanager
+    def inspect(self, name: str) -> Iterator[SqliteLog]:
+        """See Engine.inspect."""
+        Domain(name)
+        log = SqliteLog(self.folder, name, store_id=self.store_id, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def pointers(self, name: str) -> Path:
+        """See Engine.pointers."""
+        return self.folder / "logs" / name / "pointers"

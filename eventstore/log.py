@@ -1,0 +1,114 @@
+"""What an engine owes us. The docstrings are the specification; conformance.py holds engines to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from eventstore.model import Durability, Event, Head, WriteRule
+
+PAGE = 1_000
+"""Events read at a time where nothing else bounds a page."""
+
+
+class EventLog(Protocol):
+    """An ordered list of sealed events. It stores and refuses; what events mean is decided above it.
+
+    A log is created with its birth row at position 0, so `head()` is never empty. Any method may raise
+    ClosedError after `close()`, and EngineError when the machine below refuses.
+    """
+
+    domain: str
+    durability: Durability
+    """What an append promises when the call names nothing stronger or weaker."""
+    rule: WriteRule
+    """By which rule the domain may be written, as its birth row says."""
+    accepted: Head | None
+    """The `loss` event that opening appended because a lost tail was accepted; None if nothing was lost."""
+
+    def head(self) -> Head:
+        """The last event's position and checksum, as of now, other processes' appends included."""
+        ...
+
+    def moved(self, since: Head) -> bool:
+        """False only if nothing was acknowledged after `since`. Costs next to nothing: asked before every read."""
+        ...
+
+    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
+        """The events with after < position <= until, in order, at most `limit`, as stored and unchecked.
+
+        Later appends may or may not be seen by an iteration under way. Holds no lock and no snapshot between
+        two events, so a slow reader never blocks a writer. The birth row is not part of it: `get([0])`.
+        """
+        ...
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """The events at `positions`, in ascending order of position; those that do not exist are left out."""
+        ...
+
+    def chain(self, position: int, *, limit: int) -> list[Event]:
+        """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`."""
+        ...
+
+    def writing(self) -> AbstractContextManager[Head]:
+        """Take the right to append, give the head, release on exit.
+
+        Local engines lock out every other writer of this log, threads and processes; remote engines give the last
+        known head. Raises UnavailableError when the lock is not had in time, ReadOnlyError, HaltedError, FencedError.
+        """
+        ...
+
+    def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
+        """Store all of `events` directly after `after`, or none of them, as durably as asked.
+
+        Raises ConflictError when the head is not `after`, EngineError with its outcome when the machine refuses.
+        Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
+        No events at all makes what stands as durable as asked. Must be called inside `writing()`.
+        `erase` names positions whose data is erased in the same commit.
+        """
+        ...
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What the engine itself finds wrong with its storage, as (kind, sentence): structure, a lost tail. Changes nothing."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+        ...
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what belongs to the parent without touching it; the next call opens anew."""
+        ...
+
+
+class Engine(Protocol):
+    """Where a store's logs live: it lists, makes and opens them."""
+
+    store_id: str
+    created_us: int
+    read_only: bool
+    durability: Durability
+
+    def domains(self) -> list[str]:
+        """The names of the logs that exist, sorted."""
+        ...
+
+    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> EventLog:
+        """Open the log of a domain; made with its birth row if there is none and the engine may write.
+
+        `write` is the rule for a new log (None: "replace") and what an existing one must have (None: any);
+        `birth` is a sealed birth row that a new log starts from, in place of a fresh one.
+        Raises NotFoundError if there is none and the engine may not write, CorruptionError for damage,
+        ContractError for another rule. `accept_loss`: a lost tail is recorded by a `loss` event instead.
+        """
+        ...
+
+    def inspect(self, name: str) -> AbstractContextManager[EventLog]:
+        """The log of a domain for reading alone, however damaged its tail is. Raises NotFoundError, CorruptionError."""
+        ...
+
+    def pointers(self, name: str) -> Path | None:
+        """The folder for this domain's pointer files, or None where the engine needs or allows none."""
+        ...

@@ -1,0 +1,296 @@
+"""LogFile: one SQLite file of a log. Rows in, rows out, durable; who may write when is decided above (sqlite.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eventstore import database
+from eventstore.codec import erased
+from eventstore.database import sqlite3
+from eventstore.errors import AccessError, ConflictError, FormatError, Outcome
+from eventstore.files import copy_files, stat_or_none, sync_folder
+from eventstore.model import SYSTEM_KEY, Durability, Event, Head
+
+_PAGE_BYTES = 4 * 2**20
+_ROW_OVERHEAD = 120
+
+_SELECT = f"SELECT {database.COLUMNS} FROM event"
+_CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
+ SELECT position, prev, 1 FROM event WHERE position = ?1
+ UNION ALL
+ SELECT event.position, event.prev, depth + 1 FROM link JOIN event ON event.position = link.prev
+ WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
+{_SELECT} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
+
+
+class LogFile:
+    """A read-only connection for everything, and a writing one once become_writer() was called.
+
+    Threads may read at any time; the methods that write must be called by one at a time, under the domain's lock.
+    """
+
+    def __init__(self, path: Path, domain: str, *, read_only: bool, busy_timeout_ms: int) -> None:
+        self.path, self.domain = path, domain
+        self.wal = path.with_name(f"{path.name}-wal")
+        self.failed: BaseException | None = None
+        """What made the writing connection unbelievable; nothing may be written through it any more."""
+        self.wal_pages = 0
+        """About how many pages the WAL holds since the last whole checkpoint."""
+        self._busy_timeout_ms = busy_timeout_ms
+        self._reading = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._synchronous = ""
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        links = path.stat().st_nlink
+        if links > 1:
+            raise AccessError(f"{path} has {links} hard links: two processes could write it under two locks; remove the other names")
+        database.require_ours(path, domain)
+        with self._translated():
+            self._reader = self._connect_reader(read_only)
+        self._inodes = self._current_inodes()
+
+    def _connect_reader(self, read_only: bool) -> sqlite3.Connection:
+        reader = database.connect_reader(self.path, busy_timeout_ms=self._busy_timeout_ms)
+        try:
+            reader.execute("SELECT 1 FROM event LIMIT 1").fetchall()
+            return reader
+        except sqlite3.OperationalError:
+            reader.close()
+            if not read_only:
+                raise
+        # Media or a folder that nobody may write: SQLite cannot make the -shm it needs to read a WAL.
+        status = stat_or_none(self.wal)
+        if status is None or status.st_size == 0:
+            return database.connect_reader(self.path, busy_timeout_ms=self._busy_timeout_ms, immutable=True)
+        self._scratch = tempfile.TemporaryDirectory(prefix="eventstore-")
+        copy = Path(self._scratch.name, self.path.name)
+        copy_files([self.path, self.wal], copy.parent)
+        return database.connect_reader(copy, busy_timeout_ms=self._busy_timeout_ms)
+
+    def become_writer(self) -> None:
+        """Open the writing connection. Only after the tail was judged: from here on SQLite may hide damage."""
+        with self._translated():
+            self._writer = database.connect_writer(self.path, busy_timeout_ms=self._busy_timeout_ms)
+        status = stat_or_none(self.wal)
+        self.wal_pages = status.st_size // database.PAGE_BYTES if status is not None else 0
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The writing connection; become_writer() has been called."""
+        assert self._writer is not None
+        return self._writer
+
+    # ---- reading
+
+    def head(self) -> Head:
+        """The last row."""
+        with self._reading, self._translated():
+            return self._head_of(self._reader)
+
+    def head_for_writing(self) -> Head:
+        """The last row as the writing connection sees it; under the lock that is the truth."""
+        with self._translated():
+            return self._head_of(self.writer)
+
+    def _head_of(self, connection: sqlite3.Connection) -> Head:
+        row = connection.execute(database.HEAD).fetchone()
+        if row is None:
+            raise FormatError(self.domain, None, f"{self.path} holds no events, not even the birth row; put a copy back")
+        return Head(*row)
+
+    def page(self, after: int, until: int, limit: int) -> list[Event]:
+        """The next events, at most `limit`, and not many more bytes than fit comfortably in memory."""
+        with self._reading, self._translated():
+            cursor = self._reader.execute(
+                f"{_SELECT} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?", (after, until, limit)
+            )
+            rows: list[Any] = []
+            size = 0
+            while size < _PAGE_BYTES and (some := cursor.fetchmany(100)):
+                rows += some
+                size += sum(len(row[10]) for row in some if row[10] is not None)
+            cursor.close()
+        return _events(rows)
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """The rows at `positions`, ascending."""
+        with self._reading, self._translated():
+            return self._get(positions, self._reader)
+
+    def _get(self, positions: Sequence[int], connection: sqlite3.Connection) -> list[Event]:
+        if len(positions) <= 2:
+            few = (positions[0], positions[-1]) if positions else (-1, -1)
+            rows = connection.execute(f"{_SELECT} WHERE position IN (?, ?) ORDER BY position", few).fetchall()
+        else:
+            wanted = json.dumps(list(positions))
+            rows = connection.execute(
+                f"{_SELECT} WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position", (wanted,)
+            ).fetchall()
+        return _events(rows)
+
+    def chain(self, position: int, limit: int) -> list[Event]:
+        """A key's events from `position` back, in one recursive query."""
+        with self._reading, self._translated():
+            return _events(self._reader.execute(_CHAIN, (position, limit)).fetchall())
+
+    def last_system_position(self) -> int:
+        """Where the log's own latest event stands. Reads the whole file: there is no index; for recovery only."""
+        with self._reading, self._translated():
+            row = self._reader.execute("SELECT max(position) FROM event WHERE key = ?", (SYSTEM_KEY,)).fetchone()
+            return int(row[0] or 0)
+
+    def checksum_at(self, position: int) -> bytes | None:
+        """The stored checksum at `position`, None if there is no such row."""
+        with self._reading, self._translated():
+            row = self._reader.execute("SELECT checksum FROM event WHERE position = ?", (position,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+    def integrity(self) -> list[str]:
+        """What SQLite's own check of the file finds wrong."""
+        with self._reading:
+            try:
+                found = [str(row[0]) for row in self._reader.execute("PRAGMA integrity_check(20)")]
+            except sqlite3.DatabaseError as error:
+                found = [str(error)]
+        return [sentence for sentence in found if sentence != "ok"]
+
+    # ---- writing
+
+    def append(self, events: Sequence[Event], *, after: Head, durability: Durability, erase: Sequence[int]) -> None:
+        """One transaction: all of it, or none. Raises ConflictError, EngineError with its outcome."""
+        writer = self.writer
+        rows = [msgspec.structs.astuple(event) for event in events]
+        with self._translated():
+            self._set_synchronous(durability)
+            if writer.in_transaction:  # an interrupt may have come between a BEGIN and its try
+                writer.execute("ROLLBACK")
+            # IMMEDIATE: a deferred transaction that has read cannot become a writer once anyone else has written;
+            # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10).
+            writer.execute("BEGIN IMMEDIATE")
+        committing = False
+        try:
+            found = self._head_of(writer)
+            if found != after:
+                raise ConflictError(self.domain, after.position, found.position)
+            writer.executemany(database.INSERT, rows)
+            for event in self._get(erase, writer) if erase else ():
+                writer.execute(database.ERASE, (erased(event).digest, event.position))
+            committing = True
+            writer.execute("COMMIT")
+        except BaseException as error:
+            self._give_up(error, committing)
+            raise
+        self.wal_pages += 2 + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
+
+    def _give_up(self, error: BaseException, committing: bool) -> None:
+        """Roll back what failed, and raise the error that says whether it may have been written all the same."""
+        try:
+            if self.writer.in_transaction:
+                self.writer.execute("ROLLBACK")
+        except sqlite3.Error as rollback_error:
+            self.failed = rollback_error
+        if not isinstance(error, sqlite3.Error):
+            return
+        unknown = committing and database.primary_code(error) != sqlite3.SQLITE_FULL
+        if unknown:
+            # After a failed fsync the kernel may have dropped the pages it could not write: nothing on this
+            # connection can be believed again (fsyncgate); only opening anew, which reads the file, can.
+            self.failed = error
+        outcome: Outcome = "unknown" if unknown else "not_written"
+        raise database.engine_error(error, domain=self.domain, path=self.path, outcome=outcome) from error
+
+    def _set_synchronous(self, durability: Durability) -> None:
+        wanted = database.SYNCHRONOUS[durability]
+        if wanted != self._synchronous:
+            self.writer.execute(f"PRAGMA synchronous={wanted}")
+            self._synchronous = wanted
+
+    def sync_wal(self) -> None:
+        """Make what stands durable. The WAL carries no POSIX locks, so opening it beside SQLite is safe; the database is not (R4)."""
+        if not self.wal.exists():
+            return
+        descriptor = os.open(self.wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(self.path.parent)
+
+    def checkpoint(self, mode: str) -> bool:
+        """Copy the WAL into the database, RESTART or TRUNCATE, never PASSIVE (R3); whether all of it was copied.
+
+        RESTART keeps the WAL's blocks; TRUNCATE would make every later fsync pay for a growing file.
+        Raises sqlite3.Error; what was appended is safe whether this works or not.
+        """
+        writer = self.writer
+        writer.execute("PRAGMA busy_timeout=100")
+        try:
+            busy, frames, copied = writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.Error as error:
+            if database.primary_code(error) == sqlite3.SQLITE_IOERR:
+                self.failed = error
+            raise
+        finally:
+            writer.execute(f"PRAGMA busy_timeout={self._busy_timeout_ms}")
+        whole = not busy and frames == copied
+        if whole:
+            self.wal_pages = 0
+        return whole
+
+    # ---- whose file it is, and letting go of it
+
+    def _current_inodes(self) -> dict[Path, tuple[int, int]]:
+        return {path: (status.st_dev, status.st_ino) for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None}
+
+    def is_same(self) -> bool:
+        """Whether the paths still lead to the files that were opened."""
+        current = self._current_inodes()
+        # The WAL appears with the first write of a new file and stays until the last connection closes.
+        if self.wal not in self._inodes and self.wal in current:
+            self._inodes[self.wal] = current[self.wal]
+        return current == self._inodes
+
+    def close_reader(self) -> None:
+        """Close the reading connection, first: the writing one must be the last to close."""
+        with self._reading:
+            self._reader.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def close_writer(self) -> None:
+        """Close the writing connection. Under the domain's lock: the last one to close removes the WAL."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        """In a forked child: never close what is the parent's, not even by the collector (R9)."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise database.engine_error(error, domain=self.domain, path=self.path) from error
+
+
+def _events(rows: list[Any]) -> list[Event]:
+    return [
+        Event(
+            position=position, prev=prev, recorded_us=recorded_us, when_us=when_us, op=op, checksum=checksum,
+            key=key, meta=meta, salt=salt, digest=digest, data=data,
+        )
+        for position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, data in rows
+    ]  # fmt: skip

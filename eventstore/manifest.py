@@ -1,0 +1,133 @@
+"""store.json: whose store this is, and how far each of its logs had come at the last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from eventstore.clock import now_us
+from eventstore.codec import FORMAT
+from eventstore.errors import FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from eventstore.files import FILE_MODE, lock, make_folder, os_errors, replace_file, unlock
+from eventstore.model import Head
+
+NAME = "store.json"
+LOCK_NAME = "store.lock"
+
+
+class ManifestHead(msgspec.Struct, frozen=True):
+    """A Head with its checksum in hexadecimal."""
+
+    position: int
+    checksum: str
+
+    def head(self) -> Head:
+        """The Head this stands for."""
+        return Head(self.position, bytes.fromhex(self.checksum))
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The content of store.json (format.md section 1)."""
+
+    format: int
+    store_id: str
+    created_us: int
+    heads: dict[str, ManifestHead]
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+    store_id: str
+
+
+def load(folder: Path) -> Manifest:
+    """Read store.json. Raises NotAStoreError, NewerFormatError, FormatError; touches nothing."""
+    path = folder / NAME
+    with os_errors(f"reading {path}"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise NotAStoreError(str(folder), _why_no_manifest(folder)) from None
+    try:
+        found = msgspec.json.decode(content, type=_Versioned)
+    except msgspec.MsgspecError as error:
+        raise NotAStoreError(str(path), f"not the manifest of an event store ({error})") from error
+    if found.format > FORMAT:
+        raise NewerFormatError(str(path), f"format {found.format}, this version knows {FORMAT}; upgrade eventstore-kit")
+    if found.format < FORMAT:
+        raise StoreFormatError(str(path), f"format {found.format} is no longer read, this version knows {FORMAT}")
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise FormatError("store", None, f"{path} is damaged: {error}") from error
+
+
+def _why_no_manifest(folder: Path) -> str:
+    if not folder.exists():
+        return "no store here; `eventstore init` makes one"
+    if any(folder.glob("logs/*/*.db")):
+        return f"{NAME} is missing, but there are logs under logs/: do not start over; put {NAME} back from a backup"
+    return f"no store here: {NAME} is missing; `eventstore init` makes one in an empty folder"
+
+
+def create(folder: Path, store_id: str | None = None) -> Manifest:
+    """Make a store in `folder`, which must be empty, missing, or left half made by a killed process.
+
+    store.json comes last: a folder with it is whole. Raises NotAStoreError for a folder that holds anything else.
+    """
+    with os_errors(f"making a store in {folder}"):
+        make_folder(folder)
+        with locked(folder):
+            if (folder / NAME).exists():
+                return load(folder)
+            foreign = sorted(entry.name for entry in folder.iterdir() if not _ours_half_made(entry))
+            if foreign:
+                message = f"the folder is not empty and holds no store ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); "
+                raise NotAStoreError(str(folder), message + _why_no_manifest(folder))
+            make_folder(folder / "logs")
+            manifest = Manifest(FORMAT, store_id or secrets.token_hex(16), now_us(), {})
+            replace_file(folder / NAME, msgspec.json.encode(manifest))
+            return manifest
+
+
+def _ours_half_made(entry: Path) -> bool:
+    if entry.name == "logs":
+        return not any(entry.iterdir())
+    return entry.name == LOCK_NAME or (entry.name.startswith(".tmp-") and entry.name.endswith(NAME))
+
+
+def raise_head(folder: Path, domain: str, head: Head) -> None:
+    """Record that the log of `domain` had come this far; heads only rise."""
+    with locked(folder):
+        manifest = load(folder)
+        known = manifest.heads.get(domain)
+        if known is None or known.position < head.position:
+            _replace_head(folder, manifest, domain, head)
+
+
+def reset_head(folder: Path, domain: str, head: Head) -> None:
+    """Record `head` even if it lies below the known one: the only case is a loss that was accepted."""
+    with locked(folder):
+        _replace_head(folder, load(folder), domain, head)
+
+
+def _replace_head(folder: Path, manifest: Manifest, domain: str, head: Head) -> None:
+    heads = dict(sorted({**manifest.heads, domain: ManifestHead(head.position, head.checksum.hex())}.items()))
+    replace_file(folder / NAME, msgspec.json.encode(msgspec.structs.replace(manifest, heads=heads)))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold store.lock: every change of store.json is read, merge, replace."""
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        lock(descriptor, str(folder / LOCK_NAME), timeout_ms=10_000)
+        yield
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)

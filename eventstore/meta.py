@@ -1,0 +1,70 @@
+"""What an event says about itself, as the caller gives it and as it is stored: a JSON object, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import msgspec
+
+from eventstore.errors import ConfigError
+
+_encode = msgspec.json.Encoder().encode
+
+Meta = tuple[str | None, str | None]
+"""The JSON text an event will carry, and the part of it that the caller gave."""
+
+
+class EventMeta(TypedDict, total=False):
+    """What a write may say about itself; kept with the event for ever, so no personal data here."""
+
+    actor: str
+    """Who wrote; the store's `actor` if not given."""
+    reason: str
+    """Why."""
+    correlation_id: str
+    """What it belongs to: a conversation, an order, a session."""
+    causation_id: str
+    """What caused it: another event's id."""
+    run_id: str
+    """The run of the program or backtest that wrote."""
+    type: str
+    """The event's own name, such as "position.opened"."""
+    schema: str | int
+    """The version of the value's shape."""
+    tags: Sequence[str]
+    """Words to find it by."""
+    origin: Mapping[str, Any]
+    """Where an imported event came from: store_id, domain, position, checksum."""
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(EventMeta.__annotations__, (str,)),
+    "schema": (str, int),
+    "tags": (list, tuple),
+    "origin": (dict,),
+}
+
+
+def meta_text(meta: EventMeta, actor: str | None) -> Meta:
+    """`meta` as JSON, with the store's `actor` where none is given. Raises TypeError for an unknown member, ConfigError."""
+    said: dict[str, Any] = {name: value for name, value in meta.items() if value is not None}
+    for name, value in said.items():
+        _require(name, value)
+    try:
+        given = _encode(said).decode() if said else None
+        if actor is None or "actor" in said:
+            return given, given
+        return _encode({"actor": actor, **said}).decode(), given
+    except (UnicodeEncodeError, TypeError) as error:
+        raise ConfigError(f"what the event says of itself cannot be written as JSON: {error}") from error
+
+
+def _require(name: str, value: Any) -> None:
+    types = _TYPES.get(name)
+    if types is None:
+        raise TypeError(f"unexpected keyword argument {name!r}; an event may say {', '.join(_TYPES)}")
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise ConfigError(f"{name} is {' or '.join(kind.__name__ for kind in types)}, not {type(value).__name__} {value!r}")
+    if isinstance(value, list | tuple) and not all(isinstance(tag, str) for tag in value):
+        raise ConfigError(f"tags are strings, not {value!r}")

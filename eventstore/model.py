@@ -1,0 +1,106 @@
+"""The nouns: Event, Head, KeyState, Receipt, Domain. Frozen values, no I/O."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from eventstore.errors import InvalidKeyError
+
+Durability = Literal["memory", "process", "power", "power+"]
+Status = Literal["present", "removed", "redacted"]
+WriteRule = Literal["replace", "first"]
+
+DURABILITIES: tuple[Durability, ...] = ("memory", "process", "power", "power+")
+"""From the weakest to the strongest (reliability.md section 1)."""
+
+Part = str | int
+Key = str | tuple[Part, ...]
+"""A key as callers see it: one string, or a tuple of strings and integers."""
+
+SYSTEM_KEY = "[]"
+"""The key of the log's own events: birth, loss, and those that later issues add."""
+
+_DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One immutable fact, field by field as it is stored (format.md section 2)."""
+
+    position: int
+    prev: int
+    recorded_us: int
+    when_us: int | None
+    op: str
+    checksum: bytes
+    key: str
+    meta: str | None
+    salt: bytes | None
+    digest: bytes | None
+    data: str | bytes | None
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A position and the checksum found there: names one history, not just a place in it."""
+
+    position: int
+    checksum: bytes
+
+
+class KeyState(msgspec.Struct, frozen=True, gc=False):
+    """What a key is now. Its value lives in the cache, or in the log at `position`."""
+
+    position: int
+    when_us: int | None
+    status: Status
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What a write was given.
+
+    `appended=False`: nothing new was written, but what stands at `position` is as durable as asked.
+    """
+
+    domain: str
+    position: int
+    checksum: bytes
+    durability: Durability
+    appended: bool
+
+
+class Domain(msgspec.Struct, frozen=True):
+    """A named log and the rule by which it may be written.
+
+    write "replace": every write becomes the key's current value. "first": the first one stands, later
+    ones append nothing. `value` is the type that reads return; Any gives plain data,
+    msgspec.Raw the stored JSON text itself.
+    """
+
+    name: str
+    write: WriteRule = "replace"
+    value: Any = Any
+
+    def __post_init__(self) -> None:
+        if not _DOMAIN_NAME.fullmatch(self.name) or ".." in self.name:
+            raise InvalidKeyError(
+                f"domain {self.name!r}: 1 to 64 of a-z 0-9 _ . - are allowed, starting with a letter or digit, without '..'"
+            )
+        if self.write not in ("replace", "first"):
+            raise InvalidKeyError(f"domain {self.name!r}: write rule {self.write!r} is not 'replace' or 'first'")
+
+
+class Expected(enum.Enum):
+    """What a write demands of its key before it may happen; a position is the fourth possibility."""
+
+    ANY = "anything"
+    ABSENT = "absent"
+    PRESENT = "present"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+ANY, ABSENT, PRESENT = Expected.ANY, Expected.ABSENT, Expected.PRESENT

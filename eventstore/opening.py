@@ -1,0 +1,80 @@
+"""open(): from a path or a URL to a Store. The only floor of the library that may import adapters, when asked for one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from eventstore.errors import ConfigError
+from eventstore.log import Engine
+from eventstore.model import DURABILITIES, Durability
+from eventstore.store import CACHE_BYTES, Store
+from eventstore.values import MAX_VALUE_BYTES
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+]*):(.*)", re.DOTALL)
+
+
+def open_store(
+    location: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    accept_loss: bool = False,
+    durability: Durability | None = None,
+    actor: str | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    max_value_bytes: int = MAX_VALUE_BYTES,
+    busy_timeout_ms: int = 10_000,
+    store_id: str | None = None,
+) -> Store:
+    """Open the store in a folder, or a new one in memory (`memory:`).
+
+    create: make the store if the folder is missing or empty. read_only: refuse writes; damaged stores and read-only
+    media open too. accept_loss: record a lost tail by an event instead of refusing the domain. durability: what an
+    acknowledgement promises unless a call says otherwise: "process" survives a killed process, "power" (the default)
+    the machine, "power+" also the loss of its record of the head; "memory" for memory:. actor: who writes, in every
+    event's meta. cache_bytes: values kept at hand, per domain. max_value_bytes: the largest value. busy_timeout_ms:
+    how long to wait for another writer. store_id: 32 hexadecimal digits for a new store, to restore one.
+
+    durability, actor, cache_bytes, max_value_bytes and busy_timeout_ms default to EVENTSTORE_DURABILITY and so on in
+    the environment. Raises NotAStoreError, NewerFormatError, ConfigError, AccessError.
+    """
+    if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
+        raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    durability = durability or _from_environment("durability")
+    if durability is not None and durability not in DURABILITIES:
+        raise ConfigError(f"durability is one of {', '.join(DURABILITIES)}, not {durability!r}")
+    engine = _engine(
+        os.fspath(location), create=create, read_only=read_only, durability=durability, busy_timeout_ms=busy_timeout_ms, store_id=store_id
+    )
+    return Store(
+        engine,
+        os.fspath(location),
+        actor=actor or _from_environment("actor"),
+        accept_loss=accept_loss,
+        cache_bytes=cache_bytes,
+        max_value_bytes=max_value_bytes,
+    )
+
+
+def _engine(location: str, *, create: bool, read_only: bool, durability: Durability | None, **options: Any) -> Engine:
+    scheme = _SCHEME.fullmatch(location)
+    if scheme is not None and scheme[1] == "memory" and not scheme[2]:
+        return import_module("eventstore.adapters.memory").MemoryEngine(durability=durability or "memory", **options)  # type: ignore[no-any-return]
+    if scheme is not None and "//" in scheme[2][:2]:
+        raise ConfigError(f"{location}: no engine for {scheme[1]}://; known are a folder's path and memory:")
+    if not location:
+        raise ConfigError("the location of a store is a folder or memory:, not an empty string")
+    if sys.platform == "win32":
+        raise ConfigError(f"{location}: logs need POSIX locks; on Windows run this in WSL, or talk to a server on another machine")
+    return import_module("eventstore.local").LocalEngine(  # type: ignore[no-any-return]
+        Path(location), create=create, read_only=read_only, durability=durability or "power", **options
+    )
+
+
+def _from_environment(option: str) -> Any:
+    return os.environ.get(f"EVENTSTORE_{option.upper()}") or None

@@ -1,0 +1,354 @@
+"""SqliteLog: one domain's log in STORE/logs/<domain>/ (format.md sections 1 to 7, reliability.md R1 to R10)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from eventstore import database, manifest, recovery
+from eventstore.clock import now_us
+from eventstore.codec import FORMAT, SALT_BYTES, Birth, seal_birth, seal_system
+from eventstore.database import sqlite3
+from eventstore.errors import (
+    ClosedError,
+    EngineError,
+    FencedError,
+    FormatError,
+    HaltedError,
+    NotFoundError,
+    ReadOnlyError,
+    TailLostError,
+    UnavailableError,
+)
+from eventstore.files import make_folder, os_errors, signals_deferred
+from eventstore.log import PAGE
+from eventstore.logfile import LogFile
+from eventstore.model import Durability, Event, Head, WriteRule
+from eventstore.witness import HeadFile
+
+_log = logging.getLogger("eventstore")
+
+CHECKPOINT_PAGES = 1_000
+_FOREVER = 2**63 - 1
+_open_logs: weakref.WeakSet[SqliteLog] = weakref.WeakSet()
+
+
+class SqliteLog:
+    """The EventLog of one domain: who may write, what is witnessed, when a log is opened, checkpointed, closed.
+
+    `write` is the rule a new log is made with (None: "replace") and an existing one must have (None: any);
+    `birth` a sealed birth row to start a new log from.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        domain: str,
+        *,
+        store_id: str,
+        write: WriteRule | None = None,
+        birth: Event | None = None,
+        durability: Durability = "power",
+        read_only: bool = False,
+        accept_loss: bool = False,
+        busy_timeout_ms: int = 10_000,
+    ) -> None:
+        self.store, self.domain, self.read_only = store, domain, read_only
+        self.durability: Durability = durability
+        self.folder = store / "logs" / domain
+        self.rule: WriteRule = "replace"
+        self.accepted: Head | None = None
+        self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
+        self._write: WriteRule | None = write
+        self._halted: BaseException | None = None
+        self._closed = self._forked = False
+        self._open(accept_loss)
+        _open_logs.add(self)
+
+    # ---- opening
+
+    def _open(self, accept_loss: bool) -> None:
+        self._mutex = threading.Lock()
+        if not self.read_only:
+            with os_errors(f"making {self.folder}"):
+                make_folder(self.folder)
+        self._head_file = HeadFile(self.folder / "head", writable=not self.read_only, create=not self.read_only)
+        try:
+            with self._locked("opening"), os_errors(f"opening the log of domain {self.domain}"):
+                self._file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self._busy_timeout_ms)
+                try:
+                    self._take_charge(accept_loss)
+                except BaseException:
+                    self._file.close_reader()
+                    self._file.close_writer()
+                    raise
+        except BaseException:
+            self._head_file.close()
+            raise
+
+    @contextlib.contextmanager
+    def _locked(self, doing: str) -> Iterator[None]:
+        self._head_file.lock(f"{doing} domain {self.domain}", self._busy_timeout_ms)
+        try:
+            yield
+        finally:
+            self._head_file.unlock()
+
+    def _find_or_create(self) -> Path:
+        files = sorted(self.folder.glob("*.db"))
+        if files:
+            return files[-1]
+        if self.domain in manifest.load(self.store).heads:
+            raise FormatError(self.domain, None, f"the log's files are gone from {self.folder}, but store.json knows them; put a copy back")
+        if self.read_only:
+            raise NotFoundError(f"no domain {self.domain!r} in {self.store}")
+        path = self.folder / f"{0:020d}.db"
+        birth = self._birth or seal_birth(
+            Birth(FORMAT, self._store_id, self.domain, now_us(), self._write or "replace"), secrets.token_bytes(SALT_BYTES)
+        )
+        try:
+            database.make(path, birth)
+        except sqlite3.Error as error:
+            raise database.engine_error(error, domain=self.domain, path=path) from error
+        head = Head(0, birth.checksum)
+        self._head_file.witness(head, sync=True)
+        manifest.raise_head(self.store, self.domain, head)
+        return path
+
+    def _take_charge(self, accept_loss: bool) -> None:
+        """Judge the file through its read-only connection; only then may a writer exist, which could hide the damage."""
+        births = self._file.get([0])
+        self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self._store_id, write=self._write)
+        if self.read_only:
+            return
+        found = self._file.head()
+        loss = self._judge(found)
+        if loss is not None:
+            place = recovery.quarantine(
+                self.store, [self._file.path, self._file.wal, self._head_file.path], f"{self.domain}-{found.position}"
+            )
+            if not accept_loss:
+                raise TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+        self._file.become_writer()
+        if loss is not None:
+            self._accept(found, loss)
+        elif self._head_file.refresh() is None:
+            self._file.sync_wal()
+            self._head_file.witness(found, sync=True)
+        else:
+            self._head_file.hint(found.position)
+
+    def _judge(self, found: Head) -> recovery.Loss | None:
+        known = manifest.load(self.store).heads.get(self.domain)
+        return recovery.judge(self._file, found, self._head_file.read(), known.head() if known else None)
+
+    def _accept(self, found: Head, loss: recovery.Loss) -> None:
+        """Append the event that says what was lost, and start a new witness from there."""
+        witnessed = loss.known and {"position": loss.known.position, "checksum": loss.known.checksum.hex()}
+        event = seal_system(
+            found,
+            prev=self._file.last_system_position(),
+            recorded_us=max(now_us(), self._file.get([found.position])[0].recorded_us + 1),
+            op="loss",
+            data={"witnessed": witnessed, "found": {"position": found.position, "checksum": found.checksum.hex()}, "reason": loss.sentence},
+            salt=secrets.token_bytes(SALT_BYTES),
+        )
+        self._file.append([event], after=found, durability="power+", erase=())
+        self.accepted = Head(event.position, event.checksum)
+        self._head_file.witness(self.accepted, sync=True)
+        manifest.reset_head(self.store, self.domain, self.accepted)
+
+    # ---- reading
+
+    def head(self) -> Head:
+        """See EventLog.head."""
+        self._require_open()
+        return self._file.head()
+
+    def moved(self, since: Head) -> bool:
+        """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
+        if self._closed or self._forked:
+            self._require_open()
+        return self._head_file.moved(since.position)
+
+    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
+        """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
+        last = _FOREVER if until is None else until
+        left = _FOREVER if limit is None else limit
+        while left > 0:
+            self._require_open()
+            page = self._file.page(max(after, 0), last, min(left, PAGE))
+            if not page:
+                return
+            yield from page
+            after, left = page[-1].position, left - len(page)
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """See EventLog.get."""
+        self._require_open()
+        return self._file.get(positions)
+
+    def chain(self, position: int, *, limit: int) -> list[Event]:
+        """See EventLog.chain."""
+        self._require_open()
+        return self._file.chain(position, limit)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
+        self._require_open()
+        yield from (("structure", sentence) for sentence in self._file.integrity())
+        with self._locked("checking"):
+            loss = self._judge(self._file.head())
+        if loss is not None:
+            yield "tail", loss.sentence
+
+    # ---- writing
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Head]:
+        """See EventLog.writing. The lock comes first: deciding before it starves large writers (format.md section 6)."""
+        self._require_writable()
+        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise UnavailableError(
+                f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
+            )
+        try:
+            self._require_writable()
+            with self._locked("writing"), signals_deferred():
+                self._head_file.require_same()
+                if not self._file.is_same():
+                    raise FencedError(
+                        f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them"
+                    )
+                yield self._file.head_for_writing()
+        finally:
+            self._mutex.release()
+
+    def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
+        """See EventLog.append."""
+        level = durability or self.durability
+        if not events:
+            self._make_durable(after, level)
+            return
+        self._file.append(events, after=after, durability=level, erase=erase)
+        head = Head(events[-1].position, events[-1].checksum)
+        with self._committed():
+            if level == "process":
+                self._head_file.hint(head.position)
+            else:
+                self._head_file.witness(head, sync=level == "power+")
+        if self._file.wal_pages >= CHECKPOINT_PAGES:
+            self._checkpoint(head)
+
+    def _make_durable(self, head: Head, level: Durability) -> None:
+        """Nothing to append, but what stands must last: sync the WAL unless the witness says that was done."""
+        if level == "process":
+            return
+        witnessed = self._head_file.refresh()
+        behind = witnessed is None or witnessed.position < head.position
+        with self._committed():
+            if behind:
+                self._file.sync_wal()
+            if behind or level == "power+":
+                self._head_file.witness(head, sync=level == "power+")
+
+    @contextlib.contextmanager
+    def _committed(self) -> Iterator[None]:
+        """The events are in the log: if what follows fails, the caller cannot know, and must retry with its event_id."""
+        try:
+            with os_errors(f"recording the head of domain {self.domain}"):
+                yield
+        except EngineError as error:
+            error.outcome = "unknown"
+            self._halted = error
+            raise
+
+    def _checkpoint(self, head: Head) -> None:
+        """Bound the WAL. The append is acknowledged either way, so a failure is logged and tried again later."""
+        try:
+            if not self._file.checkpoint("RESTART"):  # a reader stands in the way: after some more pages
+                self._file.wal_pages = CHECKPOINT_PAGES - CHECKPOINT_PAGES // 10
+                return
+            self._record(head)
+        except sqlite3.Error as error:
+            self._file.wal_pages = CHECKPOINT_PAGES // 2
+            _log.warning("%s: the checkpoint failed, the log is whole: %s", self.domain, error)
+        except EngineError as error:
+            _log.warning("%s: the checkpoint could not be recorded, the log is whole: %s", self.domain, error)
+
+    def _record(self, head: Head) -> None:
+        """After a whole checkpoint everything up to `head` is durable, whatever its events were written with."""
+        with os_errors(f"recording the head of domain {self.domain}"):
+            self._head_file.witness(head)
+            manifest.raise_head(self.store, self.domain, head)
+
+    # ---- closing
+
+    def close(self) -> None:
+        """See EventLog.close. Under the lock: the last connection to close removes the WAL, whatever its pragmas say.
+
+        Raises UnavailableError, and stays open, if another process holds the lock for too long.
+        """
+        if self._closed:
+            return
+        if self._forked:
+            self._closed = True
+            return
+        with self._mutex:
+            with self._locked("closing"):
+                self._closed = True
+                self._file.close_reader()
+                try:
+                    if not self.read_only and self._halted is None and self._file.failed is None and self._file.is_same():
+                        self._last_checkpoint()
+                finally:
+                    self._file.close_writer()
+            self._head_file.close()
+
+    def _last_checkpoint(self) -> None:
+        try:
+            head = self._file.head_for_writing()
+            if self._file.checkpoint("TRUNCATE"):
+                self._record(head)
+        except sqlite3.Error as error:
+            raise database.engine_error(error, domain=self.domain, path=self._file.path) from error
+
+    def abandon(self) -> None:
+        """See EventLog.abandon: give back the parent's lock, touch nothing else, open anew when next used (R9)."""
+        if not self._forked and not self._closed:
+            self._forked = True
+            self._file.abandon()
+            self._head_file.close()
+
+    # ---- guards
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"domain {self.domain} was closed; open the store again")
+        if self._forked:
+            self._open(accept_loss=False)
+            self._forked = False
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        if self.read_only:
+            raise ReadOnlyError(f"domain {self.domain} was opened read-only; open the store without read_only to write")
+        cause = self._halted or self._file.failed
+        if cause is not None:
+            raise HaltedError(
+                f"domain {self.domain}: writing stopped after: {cause}; close the store, look at the disk, open it again"
+            ) from cause
+
+
+def _after_fork() -> None:
+    for log in list(_open_logs):
+        log.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,203 @@
+"""A value in and out: validated JSON text, stored exactly as received and never encoded again."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import functools
+import json
+import math
+import uuid
+from typing import Any, NoReturn
+
+import msgspec
+
+from eventstore.errors import InvalidValueError
+
+MAX_DEPTH = 64
+MAX_INT_DIGITS = 4_300
+MAX_VALUE_BYTES = 16 * 2**20
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_BYTES) -> str:
+    """The JSON text that is stored for `value`.
+
+    Plain data, msgspec Structs and dataclasses are encoded; msgspec.Raw is JSON text already and stays byte for byte.
+    `declared` is the type of the domain's values. What would read back as something else is refused:
+    NaN, integers as dict keys, bytes, sets, times in plain data. Raises InvalidValueError, which names the place.
+    """
+    if isinstance(value, msgspec.Raw):
+        text = _checked_text(bytes(value), max_bytes)
+        if declared is not Any and declared is not msgspec.Raw:
+            decode_value(text, declared)
+        return text
+    try:
+        encoded = _encode(value)
+        if declared is Any:
+            exact = _decode(encoded) == value
+        else:
+            exact = declared is not msgspec.Raw and _decoder(declared)(encoded) == value
+        if not exact:
+            _explain(value, encoded, declared)
+    except UnicodeEncodeError:
+        encoded = _encode_with_surrogates(value)
+    except (RecursionError, TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        _refuse(value, error, declared)
+    if len(encoded) > max_bytes:
+        raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
+    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH:
+        _check_depth(decode_value(encoded.decode()))
+    return encoded.decode()
+
+
+def decode_value(text: str, declared: Any = Any) -> Any:
+    """What `text` says: plain data, `declared` if that is a type, the text itself for msgspec.Raw.
+
+    Raises InvalidValueError if the stored text is not of the declared type.
+    """
+    if declared is Any:
+        try:
+            return _decode(text)
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            # msgspec refuses what JSON allows and JSON.stringify writes: "\ud83d", an emoji cut in half.
+            return json.loads(text)
+    if declared is msgspec.Raw:
+        return msgspec.Raw(text.encode())
+    try:
+        return _decoder(declared)(text)
+    except msgspec.ValidationError as error:
+        raise InvalidValueError(f"the stored value is not a {_name(declared)}: {error}") from error
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(text), declared)
+
+
+@functools.lru_cache(maxsize=256)
+def _decoder(declared: Any) -> Any:
+    return msgspec.json.Decoder(declared).decode
+
+
+def _name(declared: Any) -> str:
+    return getattr(declared, "__name__", str(declared))
+
+
+def _explain(value: Any, encoded: bytes, declared: Any) -> None:
+    """Slow path of encode_value(): accept what is plainly equal (a tuple for a list), else say what is wrong."""
+    plain = _plain(value, "$", declared)
+    if _decode(encoded) != plain:
+        raise InvalidValueError(f"$: {_name(type(value))} would read back as something else; is its __eq__ missing?")
+
+
+def _plain(value: Any, path: str, declared: Any) -> Any:
+    """`value` as the JSON that stands for it, or InvalidValueError naming the place that has none."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidValueError(f"{path}: {value} is not JSON; write null, or a string")
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{index}]", declared) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidValueError(f"{path}: the key {key!r} is {_name(type(key))}; JSON objects have string keys")
+        return {key: _plain(item, f"{path}.{key}", declared) for key, item in value.items()}
+    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        if declared is not Any and isinstance(value, declared):
+            return _plain(msgspec.to_builtins(value), path, declared)
+        return _plain(msgspec.to_builtins(value, builtin_types=_NOT_JSON), path, declared)
+    raise InvalidValueError(f"{path}: {_name(type(value))} is not JSON; convert it, or declare the domain's type: Domain(name, value=...)")
+
+
+_NOT_JSON = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal)
+"""What msgspec would turn into text in silence; left as it is, so that it can be named."""
+
+
+def _refuse(value: Any, error: Exception, declared: Any) -> NoReturn:
+    if isinstance(error, InvalidValueError):
+        raise error
+    if isinstance(error, RecursionError):
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
+    if isinstance(error, msgspec.ValidationError):
+        raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
+    try:
+        _plain(value, "$", declared)
+    except RecursionError:
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
+    raise InvalidValueError(f"$: {error}") from error
+
+
+def _encode_with_surrogates(value: Any) -> bytes:
+    """Strings may hold half an emoji (JSON.stringify escapes it, so do we); msgspec cannot say that, json can."""
+    try:
+        plain = _plain(value, "$", Any)
+    except RecursionError:
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
+    return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        children: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                children.extend(item.values())
+            elif isinstance(item, list):
+                children.extend(item)
+        if any(isinstance(item, dict | list) for item in level):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels")
+        level = children
+
+
+def _checked_text(encoded: bytes, max_bytes: int) -> str:
+    """JSON text from outside: everything another reader could understand differently is refused."""
+    if len(encoded) > max_bytes:
+        raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
+    try:
+        text = encoded.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"$: not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded)
+    except RecursionError:
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        raise InvalidValueError(f"$: not JSON: {error}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    return text
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidValueError(f"$: the member {name!r} stands twice in one object; readers would disagree which counts")
+            seen.add(name)
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise InvalidValueError(f"$: {name} is not JSON; write null, or a string")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise InvalidValueError(f"$: {digits[:40]} is beyond what a double holds")
+    return number
+
+
+def _bounded(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_INT_DIGITS:
+        raise InvalidValueError(f"$: an integer of {len(digits)} digits; at most {MAX_INT_DIGITS} are allowed")
+    return int(digits)

@@ -1,0 +1,187 @@
+"""The read verbs, once, over a log and a cut. The live domain is the view whose cut is open (see store.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from eventstore.clock import moment_us
+from eventstore.codec import check, decode_key, encode_key
+from eventstore.errors import ConfigError, NotFoundError, RedactedError
+from eventstore.live import Live, unfolded
+from eventstore.log import EventLog
+from eventstore.model import Domain, Event, Head, Key, KeyState
+from eventstore.pointers import PointerFolder
+from eventstore.projections.key_states import KeyStates
+from eventstore.values import decode_value
+
+_PAGE = 256
+
+
+class DomainView:
+    """What one domain held at a cut: every read verb there is.
+
+    Keys are a string or a tuple of strings and integers; values come back as the domain's declared type.
+    """
+
+    def __init__(self, domain: Domain, live: Live, cut: KeyStates | None) -> None:
+        self.domain = domain
+        self._live = live
+        self._cut = cut
+        """The key states at the cut; None is the open cut: what is known now."""
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self.domain.name
+
+    def _states(self) -> KeyStates:
+        return self._cut if self._cut is not None else self._live.fresh()
+
+    # ---- values
+
+    def read_value(self, key: Key) -> Any:
+        """The value of `key`. Raises NotFoundError (a KeyError) if it is absent or removed, RedactedError, InvalidKeyError."""
+        text = encode_key(key)
+        return self._value_of(text, self._states().get(text))
+
+    def _value_of(self, text: str, state: KeyState | None) -> Any:
+        if state is None or state.status != "present":
+            raise self._missing(text, state)
+        value = self._live.cache.get(state.position)
+        return decode_value(value if value is not None else self._live.text(text, state), self.domain.value)
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The value of `key`, `default` if it is absent or removed. Raises RedactedError, InvalidKeyError."""
+        try:
+            return self.read_value(key)
+        except NotFoundError:
+            return default
+
+    def has_value(self, key: Key) -> bool:
+        """Whether `key` has a value now; false once it was removed, true when its value was redacted."""
+        state = self.state_of(key)
+        return state is not None and state.status != "removed"
+
+    def __contains__(self, key: Key) -> bool:
+        return self.has_value(key)
+
+    def __len__(self) -> int:
+        return self._states().present
+
+    def state_of(self, key: Key) -> KeyState | None:
+        """Where the latest event of `key` stands, and whether it is present, removed or redacted; None if never written."""
+        return self._states().get(encode_key(key))
+
+    def keys(self, prefix: Key | None = None) -> Iterator[Key]:
+        """The keys that have a value, in natural order (id2 before id10); `prefix` names their leading parts."""
+        return (decode_key(text) for text, _ in self._states().keys(prefix))
+
+    def items(self, prefix: Key | None = None) -> Iterator[tuple[Key, Any]]:
+        """Keys and values in natural order. Raises RedactedError at a redacted one: keys() and get() go around it."""
+        selected = self._states().keys(prefix)
+        while page := list(islice(selected, _PAGE)):
+            for _, state in page:
+                if state.status == "redacted":
+                    raise RedactedError(self.name, state.position)
+            for text, value in self._live.texts(page):
+                yield decode_key(text), decode_value(value, self.domain.value)
+
+    def values(self, prefix: Key | None = None) -> Iterator[Any]:
+        """The values in natural order of their keys. Raises RedactedError at a redacted one."""
+        return (value for _, value in self.items(prefix))
+
+    def _missing(self, text: str, state: KeyState | None) -> NotFoundError | RedactedError:
+        if state is not None and state.status == "redacted":
+            return RedactedError(self.name, state.position)
+        when = "was removed" if state is not None else "was never written"
+        if self._cut is not None:
+            when += f" as of position {self._cut.head.position}"
+        return NotFoundError(f"{self.name} {text}: no value: the key {when}")
+
+    # ---- events
+
+    def head(self) -> Head:
+        """Position and checksum of the last event of this cut: what a durable cursor keeps."""
+        return self._states().head
+
+    def events(
+        self, after: int = 0, until: int | None = None, key: Key | None = None, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[Event]:
+        """The events with after < position <= until, oldest first, or newest first with `reverse`; `limit` counts from there.
+
+        With `key`, only that key's. As stored: `event.data` is JSON text; each was checked when it was folded.
+        """
+        last = self.head().position if until is None else min(until, self.head().position)
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit {limit} is negative")
+        if key is not None:
+            return islice(self._events_of(encode_key(key), after, last, reverse), limit)
+        if reverse:
+            return islice(self._reversed(after, last), limit)
+        return self._live.log.read(after, until=last, limit=limit)
+
+    def history(self, key: Key, limit: int | None = None) -> Iterator[Event]:
+        """Every event of `key`, removals included, newest first. Nothing if it was never written."""
+        return self.events(key=key, reverse=True, limit=limit)
+
+    def _reversed(self, after: int, last: int) -> Iterator[Event]:
+        while last > after:
+            start = max(after, last - _PAGE)
+            yield from reversed(list(self._live.log.read(start, until=last)))
+            last = start
+
+    def _chain(self, text: str, after: int, last: int) -> Iterator[Event]:
+        state = self._states().get(text)
+        position = state.position if state is not None else 0
+        while position > after:
+            page = self._live.log.chain(position, limit=_PAGE)
+            for event in page:
+                if after < event.position <= last:
+                    yield event
+            position = page[-1].prev if page else 0
+
+    def _events_of(self, text: str, after: int, last: int, reverse: bool) -> Iterator[Event]:
+        if reverse:
+            yield from self._chain(text, after, last)
+            return
+        # Positions first, so that a long history is not held in memory.
+        positions = [event.position for event in self._chain(text, after, last)]
+        positions.reverse()
+        for start in range(0, len(positions), _PAGE):
+            yield from self._live.log.get(positions[start : start + _PAGE])
+
+
+def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None) -> KeyStates:
+    """The key states as of a position (inclusive) or a recorded time; None and anything in the future pin to the head.
+
+    Raises ConfigError, NaiveTimeError.
+    """
+    head = log.head().position
+    if isinstance(as_of, datetime):
+        position = position_at(log, moment_us(as_of), head)
+    elif as_of is None:
+        position = head
+    elif as_of < 0 or isinstance(as_of, bool):
+        raise ConfigError(f"as_of is a position (0 is the empty log) or an aware datetime, not {as_of!r}")
+    else:
+        position = min(as_of, head)
+    states = pointers.latest(until=position) or unfolded(log)
+    for event in log.read(states.head.position, until=position):
+        check(states.head, event, log.domain)
+        states.apply(event)
+    return states
+
+
+def position_at(log: EventLog, recorded_us: int, head: int) -> int:
+    """The last position recorded at or before a time. recorded_us rises with position, so a bisection finds it."""
+    low, high = 0, head
+    while low < high:
+        middle = (low + high + 1) // 2
+        if log.get([middle])[0].recorded_us <= recorded_us:
+            low = middle
+        else:
+            high = middle - 1
+    return low

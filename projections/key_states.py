@@ -1,0 +1,161 @@
+"""What every key is now: the fold of a log, and beside it a bounded cache of values."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from eventstore.codec import decode_key, encode_key
+from eventstore.model import SYSTEM_KEY, Event, Head, Key, KeyState, Status
+
+_digit_runs = re.compile(r"(\d+)", re.ASCII)
+
+
+class Redaction(msgspec.Struct):
+    """What a redact event says: the positions whose values it erased."""
+
+    positions: list[int] = []
+
+
+read_redaction = msgspec.json.Decoder(Redaction).decode
+
+
+class KeyStates:
+    """key -> KeyState as of `head`; the keys are canonical text. A fold: apply() is all that changes it."""
+
+    __slots__ = ("_ordered", "_states", "head", "present", "recorded_us", "system")
+
+    def __init__(self, head: Head, recorded_us: int, system: int = 0, states: dict[str, KeyState] | None = None) -> None:
+        self.head = head
+        self.recorded_us = recorded_us
+        """When the head was recorded: the next event's stamp lies above it."""
+        self.system = system
+        """Position of the log's own latest event, what the next one names as its prev."""
+        self._states: dict[str, KeyState] = states if states is not None else {}
+        self.present = sum(state.status != "removed" for state in self._states.values())
+        """How many keys are there, redacted ones included."""
+        self._ordered: list[str] | None = None
+
+    def apply(self, event: Event) -> KeyState | None:
+        """Take the next event; gives the state that its key had before. The caller has checked the event."""
+        key = event.key
+        before: KeyState | None = None
+        if key == SYSTEM_KEY:
+            self.system = event.position
+            if event.op == "redact":
+                self._redact(event)
+        else:
+            before = self._states.get(key)
+            removed = event.op == "remove"
+            status: Status = "removed" if removed else "present" if event.data is not None else "redacted"
+            self._states[key] = KeyState(event.position, event.when_us, status)
+            if before is None:
+                self._ordered = None
+                self.present += not removed
+            elif removed != (before.status == "removed"):
+                self.present += -1 if removed else 1
+        self.head = Head(event.position, event.checksum)
+        self.recorded_us = event.recorded_us
+        return before
+
+    def _redact(self, event: Event) -> None:
+        positions = set(read_redaction(event.data or "{}").positions)
+        for key, state in self._states.items():
+            if state.position in positions and state.status == "present":
+                self._states[key] = KeyState(state.position, state.when_us, "redacted")
+
+    def get(self, key: str) -> KeyState | None:
+        """The state of a canonical key, None if it was never written."""
+        return self._states.get(key)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def snapshot(self) -> dict[str, KeyState]:
+        """A copy of all states, removed keys included."""
+        return dict(self._states)
+
+    def keys(self, prefix: Key | None = None) -> Iterator[tuple[str, KeyState]]:
+        """The keys that are there, with their states, in natural order; `prefix` names their leading parts."""
+        if self._ordered is None:
+            self._ordered = sorted(self._states.copy(), key=natural_order)
+        opening, whole = _prefix_texts(prefix)
+        # The list is replaced, never changed: a loop over it survives writes that come in between.
+        for key in self._ordered:
+            if key.startswith(opening) or key == whole:
+                state = self._states[key]
+                if state.status != "removed":
+                    yield key, state
+
+
+def _prefix_texts(prefix: Key | None) -> tuple[str, str]:
+    """What the canonical text of a longer key starts with, and the text of the key that is the prefix itself."""
+    if prefix is None or prefix == ():
+        return "[", "["
+    # A leading empty part is a fine prefix, though alone it is no key.
+    whole = encode_key(prefix) if prefix not in ("", ("",)) else '[""]'
+    return whole[:-1] + ",", whole
+
+
+def natural_order(key: str) -> list[Any]:
+    """Sort key of a canonical key: part by part; digit runs by number, the rest by casefold, ties by code point.
+
+    So "id2" stands before "id10", as people and the contracts expect (contracts.md section 0.4). Integers come before strings.
+    """
+    whole = decode_key(key)
+    order: list[Any] = []
+    for part in whole if isinstance(whole, tuple) else (whole,):
+        if isinstance(part, int):
+            order.append((0, part))
+        else:
+            # re.split alternates text and digits, so texts meet texts and numbers numbers in every comparison.
+            runs = _digit_runs.split(part)
+            order.append((1, [int(run) if index % 2 else run.casefold() for index, run in enumerate(runs)], part))
+    return order
+
+
+class ValueCache:
+    """Texts of values by position, the least recently used forgotten first; bounded by bytes, not by count."""
+
+    __slots__ = ("_bytes", "_texts", "capacity")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._bytes = 0
+        self._texts: OrderedDict[int, str] = OrderedDict()
+
+    def get(self, position: int) -> str | None:
+        """The text of the value written at `position`, if it is still here."""
+        text = self._texts.get(position)
+        if text is not None:
+            try:
+                self._texts.move_to_end(position)
+            except KeyError:  # another thread made room in between; the text is good all the same
+                return text
+        return text
+
+    def put(self, position: int, text: str) -> None:
+        """Keep a text, making room for it. The caller holds the fold's lock: reads race with this, writes do not."""
+        size = _cost(text)
+        if size > self.capacity or position in self._texts:
+            return
+        self._texts[position] = text
+        self._bytes += size
+        while self._bytes > self.capacity:
+            _, oldest = self._texts.popitem(last=False)
+            self._bytes -= _cost(oldest)
+
+    def drop(self, position: int) -> None:
+        """Forget the value at `position`: it was replaced, or erased."""
+        text = self._texts.pop(position, None)
+        if text is not None:
+            self._bytes -= _cost(text)
+
+
+def _cost(text: str) -> int:
+    """Bytes an entry takes: the characters, and about 200 for the objects and links around them."""
+    return 200 + (len(text) if text.isascii() else 4 * len(text))
