@@ -13,7 +13,7 @@ from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal
 from eventstore.errors import DuplicateEventError, EngineError, EventStoreError, FencedError
 from eventstore.live import Live
-from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt
+from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
 
@@ -75,7 +75,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
                 answers.append(draft.add(call))
             except EventStoreError as error:
                 answers.append(error)
-        durability = max((call.durability for call in calls), key=DURABILITIES.index)
+        durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
         try:
             live.log.append(draft.events, after=live.states.head, durability=durability)
         except EngineError as error:
@@ -102,7 +102,8 @@ class _Draft:
         self.events: list[Event] = []
         self.answered: dict[str, tuple[str, list[Receipt]]] = {}
         self._live, self._clock = live, clock
-        self._domain, self._rule = live.log.domain, live.log.rule
+        self._domain = live.log.domain
+        self._rule: WriteRule = live.log.rule
         self._head = live.states.head
         self._recorded_us = live.states.recorded_us
         # What the events above will make of their keys: position in `events` beside the state.
