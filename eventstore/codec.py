@@ -18,12 +18,14 @@ MAX_KEY_BYTES = 1_024
 MAX_KEY_INT = 2**53
 SALT_BYTES = 16
 
-OPS = frozenset({"put", "remove", "open", "rules", "redact", "seal", "archive", "loss"})
+OPS = ("put", "remove", "open", "rules", "redact", "seal", "archive", "loss")
+_OP_BYTES = {op: op.encode() for op in OPS}
 
 # c_0 = sha256(prefix || m_0) and c_n = sha256(c_n-1 || m_n) are one rule if the prefix stands before the birth row.
 GENESIS = Head(-1, b"eventstore/%d\x00" % FORMAT)
 
-_HEADER = struct.Struct(">QQQqBBHI")
+_pack_header = struct.Struct(">QQQqBBHI").pack
+_sha256 = hashlib.sha256
 _NO_DATA = bytes(32)
 _HAS_WHEN, _HAS_DATA, _HAS_META, _IS_BLOB = 1, 2, 4, 8
 
@@ -90,7 +92,7 @@ def decode_key(text: str) -> Key:
 def is_canonical(text: str) -> bool:
     """Whether `text` is exactly what encode_key() would give for the key it names."""
     try:
-        return encode_key(decode_key(text)) == text
+        return encode_key(tuple(_decode_key(text))) == text
     except (InvalidKeyError, msgspec.MsgspecError, UnicodeEncodeError):
         return False
 
@@ -114,50 +116,35 @@ def seal(
     """
     position = previous.position + 1
     flags = 0
-    payload = _NO_DATA
     if when_us is not None:
-        flags |= _HAS_WHEN
+        flags = _HAS_WHEN
+    meta_bytes = b""
     if meta is not None:
         flags |= _HAS_META
+        meta_bytes = meta.encode()
+    payload = _NO_DATA
     if data is not None and salt is not None:
         flags |= _HAS_DATA
-        if isinstance(data, bytes):
-            flags |= _IS_BLOB
-            payload = hashlib.sha256(salt + data).digest()
+        if isinstance(data, str):
+            payload = _sha256(salt + data.encode()).digest()
         else:
-            payload = hashlib.sha256(salt + data.encode()).digest()
-    checksum = _chain(previous.checksum, position, prev, recorded_us, when_us, flags, op, key, meta, payload)
+            flags |= _IS_BLOB
+            payload = _sha256(salt + data).digest()
+    op_bytes, key_bytes = _OP_BYTES[op], key.encode()
+    header = _pack_header(position, prev, recorded_us, when_us or 0, flags, len(op_bytes), len(key_bytes), len(meta_bytes))
     return Event(
         position=position,
         prev=prev,
         recorded_us=recorded_us,
         when_us=when_us,
         op=op,
-        checksum=checksum,
+        checksum=_sha256(b"".join((previous.checksum, header, op_bytes, key_bytes, meta_bytes, payload))).digest(),
         key=key,
         meta=meta,
         salt=salt,
         digest=None,
         data=data,
     )
-
-
-def _chain(
-    previous: bytes,
-    position: int,
-    prev: int,
-    recorded_us: int,
-    when_us: int | None,
-    flags: int,
-    op: str,
-    key: str,
-    meta: str | None,
-    payload: bytes,
-) -> bytes:
-    op_bytes, key_bytes = op.encode(), key.encode()
-    meta_bytes = b"" if meta is None else meta.encode()
-    header = _HEADER.pack(position, prev, recorded_us, when_us or 0, flags, len(op_bytes), len(key_bytes), len(meta_bytes))
-    return hashlib.sha256(b"".join((previous, header, op_bytes, key_bytes, meta_bytes, payload))).digest()
 
 
 def check(previous: Head, event: Event, domain: str) -> Head:
@@ -179,23 +166,32 @@ def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:
 
     Raises FormatError for what the format does not allow, before hashing (format.md section 4).
     """
-    when_us, meta = event.when_us, event.meta
-    flags = 0 if when_us is None else _HAS_WHEN
-    coded = False
-    if meta is not None:
-        flags |= _HAS_META
-        coded = _meta_names_codec(event, domain)
-    if event.op not in OPS:
-        raise FormatError(domain, event.position, f"unknown op {event.op!r}")
-    payload = _payload(event, coded, domain)
-    if payload is not _NO_DATA:
-        flags |= _HAS_DATA
+    position, when_us, key, meta = event.position, event.when_us, event.key, event.meta
+    data, salt = event.data, event.salt
+    op_bytes = _OP_BYTES.get(event.op)
+    if op_bytes is None:
+        raise FormatError(domain, position, f"unknown op {event.op!r}")
+    flags = 0
+    if when_us is not None:
+        flags = _HAS_WHEN
+    meta_bytes, coded = b"", False
+    try:
+        if meta is not None:
+            flags |= _HAS_META
+            meta_bytes, coded = meta.encode(), _meta_names_codec(event, domain)
+        if isinstance(data, str) and salt is not None and len(salt) == SALT_BYTES and event.digest is None and not coded:
+            payload = _sha256(salt + data.encode()).digest()
+        else:
+            payload = _payload(event, coded, domain)
+        if payload is not _NO_DATA:
+            flags |= _HAS_DATA
         if coded:
             flags |= _IS_BLOB
-    try:
-        return _chain(previous, event.position, event.prev, event.recorded_us, when_us, flags, event.op, event.key, meta, payload)
+        key_bytes = key.encode()
+        header = _pack_header(position, event.prev, event.recorded_us, when_us or 0, flags, len(op_bytes), len(key_bytes), len(meta_bytes))
     except (struct.error, UnicodeEncodeError) as error:
-        raise FormatError(domain, event.position, f"a field is outside what the format can hold: {error}") from error
+        raise FormatError(domain, position, f"a field is outside what the format can hold: {error}") from error
+    return _sha256(b"".join((previous, header, op_bytes, key_bytes, meta_bytes, payload))).digest()
 
 
 def _payload(event: Event, coded: bool, domain: str) -> bytes:
@@ -214,16 +210,11 @@ def _payload(event: Event, coded: bool, domain: str) -> bytes:
     if salt is None or len(salt) != SALT_BYTES:
         # Of a salt of any length a forger could move bytes into the data under a valid checksum.
         raise FormatError(domain, event.position, f"data without a salt of {SALT_BYTES} bytes")
-    if isinstance(data, bytes):
-        if not coded:
-            raise FormatError(domain, event.position, "a blob without meta.codec")
-        return hashlib.sha256(salt + data).digest()
-    if coded:
+    if isinstance(data, str):
         raise FormatError(domain, event.position, "text with meta.codec")
-    try:
-        return hashlib.sha256(salt + data.encode()).digest()
-    except UnicodeEncodeError as error:
-        raise FormatError(domain, event.position, "data is not UTF-8") from error
+    if not coded:
+        raise FormatError(domain, event.position, "a blob without meta.codec")
+    return _sha256(salt + data).digest()
 
 
 def _meta_names_codec(event: Event, domain: str) -> bool:
@@ -276,4 +267,4 @@ def erased(event: Event) -> Event:
     if event.data is None or event.salt is None:
         return event
     data = event.data if isinstance(event.data, bytes) else event.data.encode()
-    return msgspec.structs.replace(event, data=None, salt=None, digest=hashlib.sha256(event.salt + data).digest())
+    return msgspec.structs.replace(event, data=None, salt=None, digest=_sha256(event.salt + data).digest())

@@ -11,7 +11,7 @@ import msgspec
 
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal
-from eventstore.errors import DuplicateEventError, EngineError, EventStoreError, FencedError
+from eventstore.errors import ConflictError, DuplicateEventError, EngineError, EventStoreError, FencedError
 from eventstore.live import Live
 from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
@@ -61,32 +61,40 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
 
     Lock, catch up, decide, append, fold, answer (format.md section 6). Errors of the log itself are raised, not answered.
     """
+    durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
     with live.log.writing() as head:
-        if head != live.states.head:
-            live.catch_up()
+        while True:
             if head != live.states.head:
-                raise FencedError(
-                    f"domain {live.log.domain}: the log ends before events this process has seen; close the store and look at its files"
-                )
-        draft = _Draft(live, clock)
-        answers: list[list[Receipt] | EventStoreError] = []
-        for call in calls:
+                _catch_up(live, head)
+            draft = _Draft(live, clock)
+            answers = [draft.answer(call) for call in calls]
             try:
-                answers.append(draft.add(call))
-            except EventStoreError as error:
-                answers.append(error)
-        durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
-        try:
-            live.log.append(draft.events, after=live.states.head, durability=durability)
-        except EngineError as error:
-            error.event_id = next((call.event_id for call in calls if call.event_id), None)
-            raise
+                live.log.append(draft.events, after=live.states.head, durability=durability)
+                break
+            except ConflictError:
+                # The head that writing() gave was only the last one known: a remote engine's, or a killed writer's.
+                head = live.log.head()
+            except EngineError as error:
+                error.event_id = next((call.event_id for call in calls if call.event_id), None)
+                raise
         live.follow(draft.events)
         live.answered.update(draft.answered)
         while len(live.answered) > REMEMBERED:
             live.answered.popitem(last=False)
         live.save_pointers()
         return answers
+
+
+def _catch_up(live: Live, head: Head) -> None:
+    live.catch_up()
+    if live.states.head.position < head.position or live.log.get([live.states.head.position])[0].checksum != live.states.head.checksum:
+        raise FencedError(
+            f"domain {live.log.domain}: the log ends before events this process has seen; close the store and look at its files"
+        )
+
+
+def _state_of(position: int, write: Intent | Event) -> KeyState:
+    return KeyState(position, write.when_us, "removed" if write.op == "remove" else "present")
 
 
 def earlier(live: Live, clock: Clock, call: Call) -> list[Receipt] | None:
@@ -106,8 +114,15 @@ class _Draft:
         self._rule: WriteRule = live.log.rule
         self._head = live.states.head
         self._recorded_us = live.states.recorded_us
-        # What the events above will make of their keys: position in `events` beside the state.
-        self._overlay: dict[str, tuple[KeyState, Event]] = {}
+        # The latest of the events above for each of their keys.
+        self._overlay: dict[str, Event] = {}
+
+    def answer(self, call: Call) -> list[Receipt] | EventStoreError:
+        """The receipts of one call, or the error it must be answered with."""
+        try:
+            return self.add(call)
+        except EventStoreError as error:
+            return error
 
     def add(self, call: Call) -> list[Receipt]:
         """Decide one call whole; raises what it must be answered with, and then leaves no trace."""
@@ -131,7 +146,7 @@ class _Draft:
         """The canonical keys that will be there once the events so far are appended, in natural order."""
         keys = {key for key, _ in self._live.states.keys(prefix)}
         if self._overlay:
-            drafted = KeyStates(GENESIS, 0, states={key: state for key, (state, _) in self._overlay.items()})
+            drafted = KeyStates(GENESIS, 0, states={key: _state_of(event.position, event) for key, event in self._overlay.items()})
             keys = (keys - self._overlay.keys()) | {key for key, _ in drafted.keys(prefix)}
         return sorted(keys, key=natural_order)
 
@@ -141,29 +156,29 @@ class _Draft:
         Within the call a key's later intent sees the earlier one, whose position is known before it is sealed.
         """
         decided: list[tuple[Intent, Head | None]] = []
-        ahead: dict[str, tuple[KeyState, str | None]] = {}
+        ahead: dict[str, tuple[int, Intent]] = {}
         states, overlay = self._live.states, self._overlay
         position = self._head.position
 
         def standing(state: KeyState) -> str | None:
             if key in ahead:
-                return ahead[key][1]
+                return ahead[key][1].data
             if key in overlay:
-                data = overlay[key][1].data
+                data = overlay[key].data
                 return data if isinstance(data, str) else None
             return self._live.text(key, state)
 
         for intent in intents:
             key = intent.key
             if key in ahead:
-                state: KeyState | None = ahead[key][0]
+                state: KeyState | None = _state_of(*ahead[key])
             elif key in overlay:
-                state = overlay[key][0]
+                state = _state_of(overlay[key].position, overlay[key])
             else:
                 state = states.get(key)
             if decide(self._domain, self._rule, state, standing, intent):
                 position += 1
-                ahead[key] = (KeyState(position, intent.when_us, "present" if intent.op == "put" else "removed"), intent.data)
+                ahead[key] = (position, intent)
                 decided.append((intent, None))
             else:
                 # The checksum of an event of this very call is filled in when it is sealed.
@@ -184,23 +199,17 @@ class _Draft:
 
     def _seal(self, intents: Sequence[Intent], call_meta: str | None) -> list[Event]:
         states, overlay, head = self._live.states, self._overlay, self._head
-        stamps = self._clock.stamps(len(intents), self._recorded_us)
         salts = os.urandom(SALT_BYTES * len(intents))
         events: list[Event] = []
-        for index, intent in enumerate(intents):
-            key, data = intent.key, intent.data
-            if key in overlay:
-                prev = overlay[key][0].position
-            else:
-                state = states.get(key)
-                prev = state.position if state is not None else 0
-            meta = intent.meta
+        for index, (intent, recorded_us) in enumerate(zip(intents, self._clock.stamps(len(intents), self._recorded_us), strict=True)):
+            key, data, meta = intent.key, intent.data, intent.meta
+            before = overlay.get(key) or states.get(key)
             if call_meta is not None and index == 0:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
             event = seal(
                 head,
-                prev=prev,
-                recorded_us=stamps[index],
+                prev=0 if before is None else before.position,
+                recorded_us=recorded_us,
                 when_us=intent.when_us,
                 op=intent.op,
                 key=key,
@@ -209,7 +218,7 @@ class _Draft:
                 salt=None if data is None else salts[SALT_BYTES * index : SALT_BYTES * (index + 1)],
             )
             head = Head(event.position, event.checksum)
-            overlay[key] = (KeyState(event.position, event.when_us, "removed" if data is None else "present"), event)
+            overlay[key] = event
             events.append(event)
         if events:
             self._head, self._recorded_us = head, events[-1].recorded_us

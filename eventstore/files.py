@@ -94,6 +94,15 @@ def stat_or_none(path: Path) -> os.stat_result | None:
         return None
 
 
+def inode(path: str) -> tuple[int, int] | None:
+    """What tells a file from another that later takes its name; None if there is none. Asked before every write."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
     """Let no Ctrl-C come between BEGIN and the receipt (R6); Python runs its handlers in the main thread only."""

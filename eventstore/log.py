@@ -55,8 +55,9 @@ class EventLog(Protocol):
     def writing(self) -> AbstractContextManager[Head]:
         """Take the right to append, give the head, release on exit.
 
-        Local engines lock out every other writer of this log, threads and processes; remote engines give the last
-        known head. Raises UnavailableError when the lock is not had in time, ReadOnlyError, HaltedError, FencedError.
+        Local engines lock out every other writer of this log, threads and processes; remote ones cannot. The head is
+        the last one known: if it is not the true one, append() says so.
+        Raises UnavailableError when the lock is not had in time, ReadOnlyError, HaltedError, FencedError.
         """
         ...
 
@@ -65,7 +66,7 @@ class EventLog(Protocol):
 
         Raises ConflictError when the head is not `after`, EngineError with its outcome when the machine refuses.
         Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
-        No events at all makes what stands as durable as asked. Must be called inside `writing()`.
+        No events at all makes what stands, up to `after`, as durable as asked. Must be called inside `writing()`.
         `erase` names positions whose data is erased in the same commit.
         """
         ...

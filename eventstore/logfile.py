@@ -18,7 +18,7 @@ from eventstore import database
 from eventstore.codec import erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, FormatError, Outcome
-from eventstore.files import copy_files, stat_or_none, sync_folder
+from eventstore.files import copy_files, inode, stat_or_none, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head
 
 _PAGE_BYTES = 4 * 2**20
@@ -57,7 +57,8 @@ class LogFile:
         database.require_ours(path, domain)
         with self._translated():
             self._reader = self._connect_reader(read_only)
-        self._inodes = self._current_inodes()
+        self._name, self._wal_name = str(path), str(self.wal)
+        self._inodes = (inode(self._name), inode(self._wal_name))
 
     def _connect_reader(self, read_only: bool) -> sqlite3.Connection:
         reader = database.connect_reader(self.path, busy_timeout_ms=self._busy_timeout_ms)
@@ -249,16 +250,13 @@ class LogFile:
 
     # ---- whose file it is, and letting go of it
 
-    def _current_inodes(self) -> dict[Path, tuple[int, int]]:
-        return {path: (status.st_dev, status.st_ino) for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None}
-
     def is_same(self) -> bool:
         """Whether the paths still lead to the files that were opened."""
-        current = self._current_inodes()
         # The WAL appears with the first write of a new file and stays until the last connection closes.
-        if self.wal not in self._inodes and self.wal in current:
-            self._inodes[self.wal] = current[self.wal]
-        return current == self._inodes
+        wal = inode(self._wal_name)
+        if self._inodes[1] is None:
+            self._inodes = (self._inodes[0], wal)
+        return (inode(self._name), wal) == self._inodes
 
     def close_reader(self) -> None:
         """Close the reading connection, first: the writing one must be the last to close."""

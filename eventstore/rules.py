@@ -37,7 +37,8 @@ def decide(domain: str, rule: WriteRule, state: KeyState | None, standing: Calla
     `state` is what the key is now, `standing` gives the text it holds, and is only asked when the answer depends on it.
     Raises WrongExpectedError, ContractError.
     """
-    demand(domain, state, intent)
+    if intent.expected is not Expected.ANY:
+        demand(domain, state, intent)
     if intent.op == "remove":
         if rule == "first":
             raise ContractError(f"{domain} {intent.key}: the first write stands for ever in this domain; nothing can be removed")
@@ -54,8 +55,6 @@ def decide(domain: str, rule: WriteRule, state: KeyState | None, standing: Calla
 def demand(domain: str, state: KeyState | None, intent: Intent) -> None:
     """Hold the key's state against what the write expected. Raises WrongExpectedError."""
     expected = intent.expected
-    if expected is Expected.ANY:
-        return
     actual = None if state is None or state.status == "removed" else state.position
     met = expected == actual if isinstance(expected, int) else (actual is None) == (expected is Expected.ABSENT)
     if not met:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from eventstore import database, manifest, recovery
 from eventstore.clock import now_us
-from eventstore.codec import FORMAT, SALT_BYTES, Birth, seal_birth, seal_system
+from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, seal_birth, seal_system
 from eventstore.database import sqlite3
 from eventstore.errors import (
     ClosedError,
+    ConflictError,
     EngineError,
     FencedError,
     FormatError,
@@ -66,6 +67,8 @@ class SqliteLog:
         self.accepted: Head | None = None
         self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._write: WriteRule | None = write
+        self._known = GENESIS
+        """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
         self._closed = self._forked = False
         self._open(accept_loss)
@@ -135,6 +138,7 @@ class SqliteLog:
             )
             if not accept_loss:
                 raise TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+        self._known = found
         self._file.become_writer()
         if loss is not None:
             self._accept(found, loss)
@@ -160,7 +164,7 @@ class SqliteLog:
             salt=secrets.token_bytes(SALT_BYTES),
         )
         self._file.append([event], after=found, durability="power+", erase=())
-        self.accepted = Head(event.position, event.checksum)
+        self.accepted = self._known = Head(event.position, event.checksum)
         self._head_file.witness(self.accepted, sync=True)
         manifest.reset_head(self.store, self.domain, self.accepted)
 
@@ -226,7 +230,9 @@ class SqliteLog:
                     raise FencedError(
                         f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them"
                     )
-                yield self._file.head_for_writing()
+                if self._head_file.moved(self._known.position):
+                    self._known = self._file.head_for_writing()
+                yield self._known
         finally:
             self._mutex.release()
 
@@ -236,8 +242,15 @@ class SqliteLog:
         if not events:
             self._make_durable(after, level)
             return
-        self._file.append(events, after=after, durability=level, erase=erase)
         head = Head(events[-1].position, events[-1].checksum)
+        try:
+            self._file.append(events, after=after, durability=level, erase=erase)
+        except ConflictError:
+            # A writer was killed between its commit and its hint.
+            self._known = self._file.head_for_writing()
+            self._head_file.hint(self._known.position)
+            raise
+        self._known = head
         with self._committed():
             if level == "process":
                 self._head_file.hint(head.position)
@@ -248,6 +261,10 @@ class SqliteLog:
 
     def _make_durable(self, head: Head, level: Durability) -> None:
         """Nothing to append, but what stands must last: sync the WAL unless the witness says that was done."""
+        found = self._file.head_for_writing()
+        if found != head:
+            self._known = found
+            raise ConflictError(self.domain, head.position, found.position)
         if level == "process":
             return
         witnessed = self._head_file.refresh()

@@ -12,7 +12,7 @@ import msgspec
 from eventstore.codec import checksum_of, is_canonical, read_birth
 from eventstore.errors import CorruptionError, EventStoreError, FormatError
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.model import SYSTEM_KEY, Event, Head
+from eventstore.model import SYSTEM_KEY, Event, Head, KeyState
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates, read_redaction
 
@@ -86,6 +86,7 @@ class _Chain:
 
     def __init__(self, log: EventLog, report: DomainReport, engine: Engine, progress: Progress | None) -> None:
         self._log, self._report, self._engine, self._progress = log, report, engine, progress
+        self._seen = 0
         self._digests: set[int] = set()
         self._redactions: dict[int, int] = {}
 
@@ -101,15 +102,17 @@ class _Chain:
         pointers = PointerFolder(self._engine.pointers(domain), self._log, writable=False)
         saved = pointers.latest()
         alternative: bytes | None = None
+        saved_at = saved.head.position if saved is not None else -1
         for event in self._events(last):
-            alternative = self._link(states, event, alternative)
-            states.apply(event)
-            if saved is not None and event.position == saved.head.position and states.snapshot() != saved.snapshot():
+            alternative = self._link(states.head, event, alternative)
+            self._rules(states.recorded_us, states.system, states.apply(event), event)
+            if event.position == saved_at and saved is not None and states.snapshot() != saved.snapshot():
                 self._find(
-                    event.position, "pointers", "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
+                    saved_at, "pointers", "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
                 )
             if self._progress is not None and event.position % PAGE == 0:
                 self._progress(domain, event.position, last)
+        report.events = self._seen
         if states.head.position < last:
             self._find(states.head.position + 1, "gap", f"the log ends in position {last}, but the events from here on are not there")
         for position in sorted(self._digests):
@@ -120,48 +123,53 @@ class _Chain:
         if self._progress is not None:
             self._progress(domain, last, last)
 
-    def _link(self, states: KeyStates, event: Event, alternative: bytes | None) -> bytes | None:
+    def _link(self, before: Head, event: Event, alternative: bytes | None) -> bytes | None:
         """Check one event against the one before it; gives its own checksum if what is stored is another."""
-        report, before = self._report, states.head
-        report.events += 1
-        if event.position != before.position + 1:
-            self._find(event.position, "gap", f"position {before.position + 1} expected here: events are missing or out of order")
-        expected: bytes | None = None
+        domain, position = self._report.domain, event.position
+        self._seen += 1
+        if position != before.position + 1:
+            self._find(position, "gap", f"position {before.position + 1} expected here: events are missing or out of order")
         try:
-            expected = checksum_of(before.checksum, event, report.domain)
-            if expected != event.checksum and (alternative is None or checksum_of(alternative, event, report.domain) != event.checksum):
+            expected = checksum_of(before.checksum, event, domain)
+            if expected == event.checksum:
+                return None
+            if alternative is None or checksum_of(alternative, event, domain) != event.checksum:
                 self._find(
-                    event.position, "checksum", f"checksum {event.checksum.hex()}, expected {expected.hex()}: altered, or out of its place"
+                    position, "checksum", f"checksum {event.checksum.hex()}, expected {expected.hex()}: altered, or out of its place"
                 )
+            return expected
         except FormatError as error:
-            self._find(event.position, "format", str(error))
-        self._rules(states, event)
-        return expected if expected != event.checksum else None
+            self._find(position, "format", str(error))
+            return None
 
-    def _rules(self, states: KeyStates, event: Event) -> None:
+    def _rules(self, recorded_us: int, system: int, before: KeyState | None, event: Event) -> None:
         """What holds between events and is no matter of hashing (format.md section 8, invariants)."""
-        if event.recorded_us <= states.recorded_us:
-            self._find(event.position, "time", f"recorded_us {event.recorded_us} does not rise above {states.recorded_us}")
+        position, op = event.position, event.op
+        if event.recorded_us <= recorded_us:
+            self._find(position, "time", f"recorded_us {event.recorded_us} does not rise above {recorded_us}")
         if event.key == SYSTEM_KEY:
-            prev = states.system
-            self._report.losses += event.op == "loss"
-            if event.op == "redact":
-                self._redactions.update(dict.fromkeys(_named(event), event.position))
-            if event.op in ("put", "remove", "open"):
-                self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
+            self._system_rules(event)
+            prev = system
         else:
-            state = states.get(event.key)
-            prev = state.position if state is not None else 0
-            if state is None and not is_canonical(event.key):
-                self._find(event.position, "format", f"the key {event.key} is not canonical")
-            if event.op not in ("put", "remove"):
-                self._find(event.position, "format", f"the op {event.op!r} is not one for a user's key")
-            elif event.op == "put" and event.data is None and event.digest is None:
-                self._find(event.position, "format", "a put without data")
+            prev = 0 if before is None else before.position
+            if before is None and not is_canonical(event.key):
+                self._find(position, "format", f"the key {event.key} is not canonical")
+            if op != "put" and op != "remove":
+                self._find(position, "format", f"the op {op!r} is not one for a user's key")
+            elif op == "put" and event.data is None and event.digest is None:
+                self._find(position, "format", "a put without data")
         if event.prev != prev:
-            self._find(event.position, "prev", f"prev is {event.prev}, but the key's previous event is {prev}")
+            self._find(position, "prev", f"prev is {event.prev}, but the key's previous event is {prev}")
         if event.digest is not None:
-            self._digests.add(event.position)
+            self._digests.add(position)
+
+    def _system_rules(self, event: Event) -> None:
+        if event.op == "loss":
+            self._report.losses += 1
+        elif event.op == "redact":
+            self._redactions.update(dict.fromkeys(_named(event), event.position))
+        elif event.op in ("put", "remove", "open"):
+            self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
 
     def _events(self, last: int) -> Iterator[Event]:
         """All events up to `last`, going around those that cannot be read."""

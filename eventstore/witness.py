@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 
 from eventstore.errors import AccessError, FencedError
-from eventstore.files import FILE_MODE, lock, os_errors, unlock
+from eventstore.files import FILE_MODE, inode, lock, os_errors, unlock
 from eventstore.model import Head
 
 _WITNESS = struct.Struct(">Q32s8s")
@@ -50,6 +50,7 @@ class HeadFile:
         self.path = path
         self._writable = writable
         self._descriptor = -1
+        self._name = str(path)
         self._inode = (0, 0)
         self._map: mmap.mmap | None = None
         self.witnessed: Head | None = None
@@ -77,12 +78,11 @@ class HeadFile:
 
     def require_same(self) -> None:
         """Raise FencedError if the path no longer leads to the file that is locked."""
-        try:
-            status = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            raise FencedError(f"{self.path} was removed under the open store; close it and look at what happened") from None
-        if (status.st_dev, status.st_ino) != self._inode:
-            raise FencedError(f"{self.path} was replaced under the open store; close it and open the store that is there now")
+        found = inode(self._name)
+        if found != self._inode:
+            raise FencedError(
+                f"{self.path} was {'replaced' if found else 'removed'} under the open store; close it and look at the files there"
+            )
 
     def read(self) -> bytes:
         """The witness as it stands, b"" if none was written yet. Call under the lock."""
