@@ -13,7 +13,11 @@ from eventstore.model import Event, Head, KeyState, Receipt
 from eventstore.pointers import SPACING, EventIds, PointerFolder
 from eventstore.projections.key_states import KeyStates, ValueCache
 
-_PAGE = 256
+_PAGE = 64
+"""Values read at a time: each comes with the event before it, and may be large."""
+
+_TAIL = 256
+"""Events that an opening may as well read from the log."""
 
 
 class Live:
@@ -113,7 +117,7 @@ class Live:
 
     def _worth_saving(self, *, closing: bool) -> bool:
         tail = self.states.head.position - self._saved
-        return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_PAGE, len(self.states) // 8))
+        return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_TAIL, len(self.states) // 8))
 
     def close(self) -> None:
         """Save the pointer files where that pays, then close the log."""

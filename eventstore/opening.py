@@ -26,9 +26,9 @@ def open_store(
     accept_loss: bool = False,
     durability: Durability | None = None,
     actor: str | None = None,
-    cache_bytes: int = CACHE_BYTES,
-    max_value_bytes: int = MAX_VALUE_BYTES,
-    busy_timeout_ms: int = 10_000,
+    cache_bytes: int | None = None,
+    max_value_bytes: int | None = None,
+    busy_timeout_ms: int | None = None,
     store_id: str | None = None,
 ) -> Store:
     """Open the store in a folder, or a new one in memory (`memory:`).
@@ -40,25 +40,51 @@ def open_store(
     event's meta. cache_bytes: values kept at hand, per domain. max_value_bytes: the largest value. busy_timeout_ms:
     how long to wait for another writer. store_id: 32 hexadecimal digits for a new store, to restore one.
 
-    durability, actor, cache_bytes, max_value_bytes and busy_timeout_ms default to EVENTSTORE_DURABILITY and so on in
-    the environment. Raises NotAStoreError, NewerFormatError, ConfigError, AccessError.
+    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB) or busy_timeout_ms (10,000) is None, the
+    environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError, NewerFormatError,
+    ConfigError, AccessError.
     """
     if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
-    durability = durability or _from_environment("durability")
-    if durability is not None and durability not in DURABILITIES:
-        raise ConfigError(f"durability is one of {', '.join(DURABILITIES)}, not {durability!r}")
     engine = _engine(
-        os.fspath(location), create=create, read_only=read_only, durability=durability, busy_timeout_ms=busy_timeout_ms, store_id=store_id
+        os.fspath(location),
+        create=create,
+        read_only=read_only,
+        durability=_durability(durability or os.environ.get("EVENTSTORE_DURABILITY")),
+        busy_timeout_ms=_count("busy_timeout_ms", busy_timeout_ms, 10_000),
+        store_id=store_id,
     )
     return Store(
         engine,
         os.fspath(location),
-        actor=actor or _from_environment("actor"),
+        actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
         accept_loss=accept_loss,
-        cache_bytes=cache_bytes,
-        max_value_bytes=max_value_bytes,
+        cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
+        max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
     )
+
+
+def _durability(wanted: str | None) -> Durability | None:
+    for durability in DURABILITIES:
+        if durability == wanted:
+            return durability
+    if wanted:
+        raise ConfigError(f"durability is one of {', '.join(DURABILITIES)}, not {wanted!r}")
+    return None
+
+
+def _count(option: str, given: int | None, default: int) -> int:
+    variable = f"EVENTSTORE_{option.upper()}"
+    text = os.environ.get(variable)
+    if given is None and text:
+        if not text.isdecimal():
+            raise ConfigError(f"{variable} is a whole number, not {text!r}")
+        given = int(text)
+    if given is None:
+        return default
+    if isinstance(given, bool) or given < 0:
+        raise ConfigError(f"{option} is a whole number, not {given!r}")
+    return given
 
 
 def _engine(location: str, *, create: bool, read_only: bool, durability: Durability | None, **options: Any) -> Engine:
@@ -74,7 +100,3 @@ def _engine(location: str, *, create: bool, read_only: bool, durability: Durabil
     return import_module("eventstore.local").LocalEngine(  # type: ignore[no-any-return]
         Path(location), create=create, read_only=read_only, durability=durability or "power", **options
     )
-
-
-def _from_environment(option: str) -> Any:
-    return os.environ.get(f"EVENTSTORE_{option.upper()}") or None

@@ -143,15 +143,15 @@ class Store:
     def close(self) -> None:
         """Write pointer files, checkpoint, release every lock; a second call does nothing.
 
-        All domains are closed even if one fails; the first failure is raised.
+        Every domain is tried even if one fails; the first failure is raised, and closing again tries that one again.
         """
-        failure: BaseException | None = None
+        failure: EventStoreError | None = None
         with self._opening:
             self._closed = True
-            while self._lives:
-                _, live = self._lives.popitem()
+            for name, live in list(self._lives.items()):
                 try:
                     live.close()
+                    del self._lives[name]
                 except EventStoreError as error:
                     failure = failure or error
         if failure is not None:
