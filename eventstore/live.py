@@ -67,22 +67,22 @@ class Live:
         before = self.states.apply(event)
         self.ids.add(event)
         if before is not None:
-            self.cache.drop(before.position)
+            self.cache.drop(self.log.domain, before.position)
         if event.op == "put" and isinstance(event.data, str):
-            self.cache.put(event.position, event.data)
+            self.cache.put(self.log.domain, event.position, event.data)
 
     # ---- values
 
     def text(self, key: str, state: KeyState) -> str:
         """The JSON text that `key` holds in `state`. Raises RedactedError, CorruptionError."""
-        text = self.cache.get(state.position)
+        text = self.cache.get(self.log.domain, state.position)
         return text if text is not None else next(self.texts([(key, state)]))[1]
 
     def texts(self, items: Sequence[tuple[str, KeyState]]) -> Iterator[tuple[str, str]]:
         """The JSON texts of many keys, in their order; those not at hand are read by position, a page at a time."""
         for start in range(0, len(items), _PAGE):
             page = items[start : start + _PAGE]
-            found = {state.position: text for _, state in page if (text := self.cache.get(state.position)) is not None}
+            found = {state.position: text for _, state in page if (text := self.cache.get(self.log.domain, state.position)) is not None}
             missing = [(key, state) for key, state in page if state.position not in found]
             found.update(self._read(missing))
             for key, state in page:
@@ -102,8 +102,7 @@ class Live:
             if not isinstance(event.data, str):
                 raise RedactedError(self.log.domain, position)
             found[position] = event.data
-            with self._folding:
-                self.cache.put(position, event.data)
+            self.cache.put(self.log.domain, position, event.data)
         return found
 
     # ---- pointer files
@@ -134,7 +133,6 @@ class Live:
         if not self._folding.acquire(blocking=False):
             self._folding = threading.RLock()
             self._stale = True
-            self.cache = ValueCache(self.cache.capacity)
             self.states = KeyStates(GENESIS, 0)
         else:
             self._folding.release()

@@ -37,7 +37,7 @@ def open_store(
     media open too. accept_loss: record a lost tail by an event instead of refusing the domain. durability: what an
     acknowledgement promises unless a call says otherwise: "process" survives a killed process, "power" (the default)
     the machine, "power+" also the loss of its record of the head; "memory" for memory:. actor: who writes, in every
-    event's meta. cache_bytes: values kept at hand, per domain. max_value_bytes: the largest value. busy_timeout_ms:
+    event's meta. cache_bytes: values kept at hand. max_value_bytes: the largest value. busy_timeout_ms:
     how long to wait for another writer. store_id: 32 hexadecimal digits for a new store, to restore one.
 
     Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB) or busy_timeout_ms (10,000) is None, the

@@ -44,7 +44,7 @@ class Store:
         self.clock = Clock()
         self._engine = engine
         self._accept_loss = accept_loss
-        self._cache_bytes = cache_bytes
+        self._cache = ValueCache(cache_bytes)
         self._lives: dict[str, Live] = {}
         self._opening = threading.Lock()
         self._closed = False
@@ -92,7 +92,7 @@ class Store:
     def _live(self, log: EventLog) -> Live:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
-            live = Live(log, pointers, ValueCache(self._cache_bytes))
+            live = Live(log, pointers, self._cache)
         except BaseException:
             log.close()
             raise
@@ -165,6 +165,7 @@ class Store:
         """In a forked child: let go of the parent's files and locks; the next use opens its own (reliability.md R9)."""
         self._opening = threading.Lock()
         self.clock.after_fork()
+        self._cache.after_fork()
         for live in self._lives.values():
             live.after_fork()
 

@@ -50,7 +50,7 @@ class DomainView:
     def _value_of(self, text: str, state: KeyState | None) -> Any:
         if state is None or state.status != "present":
             raise self._missing(text, state)
-        value = self._live.cache.get(state.position)
+        value = self._live.cache.get(self.domain.name, state.position)
         return decode_value(value if value is not None else self._live.text(text, state), self.domain.value)
 
     def get(self, key: Key, default: Any = None) -> Any:

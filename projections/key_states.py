@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -119,41 +120,53 @@ def natural_order(key: str) -> list[Any]:
 
 
 class ValueCache:
-    """Texts of values by position, the least recently used forgotten first; bounded by bytes, not by count."""
+    """Texts of values by domain and position, the least recently used forgotten first; bounded by bytes, not by count.
 
-    __slots__ = ("_bytes", "_texts", "capacity")
+    One serves all domains of a store. Safe between threads.
+    """
+
+    __slots__ = ("_bytes", "_lock", "_texts", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._bytes = 0
-        self._texts: OrderedDict[int, str] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def get(self, position: int) -> str | None:
+    def get(self, domain: str, position: int) -> str | None:
         """The text of the value written at `position`, if it is still here."""
-        text = self._texts.get(position)
+        place = (domain, position)
+        text = self._texts.get(place)
         if text is not None:
             try:
-                self._texts.move_to_end(position)
+                self._texts.move_to_end(place)
             except KeyError:  # another thread made room in between; the text is good all the same
                 return text
         return text
 
-    def put(self, position: int, text: str) -> None:
-        """Keep a text, making room for it. The caller holds the fold's lock: reads race with this, writes do not."""
+    def put(self, domain: str, position: int, text: str) -> None:
+        """Keep a text, making room for it."""
         size = _cost(text)
-        if size > self.capacity or position in self._texts:
-            return
-        self._texts[position] = text
-        self._bytes += size
-        while self._bytes > self.capacity:
-            _, oldest = self._texts.popitem(last=False)
-            self._bytes -= _cost(oldest)
+        place = (domain, position)
+        with self._lock:
+            if size > self.capacity or place in self._texts:
+                return
+            self._texts[place] = text
+            self._bytes += size
+            while self._bytes > self.capacity:
+                _, oldest = self._texts.popitem(last=False)
+                self._bytes -= _cost(oldest)
 
-    def drop(self, position: int) -> None:
+    def drop(self, domain: str, position: int) -> None:
         """Forget the value at `position`: it was replaced, or erased."""
-        text = self._texts.pop(position, None)
-        if text is not None:
-            self._bytes -= _cost(text)
+        with self._lock:
+            text = self._texts.pop((domain, position), None)
+            if text is not None:
+                self._bytes -= _cost(text)
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held the lock when the process split."""
+        self._lock = threading.Lock()
 
 
 def _cost(text: str) -> int:
