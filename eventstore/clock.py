@@ -64,7 +64,7 @@ def format_us(us: int) -> str:
 class Clock:
     """Stamps events: never twice the same microsecond, never backwards, whatever the wall clock does.
 
-    One clock serves all domains of a store in a process, so that a cut at a time is repeatable (format.md section 6).
+    One clock serves all domains of a store in a process, so that a cut at a time is repeatable (FORMAT.md section 6).
     """
 
     def __init__(self, now: Callable[[], int] = now_us) -> None:

@@ -1,4 +1,4 @@
-"""Canonical keys, and the hash chain: seal() makes an event, check() proves one (format.md sections 3 and 4)."""
+"""Canonical keys, and the hash chain: seal() makes an event, check() proves one (FORMAT.md sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventstore.errors import ChecksumError, FormatError, GapError, InvalidKeyEr
 from eventstore.model import SYSTEM_KEY, Event, Head, Key, WriteRule
 
 FORMAT = 0
-"""The format's number: a draft until sealing and erasure are proven (format.md)."""
+"""The format's number: a draft until sealing and erasure are proven (FORMAT.md)."""
 
 MAX_KEY_BYTES = 1_024
 MAX_KEY_INT = 2**53
@@ -164,7 +164,7 @@ def check(previous: Head, event: Event, domain: str) -> Head:
 def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:
     """The checksum that `event` must carry after an event whose checksum is `previous`.
 
-    Raises FormatError for what the format does not allow, before hashing (format.md section 4).
+    Raises FormatError for what the format does not allow, before hashing (FORMAT.md section 4).
     """
     position, when_us, key, meta = event.position, event.when_us, event.key, event.meta
     data, salt = event.data, event.salt
@@ -195,7 +195,7 @@ def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:
 
 
 def _payload(event: Event, coded: bool, domain: str) -> bytes:
-    """D of format.md section 4: the digest of what is or was there, zeros where there never was anything."""
+    """D of FORMAT.md section 4: the digest of what is or was there, zeros where there never was anything."""
     data, salt, digest = event.data, event.salt, event.digest
     if data is None:
         if salt is not None:

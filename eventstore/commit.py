@@ -59,7 +59,7 @@ def request_of(intents: Sequence[Intent]) -> str:
 def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt] | EventStoreError]:
     """Decide, seal and append what `calls` ask for, in order, in one transaction; one answer a call.
 
-    Lock, catch up, decide, append, fold, answer (format.md section 6). Errors of the log itself are raised, not answered.
+    Lock, catch up, decide, append, fold, answer (FORMAT.md section 6). Errors of the log itself are raised, not answered.
     """
     durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
     with live.log.writing() as head:

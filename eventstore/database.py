@@ -1,4 +1,4 @@
-"""The table, its guard rails, connections to it, and what SQLite's errors mean (format.md section 2)."""
+"""The table, its guard rails, connections to it, and what SQLite's errors mean (FORMAT.md section 2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from sqlite_utils import Database
 
 # pysqlite3 where it is installed, else the standard library's. Everybody imports it from here: two SQLite libraries in
-# one process drop each other's locks, and acknowledged rows with them (reliability.md R4).
+# one process drop each other's locks, and acknowledged rows with them (RELIABILITY.md R4).
 from sqlite_utils.utils import sqlite3 as sqlite3  # pyright: ignore[reportPrivateImportUsage]
 
 from eventstore.codec import FORMAT

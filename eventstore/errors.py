@@ -59,7 +59,7 @@ class InvalidValueError(EventStoreError, ValueError):
 
 
 class InvalidKeyError(EventStoreError, ValueError):
-    """A key, or a domain's name, is outside what the format can hold (format.md section 3)."""
+    """A key, or a domain's name, is outside what the format can hold (FORMAT.md section 3)."""
 
 
 class NaiveTimeError(EventStoreError, ValueError):
@@ -162,7 +162,7 @@ class GapError(CorruptionError):
 
 
 class FormatError(CorruptionError):
-    """Bytes that the format does not allow, whatever their checksum says (format.md section 4)."""
+    """Bytes that the format does not allow, whatever their checksum says (FORMAT.md section 4)."""
 
 
 class TailLostError(CorruptionError):

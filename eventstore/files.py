@@ -78,7 +78,7 @@ def replace_file(path: Path, content: bytes) -> None:
 def copy_files(paths: Iterable[Path], folder: Path) -> None:
     """Copy files into `folder` by a subprocess. Raises EngineError.
 
-    Closing a descriptor of a database in this process would drop the locks SQLite holds on it (reliability.md R4).
+    Closing a descriptor of a database in this process would drop the locks SQLite holds on it (RELIABILITY.md R4).
     """
     command = ["cp", "-p", "--", *(str(path) for path in paths if path.exists()), str(folder)]
     copied = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -119,7 +119,7 @@ def signals_deferred() -> Iterator[None]:
 def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -> None:
     """flock `descriptor`, waiting at most `timeout_ms`. Raises UnavailableError with the holder's pid where it is known.
 
-    flock, not fcntl: closing any other descriptor of the file would drop a POSIX lock (reliability.md R4).
+    flock, not fcntl: closing any other descriptor of the file would drop a POSIX lock (RELIABILITY.md R4).
     Polled, because flock knows no timeout; the pauses are shorter than one fsync and random, so nobody starves.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

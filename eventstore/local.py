@@ -1,4 +1,4 @@
-"""The embedded engine: a folder with a manifest and one SqliteLog a domain (format.md section 1)."""
+"""The embedded engine: a folder with a manifest and one SqliteLog a domain (FORMAT.md section 1)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class ManifestHead(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The content of store.json (format.md section 1)."""
+    """The content of store.json (FORMAT.md section 1)."""
 
     format: int
     store_id: str

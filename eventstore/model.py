@@ -15,7 +15,7 @@ Status = Literal["present", "removed", "redacted"]
 WriteRule = Literal["replace", "first"]
 
 DURABILITIES: tuple[Durability, ...] = ("memory", "process", "power", "power+")
-"""From the weakest to the strongest (reliability.md section 1)."""
+"""From the weakest to the strongest (RELIABILITY.md section 1)."""
 
 Part = str | int
 Key = str | tuple[Part, ...]
@@ -28,7 +28,7 @@ _DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One immutable fact, field by field as it is stored (format.md section 2)."""
+    """One immutable fact, field by field as it is stored (FORMAT.md section 2)."""
 
     position: int
     prev: int

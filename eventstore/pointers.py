@@ -5,7 +5,7 @@
 
 Each file is one line of magic, a sha256, and a msgpack body that names its store, domain and head; it counts only if all
 of them are right. Values are never in them, so a redaction has one place to reach. They differ from the draft of
-format.md, which kept (hash of key, position) pairs: with the keys themselves an opening reads one file instead of a
+FORMAT.md, which kept (hash of key, position) pairs: with the keys themselves an opening reads one file instead of a
 row a key (20 times less for 300,000 keys), and there are no collisions to resolve.
 """
 

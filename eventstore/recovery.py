@@ -1,4 +1,4 @@
-"""What happens before a log is opened for writing: judge the tail, keep the evidence (reliability.md R1, R2)."""
+"""What happens before a log is opened for writing: judge the tail, keep the evidence (RELIABILITY.md R1, R2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SqliteLog: one domain's log in STORE/logs/<domain>/ (format.md sections 1 to 7, reliability.md R1 to R10)."""
+"""SqliteLog: one domain's log in STORE/logs/<domain>/ (FORMAT.md sections 1 to 7, RELIABILITY.md R1 to R10)."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class SqliteLog:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Head]:
-        """See EventLog.writing. The lock comes first: deciding before it starves large writers (format.md section 6)."""
+        """See EventLog.writing. The lock comes first: deciding before it starves large writers (FORMAT.md section 6)."""
         self._require_writable()
         if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
             raise UnavailableError(

@@ -162,7 +162,7 @@ class Store:
             raise ClosedError(f"the store {self.location} was closed; open it again")
 
     def after_fork(self) -> None:
-        """In a forked child: let go of the parent's files and locks; the next use opens its own (reliability.md R9)."""
+        """In a forked child: let go of the parent's files and locks; the next use opens its own (RELIABILITY.md R9)."""
         self._opening = threading.Lock()
         self.clock.after_fork()
         self._cache.after_fork()

@@ -143,7 +143,7 @@ class _Chain:
             return None
 
     def _rules(self, recorded_us: int, system: int, before: KeyState | None, event: Event) -> None:
-        """What holds between events and is no matter of hashing (format.md section 8, invariants)."""
+        """What holds between events and is no matter of hashing (FORMAT.md section 8, invariants)."""
         position, op = event.position, event.op
         if event.recorded_us <= recorded_us:
             self._find(position, "time", f"recorded_us {event.recorded_us} does not rise above {recorded_us}")

@@ -4,7 +4,7 @@
     bytes 48-55  the hint: position u64                                       the last event acknowledged at any level
 
 The witness notices what SQLite hides: recovery drops every WAL frame after the first bad one without an error
-(reliability.md R1, R2). The hint is mapped into memory and lets a reader see in a tenth of a microsecond that nothing
+(RELIABILITY.md R1, R2). The hint is mapped into memory and lets a reader see in a tenth of a microsecond that nothing
 was written since; `PRAGMA data_version` costs some forty times that. The hint is never believed further than
 "look at the log again".
 """

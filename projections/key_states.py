@@ -105,7 +105,7 @@ def _prefix_texts(prefix: Key | None) -> tuple[str, str]:
 def natural_order(key: str) -> list[Any]:
     """Sort key of a canonical key: part by part; digit runs by number, the rest by casefold, ties by code point.
 
-    So "id2" stands before "id10", as people and the contracts expect (contracts.md section 0.4). Integers come before strings.
+    So "id2" stands before "id10", as people expect, and as backtest-kit lists its keys. Integers come before strings.
     """
     whole = decode_key(key)
     order: list[Any] = []

@@ -80,7 +80,9 @@ def to_json(report: Any) -> str:
 
 
 def key_text(key: Key) -> str:
-    """A key as it can be typed again: plain where that is unmistakable, else a JSON array."""
+    """A key as it can be typed again: plain where that is unmistakable, else a JSON array; the log's own key is []."""
+    if key == ():
+        return "[]"
     if isinstance(key, str) and key and key[0] not in "[-" and key.isprintable() and not re.search(r"\s", key):
         return escape(key)
     try:

@@ -1,0 +1,738 @@
+"""What every engine must do: one check for each sentence of EventLog's docstrings that an engine can break.
+
+Hand each check a function that opens logs of a fresh, empty store, such as the bound method `open_log` of an Engine. A check
+returns nothing, or raises AssertionError with the sentence that does not hold. Any runner will do; with pytest:
+
+    @pytest.mark.parametrize("check", CHECKS + LOCAL_CHECKS, ids=attrgetter("__name__"))
+    def test_engine(check: Check, tmp_path: Path) -> None:
+        check(MyEngine(tmp_path).open_log)
+
+CHECKS are for every engine, LOCAL_CHECKS for those whose writing() locks out other writers; they wait for a lock in vain, so
+let the logs give up after about a second. What opening refuses, and what a kill leaves, has tests of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from eventstore.codec import GENESIS, check, erased, read_birth, seal, seal_system
+from eventstore.errors import ClosedError, ConfigError, ConflictError, EventStoreError, FormatError, UnavailableError
+from eventstore.log import PAGE, EventLog
+from eventstore.model import Durability, Event, Head, WriteRule
+
+
+class OpenLog(Protocol):
+    """Opens a log of one and the same store; called again with the same name, the same log a second time."""
+
+    def __call__(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None) -> EventLog:
+        """See Engine.open_log."""
+        ...
+
+
+Check = Callable[[OpenLog], None]
+
+_Failure = TypeVar("_Failure", bound=BaseException)
+_MOMENT_US = 1_700_000_000_000_000
+_DURABLE: tuple[Durability, ...] = ("process", "power", "power+")
+
+
+# ---- creation and the head
+
+
+def check_a_new_log_holds_its_birth_row_and_nothing_else(open_log: OpenLog) -> None:
+    """`A log is created with its birth row at position 0, so head() is never empty.`"""
+    log = open_log("signal")
+    births = log.get([0])
+    _same([event.position for event in births], [0], "get([0]) of a new log gives its birth row")
+    birth = read_birth(births[0], "signal")
+    _same(birth.domain, "signal", "the birth row names the domain")
+    _same(log.head(), _head_of(births[0]), "the head of a new log is its birth row")
+    _same(list(log.read()), [], "reading starts after the birth row")
+
+
+def check_a_log_says_what_it_is(open_log: OpenLog) -> None:
+    """`domain`, `durability`, `rule` and `accepted` of a new log."""
+    replaced, first = open_log("signal"), open_log("facts", "first")
+    _same((replaced.domain, first.domain), ("signal", "facts"), "a log knows its domain")
+    _same((replaced.rule, first.rule), ("replace", "first"), "a log knows its write rule; without one it is 'replace'")
+    _same(read_birth(first.get([0])[0], "facts").write, "first", "the birth row says the write rule")
+    _require(replaced.durability in ("memory", *_DURABLE), f"durability is a level, not {replaced.durability!r}")
+    _same(replaced.accepted, None, "a new log has accepted no loss")
+
+
+def check_a_log_starts_from_the_birth_row_it_is_given(open_log: OpenLog) -> None:
+    """`birth is a sealed birth row that a new log starts from`: so a log can be adopted with its checksums."""
+    pattern = open_log("signal").get([0])[0]
+    born = read_birth(pattern, "signal")
+    data = {"format": born.format, "store_id": born.store_id, "domain": "copied", "created_us": 7, "write": "first"}
+    birth = seal_system(GENESIS, prev=0, recorded_us=7, op="open", data=data, salt=b"s" * 16)
+    log = open_log("copied", birth=birth)
+    _same(log.get([0]), [birth], "the birth row is stored as it was given")
+    _same(log.head(), _head_of(birth), "the head is the birth row that was given")
+    _same(log.rule, "first", "the rule is that of the birth row")
+
+
+def check_the_head_is_the_last_event(open_log: OpenLog) -> None:
+    """`The last event's position and checksum, as of now.`"""
+    log = open_log("signal")
+    for count in (1, 3):
+        events = _append(log, count)
+        _same(log.head(), _head_of(events[-1]), "the head is the last event appended")
+
+
+def check_the_head_has_moved_after_an_append(open_log: OpenLog) -> None:
+    """`False only if nothing was acknowledged after since.`"""
+    log = open_log("signal")
+    heads = [log.head()]
+    for _ in range(3):
+        heads.append(_head_of(_append(log, 1)[-1]))
+        for since in heads[:-1]:
+            _require(log.moved(since), f"moved() is true: position {since.position} is not the head, {heads[-1].position} is")
+
+
+def check_a_second_handle_sees_what_the_first_appends(open_log: OpenLog) -> None:
+    """`as of now, other processes' appends included`, in every reading method, however late it was opened."""
+    log, other = open_log("signal"), open_log("signal")
+    for writer, reader in ((log, other), (other, log), (log, other)):
+        before = reader.head()
+        events = _append(writer, 2)
+        _require(reader.moved(before), "moved() of another handle is true after an append")
+        _same(reader.head(), _head_of(events[-1]), "head() of another handle is the new head")
+        _same(list(reader.read(before.position)), events, "read() of another handle gives the new events")
+        _same(reader.get([events[0].position]), events[:1], "get() of another handle gives the new events")
+        _same(reader.chain(events[-1].position, limit=1), events[1:], "chain() of another handle gives the new events")
+
+
+def check_logs_of_one_store_are_apart(open_log: OpenLog) -> None:
+    """`An ordered list of sealed events`: each log has its own."""
+    log, other = open_log("signal"), open_log("risk")
+    events = _append(log, 2)
+    _same(other.head().position, 0, "an append to one log leaves the head of another alone")
+    _same(list(other.read()), [], "an append to one log does not appear in another")
+    _same(list(log.read()), events, "it appears in its own")
+
+
+# ---- reading
+
+
+def check_events_come_back_as_they_were_stored(open_log: OpenLog) -> None:
+    """`as stored`: every field, whatever is in it."""
+    log = open_log("signal")
+    previous = log.head()
+    shapes: list[dict[str, Any]] = [
+        {"data": '{"a":1}'},
+        {"data": ' [1,\t"\\ud83d", -0.0, 1e400 , 99999999999999999999999]\n'},
+        {"data": '"ключ \U0001f511 \u202e \x7f"', "key": '["ключ\\"\\\\",7,""]', "meta": '{"actor":"бот"}'},
+        {"data": "x" * 3_000_000, "key": '["large"]'},
+        {"data": b"\x00\xff blob", "meta": '{"codec":"aes-gcm:1"}'},
+        {"data": b"", "meta": '{"codec":"none"}'},
+        {"data": "0", "when_us": 0},
+        {"data": "0", "when_us": -(2**63)},
+        {"data": "0", "when_us": 2**63 - 1},
+        {"data": None, "op": "remove", "when_us": -1},
+        {"data": "{}", "op": "rules", "key": "[]"},
+    ]
+    events: list[Event] = []
+    for shape in shapes:
+        events.append(_sealed(previous, **shape))
+        previous = _head_of(events[-1])
+    _write(log, events)
+    for stored, event in zip(log.read(), events, strict=True):
+        _same(stored, event, f"the event at {event.position} comes back field by field as it was given")
+    _same(log.get([event.position for event in events]), events, "get() gives the same")
+
+
+def check_events_come_back_unchecked(open_log: OpenLog) -> None:
+    """`unchecked`: an engine hides nothing from verify, a false checksum least of all."""
+    log = open_log("signal")
+    event = _sealed(Head(log.head().position, b"\x55" * 32))
+    _write(log, [event])
+    _same(list(log.read()), [event], "an event whose checksum does not follow comes back as it is stored")
+    _raises(lambda: check(_head_of(log.get([0])[0]), log.get([1])[0], "signal"), EventStoreError, "and it is check() that refuses it")
+
+
+def check_read_keeps_its_bounds(open_log: OpenLog) -> None:
+    """`The events with after < position <= until, in order, at most limit.`"""
+    log = open_log("signal")
+    events = _append(log, 12)
+    for after in (-(2**62), -1, 0, 1, 5, 11, 12, 13, 2**62):
+        for until in (None, 0, 1, 5, 6, 12, 13, 2**62):
+            for limit in (None, 0, 1, 3, 12, 2**62):
+                wanted = [event for event in events if after < event.position and (until is None or event.position <= until)][:limit]
+                found = list(log.read(after, until=until, limit=limit))
+                _same(found, wanted, f"read({after}, until={until}, limit={limit}) of 12 events")
+
+
+def check_read_goes_on_across_pages(open_log: OpenLog) -> None:
+    """`The events ... in order`: none lost or doubled where an engine takes a new page."""
+    log = open_log("signal")
+    _append(log, 2 * PAGE + 3)
+    _same([event.position for event in log.read()], list(range(1, 2 * PAGE + 4)), "read() of more than two pages")
+    for after, until in ((PAGE - 1, PAGE + 1), (1, 2 * PAGE), (PAGE, 2 * PAGE + 1)):
+        found = [event.position for event in log.read(after, until=until)]
+        _same(found, list(range(after + 1, until + 1)), f"read({after}, until={until}) around the end of a page")
+    found = [event.position for event in log.read(1, limit=PAGE + 1)]
+    _same(found, list(range(2, PAGE + 3)), "read(1, limit=PAGE + 1)")
+
+
+def check_read_pages_large_values_too(open_log: OpenLog) -> None:
+    """`in order, at most limit`: also where a page is cut short because its values are large."""
+    log = open_log("signal")
+    _append(log, 260, data='"' + "x" * 50_000 + '"')
+    _same([event.position for event in log.read()], list(range(1, 261)), "read() of 260 large values")
+    _same([event.position for event in log.read(3, limit=205)], list(range(4, 209)), "read(3, limit=205) of large values")
+    _same([event.position for event in log.read(101, until=201)], list(range(102, 202)), "read(101, until=201) of large values")
+
+
+def check_a_reading_under_way_blocks_no_writer(open_log: OpenLog) -> None:
+    """`Holds no lock between two events, so a slow reader never blocks a writer`; what it gives stays in order, without a gap."""
+    log, other = open_log("signal"), open_log("signal")
+    _append(log, PAGE + 2)
+    reading = log.read()
+    seen = [next(reading).position]
+    _append(log, 1)
+    _append(other, 1)
+    seen += [event.position for event in reading]
+    _same(seen, list(range(1, len(seen) + 1)), "a reading with appends in between gives every event once, in order")
+    _require(len(seen) >= PAGE + 2, "a reading with appends in between gives what was there when it began")
+
+
+def check_a_reading_under_way_holds_no_snapshot(open_log: OpenLog) -> None:
+    """`Holds no snapshot between two events`: what is erased meanwhile does not come out of it pages later."""
+    log = open_log("signal")
+    last = _append(log, 3 * PAGE)[-1]
+    reading = log.read()
+    next(reading)
+    with log.writing() as head:
+        log.append([_sealed(head)], after=head, erase=[last.position])
+    found = {event.position: event for event in reading}
+    _same(found[last.position], erased(last), "an event erased three pages ahead of a reading comes out erased")
+
+
+def check_get_gives_each_event_once_in_order(open_log: OpenLog) -> None:
+    """`The events at positions, in ascending order of position; those that do not exist are left out.`"""
+    log = open_log("signal")
+    every = [*log.get([0]), *_append(log, 40)]
+    questions: list[Sequence[int]] = [
+        [], [3], [0], [41], [-1], [3, 3], [5, 2], [2, 5], [41, 2], [2, 41], (1, 1, 1), [9, 1, 9, 5, 1], [7, -3, 41, 0, 2**62, 7],
+        range(38, 50), range(5, 0, -1), [2**63, 2], [2**80, -(2**80), 4],
+    ]  # fmt: skip
+    for positions in questions:
+        wanted = [event for event in every if event.position in positions]
+        _same(log.get(positions), wanted, f"get({positions!r}) of positions 0 to 40")
+
+
+def check_get_takes_many_positions(open_log: OpenLog) -> None:
+    """`The events at positions`, be they more than a statement has parameters."""
+    log = open_log("signal")
+    _append(log, PAGE)
+    found = [event.position for event in log.get(range(40_000, -40_000, -1))]
+    _same(found, list(range(PAGE + 1)), "get() of 80,000 positions")
+
+
+def check_a_chain_is_one_keys_history_newest_first(open_log: OpenLog) -> None:
+    """`The event at position, then its prev, its prev's prev ...: one key's history, newest first.`"""
+    log = open_log("signal")
+    histories = _interleaved(log, rounds=4)
+    for history in histories.values():
+        history.reverse()
+        for index, event in enumerate(history):
+            _same(log.chain(event.position, limit=100), history[index:], f"chain({event.position}) of {event.key}")
+    _same(log.chain(2**62, limit=100), [], "the chain of a position that does not exist is empty")
+    _same(log.chain(0, limit=100), log.get([0]), "the chain of the birth row is the birth row")
+
+
+def check_a_chain_keeps_its_limit(open_log: OpenLog) -> None:
+    """`at most limit.`"""
+    log = open_log("signal")
+    history = _interleaved(log, rounds=5)['["a"]'][::-1]
+    for limit in (0, 1, 2, 4, 5, 6, 2**31):
+        _same(log.chain(history[0].position, limit=limit), history[:limit], f"chain() with limit {limit} of 5 events")
+
+
+def check_a_chain_is_as_long_as_a_history(open_log: OpenLog) -> None:
+    """`its prev, its prev's prev ...`: no depth is too deep."""
+    log = open_log("signal")
+    _append(log, 2 * PAGE + 1)
+    found = [event.position for event in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
+    _same(found, list(range(2 * PAGE + 1, 0, -1)), "a chain of 2,001 events")
+
+
+# ---- appending
+
+
+def check_appended_events_follow_the_head(open_log: OpenLog) -> None:
+    """`Store all of events directly after after`: one, many, and in one go."""
+    log = open_log("signal")
+    events = [*_append(log, 1), *_append(log, 2 * PAGE), *_append(log, 1)]
+    _same(list(log.read()), events, "everything that was appended, in order")
+
+
+def check_an_append_that_fails_leaves_nothing_behind(open_log: OpenLog) -> None:
+    """`or none of them`: an append that raises anything at all has written and erased nothing, and the next one works."""
+    log = open_log("signal")
+    standing = _append(log, 3)
+    for spoiled, erase in (({"data": '"\ud83d"'}, [1]), ({"when_us": 2**63}, [1]), ({}, [1, 999])):
+        with log.writing() as head:
+            first = _sealed(head)
+            second = _sealed(_head_of(first))
+            events = [first, second, _event_like(_sealed(_head_of(second)), **spoiled)]
+            try:
+                log.append(events, after=head, erase=erase)
+            except Exception as error:  # noqa: BLE001 - whatever an engine raises: what it leaves behind is what is judged
+                _same(list(log.read()), standing, f"nothing was written or erased by an append that raised {type(error).__name__}")
+                _same(log.head(), head, f"the head stands after an append that raised {type(error).__name__}")
+            else:
+                standing = [erased(event) if event.position in erase else event for event in standing] + events
+                _same(list(log.read()), standing, "everything is there after an append that raised nothing")
+        standing += _append(log, 1)
+        _same(list(log.read()), standing, "the next append works after one that failed")
+
+
+def check_a_stale_append_is_refused(open_log: OpenLog) -> None:
+    """`Raises ConflictError when the head is not after`, and has written nothing: older, newer, or another event there."""
+    log = open_log("signal")
+    born = log.head()
+    events = _append(log, 2)
+    for stale in (born, _head_of(events[0]), Head(2, b"\x55" * 32), Head(3, events[1].checksum), Head(2**40, b"\x55" * 32)):
+        with log.writing():
+            late = [_sealed(stale), _sealed(Head(stale.position + 1, b""))]
+            what = f"an append after position {stale.position} of another history"
+            _raises(lambda late=late, stale=stale: log.append(late, after=stale, erase=[1]), ConflictError, f"{what} is refused")
+        _same(list(log.read()), events, f"{what} has written and erased nothing")
+        _same(log.head(), _head_of(events[-1]), f"{what} leaves the head where it is")
+
+
+def check_a_stale_append_of_nothing_is_refused(open_log: OpenLog) -> None:
+    """`Raises ConflictError when the head is not after`: also where there is nothing to append, only to make durable."""
+    log = open_log("signal")
+    born = log.head()
+    _append(log, 1)
+    for stale in (born, Head(1, b"\x55" * 32), Head(2, b"\x55" * 32)):
+        for level in _levels(log):
+            with log.writing():
+                what = f"append([], after={stale.position}, durability={level!r}) at head 1"
+                _raises(lambda stale=stale, level=level: log.append([], after=stale, durability=level), ConflictError, f"{what} is refused")
+    _same(open_log("signal").head().position, 1, "the log opens again after refused appends")
+
+
+def check_an_append_of_nothing_changes_nothing(open_log: OpenLog) -> None:
+    """`No events at all makes what stands as durable as asked.`"""
+    log = open_log("signal")
+    for _ in range(2):
+        for level in _levels(log):
+            with log.writing() as head:
+                log.append([], after=head, durability=level)
+            _same(log.head(), head, f"an append of nothing at level {level!r} leaves the head where it is")
+        _append(log, 1)
+    _same(len(list(log.read())), 2, "an append of nothing appends nothing")
+
+
+def check_every_level_of_durability_is_honoured_or_refused(open_log: OpenLog) -> None:
+    """`as durably as asked; None is the log's own level`: a log that survives nothing refuses to promise anything."""
+    log = open_log("signal")
+    kept = []
+    for level in _levels(log):
+        with log.writing() as head:
+            kept.append(_sealed(head))
+            log.append(kept[-1:], after=head, durability=level)
+    for level in _DURABLE if log.durability == "memory" else ():
+        with log.writing() as head:
+            _raises(
+                lambda head=head, level=level: log.append([_sealed(head)], after=head, durability=level),
+                ConfigError,
+                f"a log of durability 'memory' does not promise {level!r}",
+            )
+    _same(list(log.read()), kept, "what was promised is there, what was refused is not")
+
+
+def check_what_was_appended_outlasts_the_handle(open_log: OpenLog) -> None:
+    """`Returns only once the fault that durability names would leave the events readable`: closing is the mildest of faults."""
+    log = open_log("signal")
+    if log.durability == "memory":
+        return  # it names no fault, closing included
+    events: list[Event] = []
+    for level in _levels(log):
+        with log.writing() as head:
+            events.append(_sealed(head))
+            log.append(events[-1:], after=head, durability=level)
+        log.close()
+        log = open_log("signal")
+        _same(list(log.read()), events, f"what was appended at level {level!r} is there when the log is opened again")
+        _same(log.head(), _head_of(events[-1]), f"so is the head, at level {level!r}")
+
+
+def check_erasing_leaves_a_digest_that_the_checksum_proves(open_log: OpenLog) -> None:
+    """`erase names positions whose data is erased in the same commit`: the data goes, what proves it was there stays."""
+    log = open_log("signal")
+    births = log.get([0])
+    written = [*_append(log, 2), *_append(log, 1, data=b"blob", meta='{"codec":"none"}'), *_append(log, 1, op="remove", data=None)]
+    with log.writing() as head:
+        redact = _sealed(head, op="redact", key="[]", data='{"positions":[1,3],"reason":"asked"}')
+        log.append([redact], after=head, erase=[1, 3, 4])
+    wanted = [erased(written[0]), written[1], erased(written[2]), written[3], redact]
+    _same(list(log.read()), wanted, "data and salt of positions 1 and 3 are gone, digests stand there, all else is as it was")
+    previous = _head_of(births[0])
+    for event in log.read():
+        check(previous, event, "signal")
+        previous = _head_of(event)
+    with log.writing() as head:
+        log.append([_sealed(head)], after=head, erase=[1])
+    _same(log.get([1]), [erased(written[0])], "erasing a second time changes nothing")
+    _same(open_log("signal").get([1, 3]), [erased(written[0]), erased(written[2])], "another handle finds them erased too")
+
+
+# ---- writing
+
+
+def check_writing_gives_the_head_and_lets_go(open_log: OpenLog) -> None:
+    """`Take the right to append, give the head, release on exit`, also when the block raises."""
+    log, other = open_log("signal"), open_log("signal")
+    for writer in (log, other, log):
+        with writer.writing() as head:
+            _same(head, log.head(), "writing() gives the head")
+            writer.append([_sealed(head)], after=head)
+        with contextlib.suppress(ZeroDivisionError), writer.writing():
+            raise ZeroDivisionError
+    _same(len(list(log.read())), 3, "three handles in turn wrote three events")
+
+
+def check_of_two_writers_one_is_first(open_log: OpenLog) -> None:
+    """`Raises ConflictError when the head is not after`: however many try, each position is given once, and none is lost."""
+    logs = [open_log("signal"), open_log("signal")]
+    appended: list[Event] = []
+    failures: list[BaseException] = []
+
+    def write(log: EventLog, data: str) -> None:
+        try:
+            for _ in range(10):
+                appended.append(_append_once(log, data))
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(logs[index % 2], str(index))) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    _same(list(logs[0].read()), sorted(appended, key=lambda event: event.position), "40 appends by 4 threads, each once")
+    _same(sorted(event.position for event in appended), list(range(1, 41)), "their positions have no gap")
+
+
+def check_writing_locks_out_another_thread(open_log: OpenLog) -> None:
+    """`Local engines lock out every other writer of this log`: the next one enters when the first has left, and sees its event."""
+    log = open_log("signal")
+    for other in (log, open_log("signal")):
+        trying, entered = threading.Event(), threading.Event()
+        found: list[Head] = []
+
+        def write(
+            other: EventLog = other, trying: threading.Event = trying, entered: threading.Event = entered, found: list[Head] = found
+        ) -> None:
+            trying.set()
+            with other.writing() as head:
+                entered.set()
+                found.append(head)
+
+        with log.writing() as head:
+            thread = threading.Thread(target=write)
+            thread.start()
+            trying.wait()
+            _require(not entered.wait(0.1), "no other thread is inside writing() while one is")
+            event = _sealed(head)
+            log.append([event], after=head)
+        thread.join()
+        _same(found, [_head_of(event)], "the thread that waited is given the head as the first one left it")
+
+
+def check_waiting_for_the_lock_ends(open_log: OpenLog) -> None:
+    """`Raises UnavailableError when the lock is not had in time`; and once it is free, it can be had again."""
+    log = open_log("signal")
+    for other in (log, open_log("signal")):
+        caught: list[BaseException] = []
+
+        def write(other: EventLog = other, caught: list[BaseException] = caught) -> None:
+            try:
+                with other.writing():
+                    pass
+            except BaseException as error:  # noqa: BLE001 - judged below
+                caught.append(error)
+
+        with log.writing():
+            thread = threading.Thread(target=write)
+            thread.start()
+            thread.join()
+        _same([type(error) for error in caught], [UnavailableError], "a lock that is not had in time is an UnavailableError")
+        _append(other, 1)
+
+
+# ---- the end
+
+
+def check_a_healthy_log_has_no_faults(open_log: OpenLog) -> None:
+    """`What the engine itself finds wrong with its storage. Changes nothing.`"""
+    log = open_log("signal")
+    for count in (0, 5):
+        events = [*log.read(), *_append(log, count)]
+        _same(list(log.faults()), [], "a healthy log has no faults")
+        _same(list(log.read()), events, "looking for faults changes nothing")
+        _append(log, 1)
+
+
+def check_a_closed_log_says_so(open_log: OpenLog) -> None:
+    """`Any method may raise ClosedError after close()`: none gives an answer that might be old, or writes."""
+    log = open_log("signal")
+    head = log.head()
+    _append(log, 2)
+    reading = log.read()
+    next(reading)
+    log.close()
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("head()", log.head),
+        ("moved()", lambda: log.moved(head)),
+        ("read()", lambda: list(log.read())),
+        ("get()", lambda: log.get([1])),
+        ("chain()", lambda: log.chain(1, limit=1)),
+        ("faults()", lambda: list(log.faults())),
+        ("writing()", lambda: log.writing().__enter__()),
+    ]
+    for name, call in calls:
+        _raises(call, ClosedError, f"{name} after close() is a ClosedError")
+
+
+def check_closing_twice_does_nothing(open_log: OpenLog) -> None:
+    """`Release everything; a second call does nothing`: neither to the handle nor to another one."""
+    log, other = open_log("signal"), open_log("signal")
+    if log is other:
+        log.close()
+        log.close()
+        return
+    with log.writing() as head:
+        log.append([_sealed(head)], after=head)
+    log.close()
+    log.close()
+    _append(other, 1)
+    log.close()
+    _same([event.position for event in other.read()], [1, 2], "another handle reads and writes on after the first was closed")
+    other.close()
+    third = open_log("signal")
+    _append(third, 1)
+    _same([event.position for event in third.read()], [1, 2, 3], "a log that every handle closed opens again")
+
+
+def check_a_forked_child_opens_anew(open_log: OpenLog) -> None:
+    """`In a forked child: let go of what belongs to the parent without touching it; the next call opens anew.`"""
+    log = open_log("signal")
+    first = _append(log, 1)
+
+    def child() -> None:
+        log.abandon()
+        log.abandon()
+        _same(list(log.read()), first, "a forked child reads what was there")
+        _append(log, 1, data='"child"')
+        log.close()
+
+    _in_child(child)
+    _append(log, 1, data='"parent"')
+    values = [event.data for event in log.read()]
+    shared = ['"value"', '"child"', '"parent"']
+    _same(values, shared if log.durability != "memory" else shared[::2], "parent and child have both written")
+
+
+def check_a_forked_child_leaves_the_parents_lock_alone(open_log: OpenLog) -> None:
+    """`without touching it`: the parent's lock is neither kept by the child nor released by it."""
+    log = open_log("signal")
+    with log.writing() as head:
+        _in_child(log.abandon)
+        check_waits = threading.Thread(target=_append_if_free, args=(open_log("signal"),))
+        check_waits.start()
+        check_waits.join()
+        _same(log.head(), head, "a child that abandons the log does not release its parent's lock")
+        log.append([_sealed(head)], after=head)
+    _append(log, 1)
+
+
+CHECKS: list[Check] = [
+    check_a_new_log_holds_its_birth_row_and_nothing_else,
+    check_a_log_says_what_it_is,
+    check_a_log_starts_from_the_birth_row_it_is_given,
+    check_the_head_is_the_last_event,
+    check_the_head_has_moved_after_an_append,
+    check_a_second_handle_sees_what_the_first_appends,
+    check_logs_of_one_store_are_apart,
+    check_events_come_back_as_they_were_stored,
+    check_events_come_back_unchecked,
+    check_read_keeps_its_bounds,
+    check_read_goes_on_across_pages,
+    check_read_pages_large_values_too,
+    check_a_reading_under_way_blocks_no_writer,
+    check_a_reading_under_way_holds_no_snapshot,
+    check_get_gives_each_event_once_in_order,
+    check_get_takes_many_positions,
+    check_a_chain_is_one_keys_history_newest_first,
+    check_a_chain_keeps_its_limit,
+    check_a_chain_is_as_long_as_a_history,
+    check_appended_events_follow_the_head,
+    check_an_append_that_fails_leaves_nothing_behind,
+    check_a_stale_append_is_refused,
+    check_a_stale_append_of_nothing_is_refused,
+    check_an_append_of_nothing_changes_nothing,
+    check_every_level_of_durability_is_honoured_or_refused,
+    check_what_was_appended_outlasts_the_handle,
+    check_erasing_leaves_a_digest_that_the_checksum_proves,
+    check_writing_gives_the_head_and_lets_go,
+    check_of_two_writers_one_is_first,
+    check_a_healthy_log_has_no_faults,
+    check_a_closed_log_says_so,
+    check_closing_twice_does_nothing,
+    check_a_forked_child_opens_anew,
+]
+"""For every engine."""
+
+LOCAL_CHECKS: list[Check] = [
+    check_writing_locks_out_another_thread,
+    check_waiting_for_the_lock_ends,
+    check_a_forked_child_leaves_the_parents_lock_alone,
+]
+"""For engines whose writing() locks out every other writer."""
+
+
+# ---- sentences
+
+
+def _fail(sentence: str) -> NoReturn:
+    raise AssertionError(sentence)
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        _fail(f"This does not hold: {sentence}")
+
+
+def _same(found: object, wanted: object, sentence: str) -> None:
+    if found != wanted:
+        _fail(f"This does not hold: {sentence}. Found {_short(found)}, wanted {_short(wanted)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
+
+
+def _raises(call: Callable[[], object], kind: type[EventStoreError], sentence: str) -> None:
+    try:
+        given = call()
+    except kind:
+        return
+    except Exception as error:  # noqa: BLE001 - the wrong error is a finding, whatever it is
+        raise AssertionError(f"This does not hold: {sentence}. Raised {type(error).__name__}: {error}, wanted {kind.__name__}") from error
+    _fail(f"This does not hold: {sentence}. Nothing was raised, {_short(given)} was given; wanted {kind.__name__}")
+
+
+# ---- events
+
+
+def _head_of(event: Event) -> Head:
+    return Head(event.position, event.checksum)
+
+
+def _sealed(
+    previous: Head,
+    *,
+    prev: int = 0,
+    op: str = "put",
+    key: str = '["a"]',
+    data: str | bytes | None = '"value"',
+    when_us: int | None = None,
+    meta: str | None = None,
+) -> Event:
+    """The event after `previous`, like those that the store seals."""
+    recorded_us = _MOMENT_US + previous.position
+    salt = None if data is None else previous.position.to_bytes(16, "big")
+    return seal(previous, prev=prev, recorded_us=recorded_us, when_us=when_us, op=op, key=key, meta=meta, data=data, salt=salt)
+
+
+def _event_like(event: Event, **fields: Any) -> Event:
+    """`event` with some fields that no seal() would give it."""
+    return Event(**{name: getattr(event, name) for name in Event.__struct_fields__} | fields)
+
+
+def _write(log: EventLog, events: Sequence[Event]) -> None:
+    with log.writing() as head:
+        log.append(events, after=head)
+
+
+def _append(log: EventLog, count: int, **fields: Any) -> list[Event]:
+    """`count` events of one key, each naming the one before it, appended in one go."""
+    with log.writing() as head:
+        events: list[Event] = []
+        for _ in range(count):
+            previous = _head_of(events[-1]) if events else head
+            events.append(_sealed(previous, prev=previous.position, **fields))
+        if events:
+            log.append(events, after=head)
+    return events
+
+
+def _append_once(log: EventLog, data: str) -> Event:
+    """One event, tried again as long as others are first."""
+    while True:
+        with contextlib.suppress(ConflictError), log.writing() as head:
+            event = _sealed(head, data=data)
+            log.append([event], after=head)
+            return event
+
+
+def _append_if_free(log: EventLog) -> None:
+    with contextlib.suppress(UnavailableError):
+        _append(log, 1)
+
+
+def _interleaved(log: EventLog, *, rounds: int) -> dict[str, list[Event]]:
+    """Three histories side by side, the log's own among them: each with its events, oldest first."""
+    histories: dict[str, list[Event]] = {'["a"]': [], '["b",1]': [], "[]": []}
+    for _ in range(rounds):
+        for key, history in histories.items():
+            with log.writing() as head:
+                prev = history[-1].position if history else 0
+                event = _sealed(head, prev=prev, key=key, op="rules" if key == "[]" else "put", data="{}")
+                log.append([event], after=head)
+            history.append(event)
+    return histories
+
+
+def _levels(log: EventLog) -> Iterator[Durability | None]:
+    """Every level that an append to this log may name."""
+    yield None
+    if log.durability == "memory":
+        yield "memory"
+    else:
+        yield from _DURABLE
+
+
+def _in_child(act: Callable[[], None]) -> None:
+    """Run `act` in a forked child; what it raises there is raised here."""
+    source, target = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - a child must never return into its parent's code
+            os.write(target, f"In a forked child: {type(error).__name__}: {error}"[:4_000].encode())
+        finally:
+            os._exit(0)
+    os.close(target)
+    with os.fdopen(source, "rb") as reading:
+        sentence = reading.read().decode()
+    os.waitpid(child, 0)
+    if sentence:
+        _fail(sentence)
+
+
+__all__ = ["CHECKS", "LOCAL_CHECKS", "Check", "OpenLog", *(check.__name__ for check in CHECKS + LOCAL_CHECKS)]

@@ -1,0 +1,80 @@
+"""Stores for tests, each verified when its test ends, and how hard hypothesis tries.
+
+Profiles: `default` for every run, `ci` and `long` for more; chosen by `--hypothesis-profile` or the environment variable
+HYPOTHESIS_PROFILE. None is derandomized: a failure prints a blob that replays it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import eventstore
+from eventstore import ClosedError, Store
+
+# No deadline: the machine may be busy, and a slow example is no wrong answer.
+_everywhere: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": False,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("default", max_examples=60, stateful_step_count=30, **_everywhere)
+settings.register_profile("ci", max_examples=300, stateful_step_count=30, **_everywhere)
+settings.register_profile("long", max_examples=20_000, stateful_step_count=50, **_everywhere)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _corrupts(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("corrupts") is not None
+
+
+def _require_whole(location: str | Path) -> None:
+    """Read a folder anew, whatever the test did with its own handles."""
+    with eventstore.open(location, read_only=True) as store:
+        report = store.verify()
+    assert report.ok, report.findings
+
+
+@pytest.fixture
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store in a folder of a real disk: `tmp_path / "data"`."""
+    with eventstore.open(tmp_path / "data") as store:
+        yield store
+    if not _corrupts(request):
+        _require_whole(tmp_path / "data")
+
+
+@pytest.fixture(params=["memory:", "folder"])
+def any_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store of each engine in turn."""
+    if request.param == "folder":
+        with eventstore.open(tmp_path / "data") as store:
+            yield store
+        if not _corrupts(request):
+            _require_whole(tmp_path / "data")
+        return
+    with eventstore.open("memory:") as store:
+        yield store
+        with contextlib.suppress(ClosedError):  # the test closed it: nothing is left that could be judged
+            report = store.verify()
+            assert report.ok or _corrupts(request), report.findings
+
+
+@pytest.fixture
+def open_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Store]]:
+    """Opens the same folder, `tmp_path / "data"`, as often as it is called, with the options of eventstore.open()."""
+    with contextlib.ExitStack() as handles:
+
+        def opened(**options: Any) -> Store:
+            return handles.enter_context(eventstore.open(tmp_path / "data", **options))
+
+        yield opened
+    if (tmp_path / "data").exists() and not _corrupts(request):
+        _require_whole(tmp_path / "data")

@@ -1,0 +1,136 @@
+"""What writers were told, and the proof that a store holds it: every acknowledged event, every call whole or absent.
+
+What a call writes follows from its name alone, so that each event found can be compared with what it must be, byte by byte,
+whether its writer lived to say so or not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+import eventstore
+from eventstore.values import encode_value
+from tests import verifier
+
+DOMAIN = "orders"
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One of the writes of a call."""
+
+    op: Literal["put", "remove"]
+    key: str
+    value: Any = None
+
+    @property
+    def stored(self) -> tuple[str, str, str | None]:
+        """What its event holds."""
+        return self.op, eventstore.encode_key(self.key), encode_value(self.value) if self.op == "put" else None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a call writes, and how."""
+
+    writes: list[Write]
+    durability: eventstore.model.Durability
+    event_id: str | None
+
+
+def plan(call: str) -> Plan:
+    """The writes of the call of this name: mostly one, sometimes a batch, now and then a large value or a removal."""
+    chance = random.Random(call)
+    if chance.random() < 0.1:
+        writes = [Write("remove", f"key-{chance.randrange(12)}")]
+    else:
+        count = chance.choice([1, 1, 1, 2, 5, 20])
+        size = 9_000 if chance.random() < 0.1 else 60
+        keys = [f"key-{chance.randrange(12)}" for _ in range(count)]
+        writes = [Write("put", key, {"call": call, "index": index, "pad": "x" * size}) for index, key in enumerate(keys)]
+        if count > 2:
+            writes.append(Write("remove", keys[0]))
+    return Plan(writes, chance.choice(["power", "power", "process", "power+"]), f"id of {call}" if chance.random() < 0.5 else None)
+
+
+def carry_out(domain: eventstore.DomainStore, call: str) -> list[eventstore.Receipt]:
+    """Make a call; a receipt for each of its writes."""
+    planned = plan(call)
+    if len(planned.writes) == 1 and planned.writes[0].op == "put":
+        write = planned.writes[0]
+        return [domain.write_value(write.key, write.value, event_id=planned.event_id, durability=planned.durability, run_id=call)]
+    with domain.batch(event_id=planned.event_id, durability=planned.durability) as batch:
+        for write in planned.writes:
+            if write.op == "put":
+                batch.write_value(write.key, write.value, run_id=call)
+            else:
+                batch.remove_value(write.key, run_id=call)
+    return batch.receipts
+
+
+def acknowledgement(call: str, receipts: Sequence[eventstore.Receipt]) -> dict[str, Any]:
+    """What a writer says once it has the receipts, and not before."""
+    return {"call": call, "appended": [[receipt.position, receipt.checksum.hex()] for receipt in receipts if receipt.appended]}
+
+
+class _Meta(msgspec.Struct):
+    run_id: str
+
+
+_meta = msgspec.json.Decoder(_Meta)
+
+
+def call_of(event: eventstore.Event) -> str:
+    """The call that wrote an event."""
+    assert event.meta is not None, f"position {event.position} says nothing of itself"
+    return _meta.decode(event.meta).run_id
+
+
+class Ledger:
+    """The acknowledgements of all writers of one domain."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[int, tuple[str, str]] = {}
+
+    def take(self, said: dict[str, Any]) -> None:
+        """Note what a writer said. No position may be given to two calls."""
+        for position, checksum in said.get("appended", []):
+            earlier = self.acknowledged.setdefault(position, (checksum, said["call"]))
+            assert earlier == (checksum, said["call"]), f"position {position} was acknowledged to two calls: {earlier} and {said}"
+
+    def require(self, events: Sequence[eventstore.Event]) -> None:
+        """Hold the whole log against what was acknowledged, and every call against its plan."""
+        assert [event.position for event in events] == list(range(1, len(events) + 1)), "the positions have gaps"
+        found = {event.position: (event.checksum.hex(), call_of(event)) for event in events}
+        lost = {position: said for position, said in self.acknowledged.items() if found.get(position) != said}
+        assert not lost, f"acknowledged, but not there: {lost}; the log ends at {len(events)}"
+        seen: set[str] = set()
+        for call, group in groupby(events, call_of):
+            assert call not in seen, f"{call} was torn apart, or written twice"
+            seen.add(call)
+            written = [(event.op, event.key, event.data) for event in group]
+            assert written == [write.stored for write in plan(call).writes], f"{call} is not whole: {len(written)} events"
+
+    def require_kept(self, folder: Path, *, read_only: bool = False) -> None:
+        """Open the store and prove all of it: events, chain, current values, what `verify` says."""
+        with eventstore.open(folder, read_only=read_only) as store:
+            domain = store.domain(DOMAIN)
+            events = list(domain.events())
+            self.require(events)
+            values = {event.key: event.data for event in events}
+            stored = {eventstore.encode_key(key): encode_value(value) for key, value in domain.items()}
+            assert stored == {key: data for key, data in values.items() if data is not None}
+            report = store.verify()
+            assert report.ok, report.findings
+            assert report.domains[0].events == len(events)
+
+    def require_second_opinion(self, folder: Path) -> None:
+        """Let the verifier that shares no code with the library judge the file. The store must be closed."""
+        log = folder / "logs" / DOMAIN
+        for path in log.glob("[0-9]*.db"):
+            found = verifier.verify(path, log / "head", domain=DOMAIN)
+            assert found.findings == []

@@ -1,0 +1,185 @@
+"""kill -9: whatever was acknowledged is there, the chain is whole, every batch is whole or absent, and writing goes on.
+
+Random instants meet what SQLite does inside a call; counted steps of the library meet everything else, and meet it again
+tomorrow. A failure names the seed: FAULTS_SEED=<seed> repeats what is written and when it is killed, as far as a machine's
+own timing allows.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+import eventstore
+from tests.faults import jobs
+from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
+from tests.faults.workers import Server, Worker
+
+pytestmark = pytest.mark.faults
+
+LONGEST = 0.04
+"""Seconds a writer lives at most once it is open: some dozens of commits."""
+STRIDE = 7
+"""Every seventh step of a life is tried, from a random one on: all of them in seven runs."""
+
+
+def take_all(ledger: Ledger, worker: Worker) -> int:
+    """Note what a dead writer had said; gives the number of acknowledged calls."""
+    said = worker.rest()
+    for one in said:
+        ledger.take(one)
+    return len(said)
+
+
+def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
+    """Opening for writing works, and so does what it is for; then everything is proven once more."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        ledger.require(list(domain.events()))
+        ledger.take(acknowledgement(name, carry_out(domain, name)))
+    ledger.require_kept(folder)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
+    folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
+    for kill in range(50):
+        name = f"{seed}-{part}-{kill}"
+        writer = server.start(jobs.write_calls, folder=str(folder), name=name)
+        if chance.random() < 0.85:
+            writer.told()
+        writer.listen(chance.uniform(0, LONGEST))
+        writer.kill()
+        calls += take_all(ledger, writer)
+        try:
+            # Half of the time the next writer opens what the killed one left, WAL and all.
+            if chance.random() < 0.5:
+                require_writable(ledger, folder, f"{name}-after")
+            elif (folder / "logs" / DOMAIN).glob("[0-9]*.db"):
+                ledger.require_kept(folder, read_only=bool(ledger.acknowledged))
+        except (AssertionError, eventstore.EventStoreError) as error:
+            raise AssertionError(f"FAULTS_SEED={seed}: after kill {kill} of part {part}") from error
+    require_writable(ledger, folder, f"{seed}-{part}-end")
+    ledger.require_second_opinion(folder)
+    assert calls > 50, "the writers hardly wrote: these kills prove nothing"
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
+    folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
+    calls = 0
+    for kill in range(0, 51, 3):
+        writers = [server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-{part}-{kill + number}") for number in range(3)]
+        if chance.random() < 0.85:
+            for writer in writers:
+                writer.told()
+        try:
+            chance.shuffle(writers)
+            for writer in writers:
+                # Those that are still alive must get on with it: a dead process holds nothing up.
+                writer.listen(chance.uniform(0, LONGEST))
+                writer.kill()
+            calls += sum(take_all(ledger, writer) for writer in writers)
+            if chance.random() < 0.7:
+                require_writable(ledger, folder, f"{seed}-{part}-{kill}-after")
+        except (AssertionError, eventstore.EventStoreError) as error:
+            raise AssertionError(f"FAULTS_SEED={seed}: after kill {kill} of part {part}") from error
+    require_writable(ledger, folder, f"{seed}-{part}-end")
+    ledger.require_second_opinion(folder)
+    assert calls > 51, "the writers hardly wrote: these kills prove nothing"
+
+
+def test_the_survivors_of_a_killed_writer_write_on(server: Server, tmp_path: Path, seed: str) -> None:
+    folder, chance, ledger = tmp_path / "store", random.Random(seed), Ledger()
+    survivor = server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-survivor")
+    for kill in range(20):
+        writer = server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-{kill}")
+        writer.told()
+        writer.listen(chance.uniform(0, LONGEST))
+        writer.kill()
+        take_all(ledger, writer)
+        # What it had said before the kill may still be in the pipe; so much cannot.
+        after = max(ledger.acknowledged, default=0)
+        while not survivor_is_beyond(after, ledger, survivor):
+            pass
+        ledger.require_kept(folder, read_only=True)
+    survivor.kill()
+    take_all(ledger, survivor)
+    require_writable(ledger, folder, f"{seed}-end")
+
+
+def survivor_is_beyond(position: int, ledger: Ledger, survivor: Worker) -> bool:
+    """Take its next word; whether it has written an event after `position`."""
+    said = survivor.told()
+    ledger.take(said)
+    return any(found > position for found, _ in said.get("appended", []))
+
+
+def steps_of(server: Server, folder: Path, seed: str, calls: int) -> dict[str, int]:
+    """How many steps each part of a whole life has. Not to the step the same each time: waiting for a lock takes some."""
+    steps: dict[str, int] = server.run(jobs.live_whole, folder=str(folder), name=f"{seed}-whole", calls=calls, die_in="", at=0)[-1]["steps"]
+    return steps
+
+
+def die_everywhere(server: Server, template: Path | None, ledger: Ledger, tmp_path: Path, seed: str, part: str, calls: int) -> None:
+    """From a copy of `template` (None: from nothing), die at every STRIDE-th step of `part`, and prove what is left."""
+    folder = tmp_path / "store"
+
+    def renew() -> Ledger:
+        shutil.rmtree(folder, ignore_errors=True)
+        if template is not None:
+            shutil.copytree(template, folder)
+        copy = Ledger()
+        copy.acknowledged.update(ledger.acknowledged)
+        return copy
+
+    renew()
+    last, deaths = steps_of(server, folder, seed, calls)[part], 0
+    for step in range(random.Random(seed).randint(1, STRIDE), last + 1, STRIDE):
+        known = renew()
+        worker = server.start(jobs.live_whole, folder=str(folder), name=f"{seed}-{step}", calls=calls, die_in=part, at=step)
+        deaths += worker.wait() < 0
+        try:
+            take_all(known, worker)
+            require_writable(known, folder, f"{seed}-{step}-after")
+        except (AssertionError, eventstore.EventStoreError) as error:
+            raise AssertionError(f"FAULTS_SEED={seed}: died at step {step} of {last} of {part}") from error
+    assert deaths >= last // STRIDE - 2, "hardly a worker died where it should: the steps were counted wrongly"
+
+
+@pytest.fixture
+def left_behind(server: Server, tmp_path: Path, seed: str) -> tuple[Path, Ledger]:
+    """A store whose writer was killed with a WAL full of events, enough for new pointer files at the next close."""
+    folder, ledger = tmp_path / "template", Ledger()
+    writer = server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-template")
+    while max(ledger.acknowledged, default=0) < 300:
+        ledger.take(writer.told())
+    writer.kill()
+    take_all(ledger, writer)
+    return folder, ledger
+
+
+def test_killed_while_a_store_and_a_domain_are_made(server: Server, tmp_path: Path, seed: str) -> None:
+    die_everywhere(server, None, Ledger(), tmp_path, seed, "open", 1)
+
+
+def test_killed_while_a_killed_writers_store_is_opened(
+    server: Server, tmp_path: Path, left_behind: tuple[Path, Ledger], seed: str
+) -> None:
+    die_everywhere(server, *left_behind, tmp_path, seed, "open", 1)
+
+
+def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, left_behind: tuple[Path, Ledger], seed: str) -> None:
+    die_everywhere(server, *left_behind, tmp_path, seed, "write", 2)
+
+
+def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(
+    server: Server, tmp_path: Path, left_behind: tuple[Path, Ledger], seed: str
+) -> None:
+    template, ledger = left_behind
+    shutil.rmtree(template / "logs" / DOMAIN / "pointers", ignore_errors=True)
+    die_everywhere(server, template, ledger, tmp_path, seed, "close", 1)
+    assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"

@@ -1,0 +1,271 @@
+"""Processes to be killed. A clean server that has imported everything forks them, in a millisecond, from a single thread.
+
+The tests' own process may have threads and open stores; a fork of it would carry both along. A worker reports through a
+pipe, one JSON line at a time; what was written into a pipe survives the writer, so a line that is there was said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import eventstore
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = str(Path(eventstore.__file__).parent) + os.sep
+PATIENCE = 60.0
+"""Seconds without a word after which a worker is taken to hang, and its test fails."""
+
+
+class WorkerFailed(AssertionError):
+    """A job raised; the message is its traceback."""
+
+
+class Tell:
+    """The worker's end of the pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, **said: Any) -> None:
+        """Say something; it is in the pipe, whole, when this returns."""
+        line = memoryview(json.dumps(said).encode() + b"\n")
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+Job = Callable[..., None]
+"""Called in the worker with its Tell and the arguments that were ordered."""
+
+
+class Steps:
+    """Counts what the library does, call by call and return by return, and acts at one of these moments.
+
+    A kill at step 217 is a kill at step 217 again tomorrow: what random instants find can be replayed here. What SQLite does
+    inside one call is one step; that is what the random instants are for.
+    """
+
+    def __init__(self, at: int, act: Callable[[], None]) -> None:
+        self.count = 0
+        self._at, self._act = at, act
+
+    def _step(self, frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_filename.startswith(LIBRARY):
+            self.count += 1
+            if self.count == self._at:
+                self._act()
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._step)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.setprofile(None)
+
+
+def die() -> None:
+    """End this process as a power switch would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Worker:
+    """A process under test: what it told, and how it ends."""
+
+    def __init__(self, server: Server, pid: int, pipe: int) -> None:
+        self.pid = pid
+        self._server, self._pipe = server, pipe
+        self._said = b""
+        self._status: int | None = None
+
+    def told(self, timeout: float = PATIENCE) -> dict[str, Any]:
+        """The next thing it says. Raises WorkerFailed if it failed, ended without a word, or hangs."""
+        said = self.next(timeout)
+        if said is None:
+            raise WorkerFailed(f"worker {self.pid} ended (status {self.wait()}) when it should have said something")
+        return said
+
+    def next(self, timeout: float = PATIENCE) -> dict[str, Any] | None:
+        """The next thing it says, None at its end. Raises WorkerFailed."""
+        while b"\n" not in self._said:
+            if not select.select([self._pipe], [], [], timeout)[0]:
+                self.kill()
+                raise WorkerFailed(f"worker {self.pid} said nothing for {timeout} seconds")
+            if not self._receive():
+                return None
+        line, _, self._said = self._said.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        if "failed" in said:
+            raise WorkerFailed(f"in worker {self.pid}:\n{said['failed']}")
+        return said
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Everything else it says until its end."""
+        found = []
+        while (said := self.next()) is not None:
+            found.append(said)
+        return found
+
+    def listen(self, seconds: float) -> None:
+        """Take what it says for so long, so that a full pipe does not stop it. What was said stays to be read."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and select.select([self._pipe], [], [], left)[0]:
+            if not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        chunk = os.read(self._pipe, 65_536)
+        self._said += chunk
+        return bool(chunk)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal. Its pid is its own until wait(), so nobody else can be hit."""
+        if self._status is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> int:
+        """End it, now, and wait until it is gone with its locks."""
+        self.signal(signal.SIGKILL)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, or the negative number of the signal that ended it."""
+        if self._status is None:
+            self._status = self._server.wait(self.pid)
+        return self._status
+
+    def close(self) -> None:
+        """End it if it lives."""
+        self.kill()
+        os.close(self._pipe)
+
+
+class Server:
+    """The clean process that forks workers."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        code = f"from tests.faults.workers import serve; serve({theirs.fileno()})"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EVENTSTORE_")}
+        environment["PYTHONPATH"] = str(ROOT)
+        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, env=environment)
+        theirs.close()
+        self._control.settimeout(PATIENCE)
+        self._workers: list[Worker] = []
+
+    def start(self, job: Job, **arguments: Any) -> Worker:
+        """Fork a worker that runs `job`, a function at the top of a module of this package."""
+        ours, theirs = os.pipe()
+        order = json.dumps({"module": job.__module__, "job": job.__name__, "arguments": arguments}).encode()
+        socket.send_fds(self._control, [order], [theirs])
+        os.close(theirs)
+        worker = Worker(self, self._answer(), ours)
+        self._workers.append(worker)
+        return worker
+
+    def run(self, job: Job, **arguments: Any) -> list[dict[str, Any]]:
+        """Run `job` to its end; what it told. Raises WorkerFailed if it did not end well."""
+        worker = self.start(job, **arguments)
+        said = worker.rest()
+        if status := worker.wait():
+            raise WorkerFailed(f"{job.__name__} ended with status {status} after {said}")
+        return said
+
+    def wait(self, pid: int) -> int:
+        """See Worker.wait."""
+        self._control.sendall(json.dumps({"wait": pid}).encode())
+        return self._answer()
+
+    def _answer(self) -> int:
+        answer = self._control.recv(64)
+        if not answer:
+            raise WorkerFailed("the server of workers is gone")
+        return int(answer)
+
+    def tidy(self) -> None:
+        """End all workers of a test."""
+        while self._workers:
+            self._workers.pop().close()
+
+    def close(self) -> None:
+        """End the server."""
+        self._control.close()
+        self._process.wait(PATIENCE)
+
+
+def serve(control: int) -> None:
+    """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
+    import_module("eventstore.adapters.memory")
+    import_module("eventstore.local")
+    import_module("tests.faults.jobs")
+    line = socket.socket(fileno=control)
+    living: set[int] = set()
+    while True:
+        order, descriptors, _, _ = socket.recv_fds(line, 65_536, 1)
+        if not order:
+            break
+        asked = json.loads(order)
+        if "wait" in asked:
+            living.discard(asked["wait"])
+            line.sendall(b"%d" % _ended(asked["wait"]))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            line.close()
+            _live(descriptors[0], asked)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        living.add(pid)
+        line.sendall(b"%d" % pid)
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _ended(pid: int) -> int:
+    """Wait for a worker, but not for ever."""
+    deadline = time.monotonic() + PATIENCE / 2
+    while True:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.0002)
+
+
+def _live(pipe: int, asked: dict[str, Any]) -> None:
+    """A worker's life. Does not return: what stands on the server's stack is the server's."""
+    tell = Tell(pipe)
+    status = 1
+    try:
+        job: Job = getattr(import_module(asked["module"]), asked["job"])
+        job(tell, **asked["arguments"])
+        status = 0
+    except BaseException:  # noqa: BLE001  # whatever it is, the test is told
+        tell(failed=traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    """A server for as long as tests run."""
+    server = Server()
+    try:
+        yield server
+    finally:
+        server.tidy()
+        server.close()

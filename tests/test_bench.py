@@ -1,0 +1,169 @@
+"""The benchmark runs, says what is missing, and README shows what it measured. Its figures are nobody's test."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.bench import report, sample
+from tests.bench.__main__ import README
+from tests.bench.machine import environment
+from tests.bench.measure import QUICK, Against, Comparison, Contender, Goal, Row, Spread, Unit, measure
+from tests.bench.rows import ROWS
+
+ROOT = report.HERE.parents[1]
+
+
+class Fixed(Contender):
+    """Returns a figure of its own instead of being timed."""
+
+    name = "fixed"
+    figure = 300.0
+
+    def run(self) -> float:
+        return self.figure
+
+
+class Lean(Fixed):
+    name = "lean"
+    figure = 250.0
+    note = "leaner"
+
+
+class Missing(Fixed):
+    name = "missing"
+    requires = "no_such_module_anywhere"
+
+
+class Failing(Fixed):
+    name = "failing"
+
+    def run(self) -> float:
+        raise RuntimeError(f"no luck in {self.folder}")
+
+
+def compared(tmp_path: Path, *against: Against, ours: type[Contender] = Fixed) -> list[Comparison]:
+    row = Row(name="row", work="work", unit="B", ours=ours, against=against, compare="difference")
+    return measure(row, QUICK, rounds=3, folder=tmp_path, date="2026-01-01", say=lambda text: None)
+
+
+def test_a_quick_run_of_every_row_works_or_names_what_is_absent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--long", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = report.load(tmp_path)
+    assert results is not None
+    assert {found.row for found in results.comparisons} == {row.name for row in ROWS}
+    requires = {against.contender.name: against.contender.requires for row in ROWS for against in row.against if against.contender}
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    for found in results.comparisons:
+        module = requires.get(found.against or "")
+        if module and importlib.util.find_spec(module) is None:
+            assert found.status == f"absent: {module} is not installed"
+            assert found.status in table
+            assert found.status in done.stdout
+        else:
+            assert found.status == "ok", found
+            assert found.result is not None
+            assert found.result.median > 0
+    assert table == report.markdown(results)
+    assert str(tmp_path) not in table
+    assert str(ROOT) not in table
+
+
+def test_rows_are_named_once_and_have_goals() -> None:
+    names = [row.name for row in ROWS]
+    assert len(names) == len(set(names))
+    goals = {(row.name, against.contender.__name__): against.goal for row in ROWS for against in row.against if against.contender}
+    assert goals["single", "RawSingle"] == Goal(">=", 0.90)
+    assert goals["batch", "RawBatch"] == Goal(">=", 0.40)
+    assert goals["verify", "LeanSelect"] == Goal(">=", 0.15)
+
+
+def test_values_are_231_bytes() -> None:
+    assert {len(msgspec.json.encode(value)) for value in sample.values(2_000)} == {231}
+    assert msgspec.json.encode(sample.key(7)).decode() == sample.key_text(7)
+
+
+def test_a_comparison_has_its_figures_goal_and_note(tmp_path: Path) -> None:
+    (found,) = compared(tmp_path, Against(Lean, Goal("<=", 66.0)))
+    assert found.status == "ok"
+    assert found.rounds == 3
+    assert found.ours == Spread(300.0, 300.0, 300.0)
+    assert found.result == Spread(50.0, 50.0, 50.0)
+    assert "goal ≤ +66 B: met; leaner" in report.line(found)
+    assert list(tmp_path.iterdir()) == [], "the stores are removed"
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"), [(Goal(">=", 0.9), True), (Goal(">=", 0.91), False), (Goal("<=", 0.9), True), (Goal("<=", 0.89), False)]
+)
+def test_goals_hold_the_median(goal: Goal, met: bool) -> None:
+    assert goal.met(0.9) is met
+
+
+def test_an_absent_peer_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    absent, present = compared(tmp_path, Against(Missing), Against(Lean))
+    assert absent.status == "absent: no_such_module_anywhere is not installed"
+    assert present.status == "ok"
+    table = report.markdown(report.Results(environment(tmp_path), [absent, present]))
+    assert "| work |  | missing |  | absent: no_such_module_anywhere is not installed |" in table
+
+
+def test_a_failing_contender_is_named_without_its_path(tmp_path: Path) -> None:
+    failed, present = compared(tmp_path, Against(Failing), Against(Lean))
+    assert failed.status.startswith("failed: RuntimeError: no luck in ")
+    assert str(tmp_path) not in failed.status
+    assert present.status == "ok"
+    (ours,) = compared(tmp_path, Against(Lean), ours=Failing)
+    assert ours.status.startswith("failed: RuntimeError")
+
+
+def test_rows_of_another_run_are_kept_only_from_the_same_place(tmp_path: Path) -> None:
+    place = environment(tmp_path)
+    (found,) = compared(tmp_path, Against(Lean))
+    first, second = (msgspec.structs.replace(found, row=name) for name in ("one", "two"))
+    old, new = report.Results(place, [second]), report.Results(msgspec.structs.replace(place, load=9.0), [first])
+    assert [kept.row for kept in report.merged(old, new, ["one", "two"]).comparisons] == ["one", "two"]
+    elsewhere = report.Results(msgspec.structs.replace(place, python="CPython 3.99"), [first])
+    assert report.merged(old, elsewhere, ["one", "two"]).comparisons == [first]
+    assert report.merged(None, new, ["one", "two"]) == new
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [(1_234_567, "/s", "1.23M/s"), (13_050, "/s", "13.1k/s"), (7, "/s", "7/s"), (16.44, "ms", "16.4 ms"), (312.4, "B", "312 B")],
+)
+def test_figures_have_three_digits(number: float, unit: Unit, text: str) -> None:
+    assert report.figure(number, unit) == text
+
+
+def test_the_table_goes_between_the_markers_and_nowhere_else() -> None:
+    readme = f"# A\n\n{report.BEGIN}\nold\n{report.END}\n\nrest\n"
+    written = report.with_table(readme, "| new |\n")
+    assert written == f"# A\n\n{report.BEGIN}\n| new |\n{report.END}\n\nrest\n"
+    assert report.table_of(written) == "| new |\n"
+    for broken in ("# A\n", f"{report.END}{report.BEGIN}", readme + readme):
+        with pytest.raises(ValueError, match="README needs one"):
+            report.with_table(broken, "")
+
+
+@pytest.mark.parametrize(("arguments", "says"), [(["nonsense"], "no row nonsense; there are single,"), (["--rounds", "2"], "fewer than 5")])
+def test_wrong_usage_is_named(arguments: list[str], says: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.bench", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_readme_shows_what_was_measured() -> None:
+    results = report.load()
+    if results is None:
+        pytest.skip("nothing was measured yet: python -m tests.bench --readme")
+    table = (report.HERE / "results.md").read_text(encoding="utf-8")
+    assert table == report.markdown(results), "results.md is not what results.json says: python -m tests.bench --render --readme"
+    assert report.table_of(README.read_text(encoding="utf-8")) == table, "README's table is older: python -m tests.bench --render --readme"

@@ -1,0 +1,79 @@
+"""README.md tells the truth: its commands run, their output is what it shows, its Python runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+# What differs from run to run stands for itself: times, checksums.
+_VARIES = [(re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"), "TIME"), (re.compile(r"\b[0-9a-f]{12,64}\b"), "CHECKSUM")]
+
+
+def _settled(text: str) -> list[str]:
+    for pattern, name in _VARIES:
+        text = pattern.sub(name, text)
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def _blocks(language: str) -> list[str]:
+    return [body for found, body in BLOCKS if found == language]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `eventstore` is this checkout's command."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "eventstore"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m eventstore "$@"\n')
+    script.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def test_the_console_session_gives_what_readme_shows(tmp_path: Path, command: dict[str, str]) -> None:
+    (session,) = _blocks("console")
+    steps = re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]
+    assert len(steps) >= 5
+    for step in steps:
+        line, _, shown = step.partition("\n")
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=command, capture_output=True, text=True, check=False)  # noqa: S602
+        assert done.returncode == 0, done.stderr
+        assert _settled(done.stdout) == _settled(shown), line
+
+
+def test_the_python_examples_run(tmp_path: Path, command: dict[str, str]) -> None:
+    examples = _blocks("python")
+    assert examples
+    for example in examples:
+        done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
+    run, test = (body.strip() for body in _blocks("sh"))
+    assert run == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/eventstore demo"
+    assert test == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in ci or (run in ci and test in ci)
+
+
+def test_every_command_is_named() -> None:
+    listed = subprocess.run([sys.executable, "-m", "eventstore", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"^  (\w+)  ", listed.partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) == 14
+    assert [name for name in commands if f"`eventstore {name}`" not in README] == []
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,365 @@
+"""The house rules that a machine can hold: floors, names, sizes, words, and documentation that exists.
+
+Each test lists every offender, so that one run shows all there is to do. A rule that stands in the way of a better
+design is changed here and in ARCHITECTURE.md, in the same commit.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import fnmatch
+import graphlib
+import inspect
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventstore
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ("eventstore", "projections", "adapters", "tools")
+GUARDED = ("projections", "adapters", "tools")
+FOLDERS = {*HOUSE, "tests", ".ci"}
+
+# Bottom first. A module may import its own floor and those below, and nothing imports in circles. A module that is on
+# no floor fails the test: where a new page belongs is decided on purpose, here.
+FLOORS = [
+    ["errors", *GUARDED],  # the three packages themselves: their __init__ imports nothing
+    ["model"],
+    ["clock", "codec", "meta", "values"],
+    ["rules", "log"],
+    ["files", "manifest", "witness", "database", "logfile", "recovery", "sqlite", "local"],
+    ["projections.key_states", "projections.series", "projections.history"],
+    ["pointers"],
+    ["live"],
+    ["commit", "view", "follow"],
+    ["domain"],
+    ["verify", "backup", "store"],
+    ["aio", "projections.projection"],
+    ["adapters.*"],
+    ["opening"],
+    ["tools.*"],
+    ["", "__main__"],  # the roof
+]
+ENGINES = {f"eventstore.adapters.{name}" for name in ("memory", "postgres", "mongo", "redis", "jetstream", "portal")}
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
+FUNCTION_LINES = 70
+WORKSHOP_EXTRAS = {"test", "lint", "bench", "all"}
+
+# Taken apart, so that this file does not hold what it looks for.
+LEFT_OPEN = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+PRIVATE_PATH = re.compile(r"(?<![\w.~])/(?:work|root|home/\w+|Users/\w+|tmp/ven" + r"v)/")
+
+
+def python_files(*folders: str) -> list[Path]:
+    """The sources of these folders, each once: links are not followed."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def text_files() -> Iterator[Path]:
+    """Everything a person wrote and another will read."""
+    yield from python_files(*HOUSE, "tests")
+    yield from sorted(path for pattern in ("*.md", "*.toml", "*.in") for path in ROOT.glob(pattern))
+    yield from sorted(path for folder in (*HOUSE, "tests") for path in (ROOT / folder).rglob("*.md"))
+    yield ROOT / ".ci" / "run"
+    yield ROOT / ".gitignore"
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The parsed source."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def place(path: Path, node: ast.AST) -> str:
+    """Where an offender stands."""
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def module_name(path: Path) -> str:
+    """The one name a source is imported by."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[0] in GUARDED:
+        parts.insert(0, "eventstore")
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """The house, by name."""
+    return {module_name(path): path for path in python_files(*HOUSE)}
+
+
+def imported_names(path: Path) -> Iterator[tuple[ast.stmt, str]]:
+    """What a source imports, at whatever depth, for type checking or not; in `from a import b`, b if it is a module."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield node, full if full in modules() else str(node.module)
+
+
+@cache
+def import_edges() -> list[tuple[str, str]]:
+    """(module, what it imports) inside the house."""
+    edges = {(name, imported) for name, path in modules().items() for _, imported in imported_names(path)}
+    return sorted(edge for edge in edges if edge[1].split(".")[0] == "eventstore")
+
+
+def floor(module: str) -> int | None:
+    """How high a module stands; None if nobody gave it a place."""
+    short = module.removeprefix("eventstore").removeprefix(".")
+    for level, patterns in enumerate(FLOORS):
+        if any(fnmatch.fnmatchcase(short, pattern) for pattern in patterns):
+            return level
+    return None
+
+
+def require_none(offenders: list[str]) -> None:
+    """Fail with every offender on a line of its own; the rewriting of asserts would show the first and a number."""
+    if offenders:
+        pytest.fail("\n".join(offenders), pytrace=False)
+
+
+def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    """Every call, with the dotted name of what is called as far as it has one."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+# Layout
+
+
+def test_top_level_folders_are_fixed() -> None:
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines() if line.endswith("/")] + [".git"]
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    assert {name for name in folders if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignored)} == FOLDERS
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_links_lead_to_the_folder_of_their_name(name: str) -> None:
+    """Without the link, an uninstalled checkout and the type checkers do not see the folder as part of the package."""
+    assert (ROOT / "eventstore" / name).resolve() == ROOT / name
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_folder_refuses_a_second_name(name: str) -> None:
+    """Twice imported would be two of every class; it must fail at the first line, and say how to do it."""
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"ImportError: import this package as eventstore.{name}" in done.stderr
+
+
+def test_module_names_say_what_they_hold() -> None:
+    require_none([str(path.relative_to(ROOT)) for path in python_files(*HOUSE, "tests") if path.stem.strip("_") in NAMELESS])
+
+
+# Floors
+
+
+def test_every_module_has_a_floor() -> None:
+    require_none([f"{name}: give it a place in FLOORS, and in ARCHITECTURE.md" for name in modules() if floor(name) is None])
+
+
+def test_imports_point_down() -> None:
+    def level(module: str) -> int:
+        found = floor(module)
+        return len(FLOORS) if found is None else found
+
+    require_none([f"{module} imports {imported}" for module, imported in import_edges() if level(imported) > level(module)])
+
+
+def test_nothing_imports_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, imported in import_edges():
+        graph.setdefault(module, set()).add(imported)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_engines_do_not_know_each_other() -> None:
+    require_none([f"{module} imports {other}" for module, other in import_edges() if {module, other} <= ENGINES and module != other])
+
+
+def test_no_relative_imports() -> None:
+    found = [
+        place(path, node)
+        for path in python_files(*HOUSE, "tests")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    require_none(found)
+
+
+def test_foreign_imports_are_declared_and_stay_where_they_belong() -> None:
+    """What is imported must be installed with us; what only a terminal needs stays with the tools."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def importable(requirements: list[str]) -> set[str]:
+        return {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in requirements}
+
+    core = importable(project["dependencies"])
+    terminal = {"click", "rich"}
+    extras = project["optional-dependencies"]
+    optional = {name for extra in extras.keys() - WORKSHOP_EXTRAS for name in importable(extras[extra])}
+    allowed = {
+        "eventstore": core - terminal,
+        "projections": core - terminal,
+        "adapters": core - terminal | optional,
+        "tools": core | optional,
+    }
+    found = [
+        f"{place(path, node)} {imported}"
+        for folder in HOUSE
+        for path in python_files(folder)
+        for node, imported in imported_names(path)
+        if imported.split(".")[0] not in {"eventstore", *sys.stdlib_module_names, *allowed[folder]}
+    ]
+    require_none(found)
+
+
+def test_a_process_holds_one_sqlite() -> None:
+    """Two SQLite libraries on one file drop each other's locks: everybody takes the one that sqlite-utils found."""
+    found = [
+        place(path, node)
+        for path in python_files(*HOUSE)
+        for node, imported in imported_names(path)
+        if imported.split(".")[0] in {"sqlite3", "pysqlite3"}
+    ]
+    require_none(found)
+
+
+# Code
+
+
+def test_functions_fit_a_screen() -> None:
+    found = [
+        f"{place(path, node)} {node.name}: {lines} lines"
+        for path in python_files(*HOUSE, "tests")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
+    ]
+    require_none(found)
+
+
+def test_only_tools_print() -> None:
+    found = [
+        place(path, node) for path in python_files("eventstore", "projections", "adapters") for node, name in calls(path) if name == "print"
+    ]
+    require_none(found)
+
+
+def test_nothing_stored_is_ever_executed() -> None:
+    """Bytes of a store are data, whoever wrote them."""
+    executing = {"eval", "exec", "compile", "yaml.load", "yaml.unsafe_load", "os.system"}
+    loading = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle"}
+    found = [place(path, node) for path in python_files(*HOUSE) for node, name in calls(path) if name in executing]
+    found += [place(path, node) for path in python_files(*HOUSE) for node, name in imported_names(path) if name.split(".")[0] in loading]
+    require_none(found)
+
+
+def test_no_error_is_swallowed() -> None:
+    """Catching everything is for those who hand it on or record it."""
+    everything = {"Exception", "BaseException"}
+    found = []
+    for path in python_files(*HOUSE, "tests"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ExceptHandler):
+                caught = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else everything
+                silent = all(isinstance(step, ast.Pass | ast.Continue) or _is_ellipsis(step) for step in node.body)
+                if node.type is None or (caught & everything and silent):
+                    found.append(place(path, node))
+        for call, name in calls(path):
+            if name.endswith("suppress") and any(isinstance(what, ast.Name) and what.id in everything for what in call.args):
+                found.append(place(path, call))
+    require_none(found)
+
+
+def _is_ellipsis(step: ast.stmt) -> bool:
+    return isinstance(step, ast.Expr) and isinstance(step.value, ast.Constant) and step.value.value is ...
+
+
+# Words
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    require_none([place(path, tree(path)) for path in python_files(*HOUSE, "tests") if not (ast.get_docstring(tree(path)) or "").strip()])
+
+
+@pytest.mark.parametrize("pattern", [LEFT_OPEN, PRIVATE_PATH], ids=["left open", "a private path"])
+def test_nothing_is_left_lying_about(pattern: re.Pattern[str]) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in text_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    require_none(found)
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    """Constants, classes, functions, each by the alphabet: the order ruff holds elsewhere."""
+    names = eventstore.__all__
+    assert list(names) == sorted(set(names), key=lambda name: (not name.isupper(), name[0].islower(), name))
+    require_none([name for name in names if not hasattr(eventstore, name)])
+
+
+def test_public_names_are_documented() -> None:
+    """A class or function by its docstring; a plain value by the string under its assignment; a method may inherit."""
+    silent = []
+    for name in eventstore.__all__:
+        value: Any = getattr(eventstore, name)
+        if inspect.ismodule(value):
+            continue  # held by test_every_module_says_what_it_is_for
+        if not inspect.isclass(value) and not inspect.isroutine(value):
+            if name not in _documented_values() and not (isinstance(value, enum.Enum) and type(value).__doc__):
+                silent.append(name)
+        elif not (vars(value) if inspect.isclass(value) else {"__doc__": value.__doc__}).get("__doc__"):
+            silent.append(name)
+        if inspect.isclass(value):
+            silent += [f"{name}.{method}" for method in _public_methods(value) if not inspect.getdoc(getattr(value, method))]
+    require_none(silent)
+
+
+def _public_methods(kind: type) -> Iterator[str]:
+    for name, member in vars(kind).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)):
+            yield name
+
+
+@cache
+def _documented_values() -> frozenset[str]:
+    """Module-level names with a string of their own right below."""
+    found = set()
+    for path in modules().values():
+        body = tree(path).body
+        for step, below in itertools.pairwise(body):
+            if isinstance(step, ast.Assign | ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                targets = step.targets if isinstance(step, ast.Assign) else [step.target]
+                found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return frozenset(found)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == version

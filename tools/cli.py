@@ -1,0 +1,267 @@
+"""The command `eventstore`: a command's page is the docstring of its file, its options are words of the library."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from eventstore.model import DURABILITIES
+from eventstore.tools import accept, demo, doctor, export, get, history, import_, init, log, ls, put, rm, state, verify
+from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
+from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
+from eventstore.tools.put import WriteOptions
+from eventstore.tools.terminal import progress_on, width_of
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_STORE = click.argument("store", metavar="STORE")
+_DOMAIN = click.argument("domain", metavar="DOMAIN")
+_ANY_DOMAIN = click.argument("domain", metavar="[DOMAIN]", required=False)
+_KEY = click.argument("key", metavar="KEY")
+_PREFIX = click.argument("prefix", metavar="[PREFIX]", required=False)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also for an error on stderr.")
+_READ_ONLY = click.option("--read-only", is_flag=True, help="Change nothing; reads damaged stores and read-only media, too.")
+_LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+_REVERSE = click.option("--reverse", is_flag=True, help="Turn the order around.")
+
+
+def _written(command: _Command) -> _Command:
+    """What can be said about any write."""
+    options = (
+        click.option("--when", metavar="TIME", help="Your own time for it, RFC 3339."),
+        click.option("--expected", metavar="absent|present|POSITION", help="Write only if the key is that now."),
+        click.option("--event-id", metavar="ID", help="Names this call for ever: given again, it writes nothing."),
+        click.option("--actor", help="Who writes."),
+        click.option("--reason", help="Why."),
+        click.option("--correlation-id", metavar="ID", help="What it belongs to."),
+        click.option("--causation-id", metavar="ID", help="What caused it."),
+        click.option("--run-id", metavar="ID", help="The run that writes."),
+        click.option("--type", help="The event's own name, such as position.opened."),
+        click.option("--schema", help="The version of the value's shape; digits are a number."),
+        click.option("--tag", "tags", multiple=True, help="A word to find it by; may be repeated."),
+        click.option("--durability", type=click.Choice(DURABILITIES[1:]), help="What the answer promises; power is the default."),
+        _JSON,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _options(said: dict[str, Any]) -> WriteOptions:
+    """The options of _written() as the library takes them; those not given are left out."""
+    given = {name: value for name, value in said.items() if value not in (None, ())}
+    for name, parse in (("when", moment_of), ("expected", expected_of), ("schema", schema_of), ("tags", list)):
+        if name in given:
+            given[name] = parse(given[name])
+    return cast("WriteOptions", given)
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        try:
+            click.echo(f"eventstore-kit {metadata.version('eventstore-kit')}")
+        except metadata.PackageNotFoundError:
+            click.echo("eventstore-kit, not installed")
+        context.exit()
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+@click.pass_context
+def cli(context: click.Context) -> int:
+    """An event-sourced state store on an append-only log.
+
+    STORE is a folder. A KEY is a plain string or a JSON array. Results go to stdout, progress and errors to stderr.
+
+    Exit codes: 0 all is well; 1 no, or damage was found; 2 it could not be judged (missing, locked, unreadable); 3 the
+    command line is wrong.
+
+    \b
+    Example:
+      eventstore put data notes hello '{"a": 1}'
+      eventstore get data notes hello
+      eventstore log data notes -p
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return USAGE
+    return OK
+
+
+@cli.command("init", help=page(init))
+@_STORE
+@_JSON
+def _init(store: str, as_json: bool) -> int:
+    return show(init.init(store), init.render, as_json)
+
+
+@cli.command("put", help=page(put))
+@_STORE
+@_DOMAIN
+@_KEY
+@click.argument("value", metavar="VALUE")
+@click.option("--skip-unchanged", is_flag=True, help="Append nothing if the key holds just this value and time.")
+@_written
+def _put(store: str, domain: str, key: str, value: str, skip_unchanged: bool, as_json: bool, **said: Any) -> int:
+    report = put.put(store, domain, key_of(key), value_of(value), skip_unchanged=skip_unchanged, options=_options(said))
+    return show(report, put.render, as_json)
+
+
+@cli.command("get", help=page(get))
+@_STORE
+@_DOMAIN
+@_KEY
+@_READ_ONLY
+@_JSON
+def _get(store: str, domain: str, key: str, read_only: bool, as_json: bool) -> int:
+    report = get.get(store, domain, key_of(key), read_only=read_only)
+    if as_json or sys.stdout.isatty():
+        return show(report, get.render, as_json)
+    sys.stdout.buffer.write(bytes(report.value) + b"\n")
+    sys.stdout.buffer.flush()
+    return OK
+
+
+@cli.command("rm", help=page(rm))
+@_STORE
+@_DOMAIN
+@_KEY
+@_written
+def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
+    return show(rm.rm(store, domain, key_of(key), options=_options(said)), rm.render, as_json)
+
+
+@cli.command("ls", help=page(ls))
+@_STORE
+@_ANY_DOMAIN
+@_PREFIX
+@click.option("-l", "long", is_flag=True, help="With the position and the time of each key's value.")
+@_READ_ONLY
+@_JSON
+def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_only: bool, as_json: bool) -> int:
+    if domain is None:
+        return show_each(ls.ls(store, read_only=read_only), ls.render, as_json)
+    keys = ls.ls_keys(store, domain, prefix_of(prefix), read_only=read_only)
+    return show_each(keys, lambda lines, paint: ls.render_keys(lines, long=long), as_json)
+
+
+@cli.command("log", help=page(log))
+@_STORE
+@_ANY_DOMAIN
+@click.option("-p", "values", is_flag=True, help="Show values.")
+@click.option("--since", metavar="TIME", help="Only what was recorded then or later, RFC 3339.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="POSITION", help="Only what follows this position.")
+@click.option("--key", metavar="KEY", help="Only events of this key.")
+@_LIMIT
+@_REVERSE
+@_READ_ONLY
+@_JSON
+def _log(store: str, domain: str | None, since: str | None, key: str | None, as_json: bool, **options: Any) -> int:
+    if domain is None and (key is not None or options["after"]):
+        raise click.UsageError("--key and --after need a DOMAIN: keys and positions are a domain's own")
+    since_us = None if since is None else moment_of(since)
+    lines = log.log(store, domain, key=None if key is None else key_of(key), since_us=since_us, **options)
+    width = width_of(sys.stdout)
+    return show_each(
+        lines,
+        lambda lines, paint: (text for line in lines for text in log.render(line, paint, width, with_domain=domain is None)),
+        as_json,
+    )
+
+
+@cli.command("history", help=page(history))
+@_STORE
+@_DOMAIN
+@_KEY
+@_LIMIT
+@_REVERSE
+@_READ_ONLY
+@_JSON
+def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -> int:
+    width = width_of(sys.stdout)
+    versions = history.history(store, domain, key_of(key), **options)
+    return show_each(versions, lambda lines, paint: (text for line in lines for text in history.render(line, paint, width)), as_json)
+
+
+@cli.command("state", help=page(state))
+@_STORE
+@_ANY_DOMAIN
+@_PREFIX
+@click.option("--as-of", "cut", metavar="TIME|POSITION", help="The moment that is asked for.")
+@_READ_ONLY
+@_JSON
+def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, read_only: bool, as_json: bool) -> int:
+    width = width_of(sys.stdout)
+    lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), read_only=read_only)
+    return show_each(lines, lambda lines, paint: state.render(lines, width, with_domain=domain is None), as_json)
+
+
+@cli.command("verify", help=page(verify))
+@_STORE
+@_ANY_DOMAIN
+@_JSON
+def _verify(store: str, domain: str | None, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = verify.verify(store, domain, progress=progress)
+    return show(report, verify.render, as_json)
+
+
+@cli.command("accept", help=page(accept))
+@_STORE
+@_DOMAIN
+@_JSON
+def _accept(store: str, domain: str, as_json: bool) -> int:
+    return show(accept.accept(store, domain), accept.render, as_json)
+
+
+@cli.command("import", help=page(import_))
+@click.argument("source", metavar="SOURCE")
+@_STORE
+@click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
+@_JSON
+def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = import_.import_(source, store, domain=domain, progress=progress)
+    return show(report, import_.render, as_json)
+
+
+@cli.command("export", help=page(export))
+@_STORE
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@_READ_ONLY
+@_JSON
+def _export(store: str, domains: tuple[str, ...], output: Path | None, read_only: bool, as_json: bool) -> int:
+    if output is None or str(output) == "-":
+        export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, read_only=read_only)
+        sys.stdout.flush()
+        return OK
+    with progress_on(sys.stderr, wanted=not as_json) as progress, export.whole_file(output) as file:
+        report = export.export(store, domains, file, str(output), read_only=read_only, progress=progress)
+    return show(report, export.render, as_json)
+
+
+@cli.command("doctor", help=page(doctor))
+@click.argument("store", metavar="[STORE]", required=False)
+@_JSON
+def _doctor(store: str | None, as_json: bool) -> int:
+    return show(doctor.doctor(store), doctor.render, as_json)
+
+
+@cli.command("demo", help=page(demo))
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to make the store, which is kept; it must be missing or empty.")
+@_JSON
+def _demo(folder: Path | None, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = demo.demo(folder, progress=progress)
+    return show(report, demo.render, as_json)
+
+
+def main() -> None:
+    """The console script."""
+    cli()

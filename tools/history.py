@@ -1,0 +1,96 @@
+"""Show what happened to a key.
+
+Each version is shown as its differences from the one before, newest first. A place is written like in jq:
+.entries[0].price. With --json one version a line. Exit 1 if the key was never written.
+
+Example:
+  eventstore history data notes hello
+  eventstore history data notes hello --reverse --json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import msgspec
+
+from eventstore.errors import NotFoundError
+from eventstore.model import Event, Key
+from eventstore.tools.difference import Change, differences
+from eventstore.tools.events import EventLine, event_line, heading
+from eventstore.tools.stores import existing_domain, existing_store
+from eventstore.tools.terminal import Paint, clip, escape, json_safe, key_text
+
+
+class Version(EventLine, frozen=True, kw_only=True):
+    """One event of the key, and what it changed."""
+
+    changes: list[Change]
+
+
+def history(
+    location: str, domain: str, key: Key, *, limit: int | None = None, reverse: bool = False, read_only: bool = False
+) -> Iterator[Version]:
+    """The versions of `key`, newest first, or oldest first with `reverse`; `limit` counts from there. Raises NotFoundError."""
+    with existing_store(location, read_only=read_only) as store:
+        view = existing_domain(store, domain)
+        if view.state_of(key) is None:
+            raise NotFoundError(f"{domain} {key_text(key)}: never written")
+        if reverse:
+            yield from oldest_first(domain, view.events(key=key, limit=limit))
+        else:
+            # One event more than versions: the oldest one shown differs from something, too.
+            events = view.history(key, None if limit is None else limit + 1)
+            yield from islice(newest_first(domain, events), limit)
+
+
+def newest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
+    """A key's events, newest first, as versions."""
+    newer: Event | None = None
+    for event in events:
+        if newer is not None:
+            yield _version(domain, event, newer)
+        newer = event
+    if newer is not None:
+        yield _version(domain, None, newer)
+
+
+def oldest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
+    """A key's events, oldest first, as versions."""
+    older: Event | None = None
+    for event in events:
+        yield _version(domain, older, event)
+        older = event
+
+
+def _version(domain: str, older: Event | None, event: Event) -> Version:
+    changes = differences(_text(older), _text(event)) if event.digest is None else []
+    return Version(**msgspec.structs.asdict(event_line(domain, event)), changes=changes)
+
+
+def _text(event: Event | None) -> str | None:
+    return event.data if event is not None and isinstance(event.data, str) else None
+
+
+def render(version: Version, paint: Paint, width: int | None) -> Iterator[str]:
+    """A heading, then one line a difference."""
+    yield heading(version, paint)
+    if not version.changes and version.op == "put" and not version.redacted:
+        yield paint("    the same value", "dim")
+    for change in version.changes:
+        yield from _lines(change, paint, width)
+
+
+def _lines(change: Change, paint: Paint, width: int | None) -> Iterator[str]:
+    path = escape(change.path)
+    old, new = (None if raw is None else json_safe(bytes(raw).decode()) for raw in (change.old, change.new))
+    if old is None:
+        yield paint(clip(f"    + {path}: {new}", width), "new")
+    elif new is None:
+        yield paint(clip(f"    - {path}: {old}", width), "old")
+    elif width is None or len(path) + len(old) + len(new) + 12 <= width:
+        yield f"    ~ {path}: {paint(old, 'old')} -> {paint(new, 'new')}"
+    else:
+        yield paint(clip(f"    - {path}: {old}", width), "old")
+        yield paint(clip(f"    + {path}: {new}", width), "new")

@@ -1,0 +1,67 @@
+"""Take in an export, or a tree of JSON files.
+
+SOURCE is a file that `eventstore export` wrote (packed with gzip or not), - for standard input, or a folder. STORE is
+made if it is not there.
+
+An export into an empty or missing folder makes the same store again: ids, positions, checksums. Into a store that is
+there the events are appended anew, each with the place it came from in meta.origin. With --domain only that one is
+taken.
+
+In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
+the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
+
+Importing the same again changes nothing. What is broken is named and left out, and the rest lands: exit 1.
+
+Example:
+  eventstore import backup.jsonl copy
+  eventstore import dump data
+  eventstore import dump/memory data --domain memory
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from eventstore import manifest
+from eventstore.errors import ConfigError, CorruptionError
+from eventstore.files import os_errors
+from eventstore.model import Domain
+from eventstore.opening import open_store
+from eventstore.tools.import_events import import_events
+from eventstore.tools.import_tree import import_tree
+from eventstore.tools.imported import ImportReport, render
+from eventstore.tools.interchange import Reader, open_lines
+from eventstore.tools.terminal import Progress
+
+__all__ = ["import_", "render"]
+
+
+def import_(source: str, location: str, *, domain: str | None = None, progress: Progress | None = None) -> ImportReport:
+    """Import `source` into the store at `location`. Raises ConfigError for a source that is none, and what opening raises."""
+    if domain is not None:
+        Domain(domain)
+    report = ImportReport(source, location)
+    path = Path(source)
+    if source != "-" and path.is_dir():
+        if (path / manifest.NAME).is_file() and (path / "logs").is_dir():
+            raise ConfigError(
+                f"{source} is a store itself; bring its events over with `eventstore export {source} | eventstore import - {location}`"
+            )
+        with open_store(location) as store:
+            report.store_id = store.store_id
+            import_tree(path, store, report, domain=domain, progress=progress)
+        return report
+    with os_errors(f"reading {source}"), ExitStack() as stack:
+        stream = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
+        reader = Reader(open_lines(stream, source), source)
+        # A new store becomes the one whose events come first in the file.
+        is_new = not Path(location, manifest.NAME).exists()
+        with open_store(location, store_id=reader.first.store_id if is_new else None) as store:
+            report.store_id = store.store_id
+            try:
+                import_events(reader, store, report, domain=domain, progress=progress)
+            except CorruptionError as error:
+                report.problem(source, error)
+    return report

@@ -1,0 +1,78 @@
+"""What an import did, filled in as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from eventstore.tools.terminal import Paint, count_text, escape, table
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that was left out, and why."""
+
+    where: str
+    message: str
+
+
+class Imported(msgspec.Struct):
+    """What came of the events or files of one domain."""
+
+    adopted: int = 0
+    """Events taken over as they are, with their positions and checksums."""
+    written: int = 0
+    """Events appended anew."""
+    unchanged: int = 0
+    """Those that were there already."""
+    erased: int = 0
+    """Those whose value was redacted in the source: there is nothing to write."""
+
+
+class ImportReport(msgspec.Struct):
+    """What came of a whole source."""
+
+    source: str
+    store: str
+    store_id: str = ""
+    domains: dict[str, Imported] = {}
+    temporary_files: int = 0
+    """Halves of atomic writes, named .tmp-*."""
+    other_files: int = 0
+    """Files that are not named *.json."""
+    problems: list[Problem] = []
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything was broken."""
+        return int(bool(self.problems))
+
+    def of(self, domain: str) -> Imported:
+        """The counts of a domain."""
+        return self.domains.setdefault(domain, Imported())
+
+    def problem(self, where: str, error: Exception | str) -> None:
+        """Remember what was left out."""
+        self.problems.append(Problem(where, str(error)))
+
+
+def render(report: ImportReport, paint: Paint) -> Iterator[str]:
+    """What was left out, a line a domain, and the sum."""
+    for problem in report.problems:
+        yield f"{paint('left out', 'bad')}  {escape(problem.where)}: {escape(problem.message)}"
+    if report.temporary_files:
+        yield paint(f"passed over {count_text(report.temporary_files, 'temporary file')} (.tmp-*)", "dim")
+    if report.other_files:
+        yield paint(f"passed over {count_text(report.other_files, 'file')} not named *.json", "dim")
+    yield from table([escape(name), _counts(found)] for name, found in sorted(report.domains.items()))
+    total = sum(found.adopted + found.written for found in report.domains.values())
+    verdict = f"{count_text(total, 'event')} imported into {escape(report.store)}"
+    if report.problems:
+        yield paint(f"{verdict}; {count_text(len(report.problems), 'problem')}, named above", "warn")
+    else:
+        yield paint(verdict, "ok")
+
+
+def _counts(found: Imported) -> str:
+    counts = (("adopted", found.adopted), ("written", found.written), ("there already", found.unchanged), ("redacted", found.erased))
+    return ", ".join(f"{count:,} {what}" for what, count in counts if count) or "nothing"

@@ -1,0 +1,62 @@
+"""List events.
+
+Those of one domain, or of all of them in the order of their times, the oldest first. Every event is on one line, its
+value below it with -p. On a terminal long values are cut to its width, into a pipe they are whole. With --json one
+event a line.
+
+Example:
+  eventstore log data notes
+  eventstore log data notes -p --reverse --limit 10
+  eventstore log data --since 2026-11-21T10:00:00Z --json
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+import msgspec
+
+from eventstore.domain import DomainStore
+from eventstore.model import Event, Key
+from eventstore.tools.events import EventLine, event_line, heading, moment_at
+from eventstore.tools.stores import chosen_domains, existing_store
+from eventstore.tools.terminal import Paint, clip, json_safe
+
+
+def log(
+    location: str,
+    domain: str | None = None,
+    *,
+    key: Key | None = None,
+    since_us: int | None = None,
+    after: int = 0,
+    limit: int | None = None,
+    reverse: bool = False,
+    values: bool = False,
+    read_only: bool = False,
+) -> Iterator[EventLine]:
+    """The events after position `after` and recorded at or after `since_us`; `limit` counts from where the list begins."""
+    with existing_store(location, read_only=read_only) as store:
+        lists = [_events(each, key, since_us, after, limit, reverse) for each in chosen_domains(store, domain)]
+        merged = heapq.merge(*lists, key=lambda entry: entry[1].recorded_us, reverse=reverse)
+        for shown, (name, event) in enumerate(merged):
+            if limit is not None and shown >= limit:
+                return
+            yield event_line(name, event, with_value=values)
+
+
+def _events(
+    domain: DomainStore, key: Key | None, since_us: int | None, after: int, limit: int | None, reverse: bool
+) -> Iterator[tuple[str, Event]]:
+    if since_us is not None:
+        earlier = domain.state(moment_at(since_us - 1)).head().position
+        after = max(after, earlier)
+    return ((domain.name, event) for event in domain.events(after, key=key, limit=limit, reverse=reverse))
+
+
+def render(line: EventLine, paint: Paint, width: int | None, *, with_domain: bool) -> Iterator[str]:
+    """The event, and below it its value."""
+    yield heading(line, paint, position_width=6, domain_width=12 if with_domain else None)
+    if isinstance(line.value, msgspec.Raw):
+        yield clip("        " + json_safe(bytes(line.value).decode()), width)

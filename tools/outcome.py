@@ -1,0 +1,166 @@
+"""How a command ends: its report on stdout, its errors on stderr, and an exit code that says which of four things happened."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import IO, Any, NoReturn, Protocol
+
+import click
+
+from eventstore.errors import (
+    ConfigError,
+    ContractError,
+    CorruptionError,
+    DuplicateEventError,
+    EventStoreError,
+    InvalidKeyError,
+    InvalidValueError,
+    NaiveTimeError,
+    NotFoundError,
+    RedactedError,
+    WrongExpectedError,
+)
+from eventstore.tools.terminal import Paint, escape, paint_for, to_json
+
+OK, FINDINGS, UNJUDGED, USAGE = 0, 1, 2, 3
+"""All is well; no, or damage; it could not be judged; the command line is wrong."""
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""As shells count: 128 and the signal's number."""
+
+_FALSE = (NotFoundError, RedactedError, WrongExpectedError, DuplicateEventError, ContractError, CorruptionError)
+_WRONG = (InvalidValueError, InvalidKeyError, NaiveTimeError, ConfigError)
+
+
+class Report(Protocol):
+    """What a command gives back."""
+
+    @property
+    def exit_code(self) -> int:
+        """OK or FINDINGS."""
+        ...
+
+
+def exit_code_of(error: EventStoreError) -> int:
+    """The exit code that an error of the library means."""
+    if isinstance(error, _FALSE):
+        return FINDINGS
+    return USAGE if isinstance(error, _WRONG) else UNJUDGED
+
+
+def show(report: Report, render: Callable[[Any, Paint], Iterable[str]], as_json: bool) -> int:
+    """Print a report and give its exit code."""
+    if as_json:
+        _print([to_json(report)])
+    else:
+        _print(render(report, paint_for(sys.stdout)))
+    return report.exit_code
+
+
+def show_each(lines: Iterable[Any], render: Callable[[Iterator[Any], Paint], Iterable[str]], as_json: bool) -> int:
+    """Print any number of lines as they come, as JSON one object a line."""
+    stream = iter(lines)
+    _print(map(to_json, stream) if as_json else render(stream, paint_for(sys.stdout)))
+    return OK
+
+
+def _print(lines: Iterable[str]) -> None:
+    write = sys.stdout.write
+    for line in lines:
+        write(line + "\n")
+    sys.stdout.flush()
+
+
+def page(module: ModuleType) -> str:
+    """A command's help: the docstring of its file, of which click must not wrap the example."""
+    return (module.__doc__ or "").replace("\n\nExample:\n", "\n\n\b\nExample:\n")
+
+
+class Commands(click.Group):
+    """The group of all commands: whatever happens in one of them ends as one of the exit codes, and never as a traceback."""
+
+    def main(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run a command line and exit."""
+        words = list(sys.argv[1:] if args is None else args)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding lacks a character still gets the rest
+                stream.reconfigure(errors="backslashreplace")
+        _say_warnings()
+        extra["standalone_mode"] = False
+        sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json="--json" in words))
+
+
+def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
+    try:
+        code = run()
+        return code if isinstance(code, int) else OK
+    except EventStoreError as error:
+        _complain({"error": type(error).__name__, "message": str(error), **_attributes(error)}, as_json)
+        return exit_code_of(error)
+    except click.ClickException as error:
+        if not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        _complain({"error": "UsageError", "message": error.format_message()}, as_json)
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _let_go_of(sys.stdout)
+        return PIPE_CLOSED
+    except OSError as error:
+        _complain({"error": type(error).__name__, "message": str(error)}, as_json)
+        return UNJUDGED
+    except Exception:  # noqa: BLE001
+        # A bug of ours. Python would exit 1, which here means that something was found.
+        click.echo("\n".join(map(escape, traceback.format_exc().splitlines())), err=True)
+        return UNJUDGED
+
+
+def _attributes(error: EventStoreError) -> dict[str, Any]:
+    """What the error knows beside its sentence, as JSON can say it."""
+    return {name: value.hex() if isinstance(value, bytes) else _plain(value) for name, value in vars(error).items()}
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def _complain(report: dict[str, Any], as_json: bool) -> None:
+    """Say on stderr what went wrong: a sentence, or one JSON object."""
+    click.echo(to_json(report) if as_json else f"{paint_for(sys.stderr)('error', 'bad')}: {escape(report['message'])}", err=True)
+
+
+def _let_go_of(stream: IO[str]) -> None:
+    """Nobody reads on: `| head` has seen enough. What is still buffered must not complain at exit."""
+    with contextlib.suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+
+
+class _Escaping(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+def _say_warnings() -> None:
+    """The library's warnings belong on stderr, and their text is as untrusted as any other."""
+    log = logging.getLogger("eventstore")
+    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
+        handler = _ToStderr(logging.WARNING)
+        handler.setFormatter(_Escaping())
+        log.addHandler(handler)
+        log.propagate = False
