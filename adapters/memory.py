@@ -37,11 +37,11 @@ class MemoryLog:
         last = self._events[-1]
         return Head(last.position, last.checksum)
 
-    def moved(self, since: Head) -> bool:
+    def moved(self, position: int) -> bool:
         """See EventLog.moved."""
         if self._closed:
             self._require_open()
-        return len(self._events) - 1 != since.position
+        return len(self._events) - 1 != position
 
     def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
         """See EventLog.read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -152,12 +153,19 @@ def check(previous: Head, event: Event, domain: str) -> Head:
 
     Raises GapError, FormatError, ChecksumError; `domain` is for their messages.
     """
-    position = event.position
-    if position != previous.position + 1:
-        raise GapError(domain, position, previous.position + 1)
-    checksum = checksum_of(previous.checksum, event, domain)
-    if checksum != event.checksum:
-        raise ChecksumError(domain, position, checksum, event.checksum)
+    return check_all(previous, (event,), domain)
+
+
+def check_all(previous: Head, events: Iterable[Event], domain: str) -> Head:
+    """check() for events that follow each other; gives the head of the last one."""
+    position, checksum = previous.position, previous.checksum
+    for event in events:
+        position += 1
+        if event.position != position:
+            raise GapError(domain, event.position, position)
+        checksum = checksum_of(checksum, event, domain)
+        if checksum != event.checksum:
+            raise ChecksumError(domain, position, checksum, event.checksum)
     return Head(position, checksum)
 
 

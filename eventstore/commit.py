@@ -87,7 +87,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
 
 def _catch_up(live: Live, head: Head) -> None:
     live.catch_up()
-    if live.states.head.position < head.position or live.log.get([live.states.head.position])[0].checksum != live.states.head.checksum:
+    if live.states.position < head.position or live.log.get([live.states.position])[0].checksum != live.states.head.checksum:
         raise FencedError(
             f"domain {live.log.domain}: the log ends before events this process has seen; close the store and look at its files"
         )

@@ -35,16 +35,22 @@ class Live:
 
     def _load(self) -> None:
         states = self.pointers.latest()
-        self._saved = states.head.position if states is not None else 0
+        self._saved = states.position if states is not None else 0
         self.states = states if states is not None else unfolded(self.log)
         self.ids = EventIds(self.log, self.pointers, since=self._saved)
         self.catch_up()
 
     def fresh(self) -> KeyStates:
         """The key states, with everything that other processes have written so far."""
-        if self.log.moved(self.states.head):
+        if self.log.moved(self.states.position):
             self.catch_up()
         return self.states
+
+    def head(self) -> Head:
+        """The last event there is, folded."""
+        with self._folding:
+            self.catch_up()
+            return self.states.head
 
     def catch_up(self) -> None:
         """Fold what the log has beyond the states, checking every link. Raises CorruptionError."""
@@ -52,15 +58,16 @@ class Live:
             if self._stale:
                 self._stale = False
                 self._load()
-            for event in self.log.read(self.states.head.position):
-                check(self.states.head, event, self.log.domain)
+            head = self.states.head
+            for event in self.log.read(head.position):
+                head = check(head, event, self.log.domain)
                 self._apply(event)
 
     def follow(self, events: Iterable[Event]) -> None:
         """Fold events that this process has just appended; another thread may have folded them already."""
         with self._folding:
             for event in events:
-                if event.position == self.states.head.position + 1:
+                if event.position == self.states.position + 1:
                     self._apply(event)
 
     def _apply(self, event: Event) -> None:
@@ -112,10 +119,10 @@ class Live:
         if self._worth_saving(closing=closing):
             self.pointers.save(self.states)
             self.ids.save(self.states.head)
-            self._saved = self.states.head.position
+            self._saved = self.states.position
 
     def _worth_saving(self, *, closing: bool) -> bool:
-        tail = self.states.head.position - self._saved
+        tail = self.states.position - self._saved
         return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_TAIL, len(self.states) // 8))
 
     def close(self) -> None:

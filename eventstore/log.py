@@ -32,8 +32,8 @@ class EventLog(Protocol):
         """The last event's position and checksum, as of now, other processes' appends included."""
         ...
 
-    def moved(self, since: Head) -> bool:
-        """False only if nothing was acknowledged after `since`. Costs next to nothing: asked before every read."""
+    def moved(self, position: int) -> bool:
+        """False only if nothing was acknowledged after `position`. Costs next to nothing: asked before every read."""
         ...
 
     def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:

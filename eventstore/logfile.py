@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -285,10 +286,4 @@ class LogFile:
 
 
 def _events(rows: list[Any]) -> list[Event]:
-    return [
-        Event(
-            position=position, prev=prev, recorded_us=recorded_us, when_us=when_us, op=op, checksum=checksum,
-            key=key, meta=meta, salt=salt, digest=digest, data=data,
-        )
-        for position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, data in rows
-    ]  # fmt: skip
+    return list(starmap(Event, rows))

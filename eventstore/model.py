@@ -27,8 +27,8 @@ SYSTEM_KEY = "[]"
 _DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One immutable fact, field by field as it is stored (FORMAT.md section 2)."""
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One immutable fact, its fields in the order of the table's columns (FORMAT.md section 2)."""
 
     position: int
     prev: int

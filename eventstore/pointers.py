@@ -107,8 +107,8 @@ class PointerFolder:
         body = _Keys(
             domain=self._log.domain,
             birth=self._birth,
-            position=states.head.position,
-            checksum=states.head.checksum,
+            position=states.position,
+            checksum=states.checksum,
             recorded_us=states.recorded_us,
             system=states.system,
             keys=list(entries),
@@ -116,10 +116,10 @@ class PointerFolder:
             whens=[state.when_us for state in entries.values()],
             statuses=bytes(_CODES[state.status] for state in entries.values()),
         )
-        older = [path for path in self._paths("*.keys") if (_number(path.stem) or 0) < states.head.position]
-        stored = self._store(f"{states.head.position:020d}.keys", body)
+        older = [path for path in self._paths("*.keys") if (_number(path.stem) or 0) < states.position]
+        stored = self._store(f"{states.position:020d}.keys", body)
         spacing = max(SPACING, 4 * len(entries))
-        if stored and older and states.head.position - (_number(older[-2].stem) or 0 if len(older) > 1 else 0) < 2 * spacing:
+        if stored and older and states.position - (_number(older[-2].stem) or 0 if len(older) > 1 else 0) < 2 * spacing:
             self._remove(older[-1].name)
 
     # ---- event ids

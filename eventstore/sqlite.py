@@ -175,11 +175,11 @@ class SqliteLog:
         self._require_open()
         return self._file.head()
 
-    def moved(self, since: Head) -> bool:
+    def moved(self, position: int) -> bool:
         """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
         if self._closed or self._forked:
             self._require_open()
-        return self._head_file.moved(since.position)
+        return self._head_file.moved(position)
 
     def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
         """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""

@@ -6,15 +6,17 @@ Nothing is repaired and nothing is deleted; what is wrong is named by domain, po
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from operator import lt
 
 import msgspec
 
-from eventstore.codec import checksum_of, is_canonical, read_birth
+from eventstore.codec import GENESIS, check_all, checksum_of, is_canonical, read_birth
 from eventstore.errors import CorruptionError, EventStoreError, FormatError
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.model import SYSTEM_KEY, Event, Head, KeyState
+from eventstore.model import SYSTEM_KEY, Event, Head
 from eventstore.pointers import PointerFolder
-from eventstore.projections.key_states import KeyStates, read_redaction
+from eventstore.projections.key_states import KeyStates, read_redaction, state_of
 
 Progress = Callable[[str, int, int], None]
 """Called with domain, position reached, last position."""
@@ -86,7 +88,10 @@ class _Chain:
 
     def __init__(self, log: EventLog, report: DomainReport, engine: Engine, progress: Progress | None) -> None:
         self._log, self._report, self._engine, self._progress = log, report, engine, progress
-        self._seen = 0
+        # The event before the one that is looked at, as it is stored; and what its checksum should have been, where it is not.
+        self._head, self._recorded_us = GENESIS, 0
+        self._alternative: bytes | None = None
+        self._latest: dict[str, int] = {}
         self._digests: set[int] = set()
         self._redactions: dict[int, int] = {}
 
@@ -98,70 +103,106 @@ class _Chain:
         if birth.store_id != self._engine.store_id or birth.domain != domain:
             self._find(0, "birth", f"the log of domain {birth.domain!r} of store {birth.store_id}, not of this store")
         last = self._log.head().position
-        states = KeyStates(Head(0, births[0].checksum), births[0].recorded_us)
         pointers = PointerFolder(self._engine.pointers(domain), self._log, writable=False)
         saved = pointers.latest()
-        alternative: bytes | None = None
-        saved_at = saved.head.position if saved is not None else -1
-        for event in self._events(last):
-            alternative = self._link(states.head, event, alternative)
-            self._rules(states.recorded_us, states.system, states.apply(event), event)
-            if event.position == saved_at and saved is not None and states.snapshot() != saved.snapshot():
-                self._find(
-                    saved_at, "pointers", "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
-                )
-            if self._progress is not None and event.position % PAGE == 0:
-                self._progress(domain, event.position, last)
-        report.events = self._seen
-        if states.head.position < last:
-            self._find(states.head.position + 1, "gap", f"the log ends in position {last}, but the events from here on are not there")
-        for position in sorted(self._digests):
-            if self._redactions.get(position, 0) <= position:
-                self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
-        report.head = states.head
-        report.redacted = len(self._digests)
-        if self._progress is not None:
-            self._progress(domain, last, last)
+        saved_at = saved.position if saved is not None else -1
+        self._head, self._recorded_us = Head(0, births[0].checksum), births[0].recorded_us
+        for page in self._pages(last):
+            self._links(page)
+            for event in page:
+                key = event.key
+                before = self._latest.get(key, 0)
+                # What nearly every event is, asked in one go; whatever is not is looked at rule by rule.
+                if event.prev != before or before == 0 or event.op != "put" or event.data is None or key == SYSTEM_KEY:
+                    self._rules(event, before)
+                self._latest[key] = event.position
+                if event.position == saved_at and saved is not None:
+                    self._compare(saved)
+            report.events += len(page)
+            if self._progress is not None:
+                self._progress(domain, self._head.position, last)
+        report.head = self._head
+        self._conclude(last)
 
-    def _link(self, before: Head, event: Event, alternative: bytes | None) -> bytes | None:
-        """Check one event against the one before it; gives its own checksum if what is stored is another."""
-        domain, position = self._report.domain, event.position
-        self._seen += 1
+    def _links(self, page: list[Event]) -> None:
+        """Check that the events of a page follow each other in position, checksum and time."""
+        times = [self._recorded_us, *(event.recorded_us for event in page)]
+        try:
+            self._head = check_all(self._head, page, self._report.domain)
+            if not all(map(lt, times, times[1:])):
+                self._times(page, times)
+        except CorruptionError:
+            # Once more, event by event, going on from what is stored, so that each fault is named, and once.
+            for event in page:
+                self._link(event)
+            self._times(page, times)
+        self._recorded_us = times[-1]
+
+    def _times(self, page: list[Event], times: list[int]) -> None:
+        for event, before_us in zip(page, times, strict=False):
+            if event.recorded_us <= before_us:
+                self._find(event.position, "time", f"recorded_us {event.recorded_us} does not rise above {before_us}")
+
+    def _link(self, event: Event) -> None:
+        domain, position, alternative = self._report.domain, event.position, self._alternative
+        before, self._head, self._alternative = self._head, Head(position, event.checksum), None
         if position != before.position + 1:
             self._find(position, "gap", f"position {before.position + 1} expected here: events are missing or out of order")
         try:
             expected = checksum_of(before.checksum, event, domain)
-            if expected == event.checksum:
-                return None
-            if alternative is None or checksum_of(alternative, event, domain) != event.checksum:
-                self._find(
-                    position, "checksum", f"checksum {event.checksum.hex()}, expected {expected.hex()}: altered, or out of its place"
-                )
-            return expected
         except FormatError as error:
             self._find(position, "format", str(error))
-            return None
+            return
+        if expected == event.checksum:
+            return
+        # If the event before this one carries a wrong checksum, this one may well follow the right one.
+        self._alternative = expected
+        if alternative is None or checksum_of(alternative, event, domain) != event.checksum:
+            self._find(position, "checksum", f"checksum {event.checksum.hex()}, expected {expected.hex()}: altered, or out of its place")
 
-    def _rules(self, recorded_us: int, system: int, before: KeyState | None, event: Event) -> None:
-        """What holds between events and is no matter of hashing (FORMAT.md section 8, invariants)."""
+    def _conclude(self, last: int) -> None:
+        if self._head.position < last:
+            self._find(self._head.position + 1, "gap", f"the log ends in position {last}, but the events from here on are not there")
+        for position in sorted(self._digests):
+            if self._redactions.get(position, 0) <= position:
+                self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
+        self._report.redacted = len(self._digests)
+
+    def _compare(self, saved: KeyStates) -> None:
+        """Hold a pointer file against the log: the same keys, each where its latest event stands, each saying what that event says."""
+        entries = saved.snapshot()
+        positions = {key: state.position for key, state in entries.items()}
+        if saved.system:
+            positions[SYSTEM_KEY] = saved.system
+        true = positions == self._latest
+        items = sorted(entries.items(), key=lambda item: item[1].position)
+        for start in range(0, len(items) if true else 0, PAGE):
+            page = items[start : start + PAGE]
+            events = self._log.get([state.position for _, state in page])
+            true = true and [state_of(event) for event in events] == [state for _, state in page]
+        if not true:
+            self._find(
+                saved.position, "pointers", "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
+            )
+
+    def _rules(self, event: Event, before: int) -> None:
+        """What is no matter of hashing (FORMAT.md section 8, invariants); `before` is the key's previous position."""
         position, op = event.position, event.op
-        if event.recorded_us <= recorded_us:
-            self._find(position, "time", f"recorded_us {event.recorded_us} does not rise above {recorded_us}")
-        if event.key == SYSTEM_KEY:
-            self._system_rules(event)
-            prev = system
-        else:
-            prev = 0 if before is None else before.position
-            if before is None and not is_canonical(event.key):
-                self._find(position, "format", f"the key {event.key} is not canonical")
-            if op != "put" and op != "remove":
-                self._find(position, "format", f"the op {op!r} is not one for a user's key")
-            elif op == "put" and event.data is None and event.digest is None:
-                self._find(position, "format", "a put without data")
-        if event.prev != prev:
-            self._find(position, "prev", f"prev is {event.prev}, but the key's previous event is {prev}")
+        if event.prev != before:
+            self._find(position, "prev", f"prev is {event.prev}, but the key's previous event is {before}")
         if event.digest is not None:
             self._digests.add(position)
+        if event.key == SYSTEM_KEY:
+            self._system_rules(event)
+            return
+        if before == 0 and not is_canonical(event.key):
+            self._find(position, "format", f"the key {event.key} is not canonical")
+        if op not in ("put", "remove"):
+            self._find(position, "format", f"the op {op!r} is not one for a user's key")
+        elif op == "put" and event.data is None and event.digest is None:
+            self._find(position, "format", "a put without data")
+        elif op == "remove" and (event.data is not None or event.digest is not None):
+            self._find(position, "format", "a remove with data")
 
     def _system_rules(self, event: Event) -> None:
         if event.op == "loss":
@@ -171,28 +212,29 @@ class _Chain:
         elif event.op in ("put", "remove", "open"):
             self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
 
-    def _events(self, last: int) -> Iterator[Event]:
+    def _pages(self, last: int) -> Iterator[list[Event]]:
         """All events up to `last`, going around those that cannot be read."""
         after = 0
         while after < last:
+            stream = self._log.read(after, until=last)
             try:
-                for event in self._log.read(after, until=last):
-                    yield event
-                    after = event.position
+                while page := list(islice(stream, PAGE)):
+                    yield page
+                    after = page[-1].position
                 return
             except CorruptionError:
                 # Somewhere in the next page there is a row that cannot be read: find out which ones can.
                 for position in range(after + 1, min(after + PAGE, last) + 1):
-                    yield from self._one(position)
+                    if found := self._one(position):
+                        yield found
                     after = position
 
     def _one(self, position: int) -> list[Event]:
         try:
-            events = self._log.get([position])
+            return self._log.get([position])
         except CorruptionError as error:
             self._find(position, "unreadable", f"this event cannot be read: {error}")
             return []
-        return events
 
     def _find(self, position: int, kind: str, message: str) -> None:
         self._report.findings.append(Finding(self._report.domain, position, kind, message))

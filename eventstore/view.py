@@ -98,14 +98,14 @@ class DomainView:
             return RedactedError(self.name, state.position)
         when = "was removed" if state is not None else "was never written"
         if self._cut is not None:
-            when += f" as of position {self._cut.head.position}"
+            when += f" as of position {self._cut.position}"
         return NotFoundError(f"{self.name} {text}: no value: the key {when}")
 
     # ---- events
 
     def head(self) -> Head:
         """Position and checksum of the last event of this cut: what a durable cursor keeps."""
-        return self._states().head
+        return self._cut.head if self._cut is not None else self._live.head()
 
     def events(
         self, after: int = 0, until: int | None = None, key: Key | None = None, reverse: bool = False, limit: int | None = None
@@ -169,8 +169,9 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
     else:
         position = min(as_of, head)
     states = pointers.latest(until=position) or unfolded(log)
-    for event in log.read(states.head.position, until=position):
-        check(states.head, event, log.domain)
+    last = states.head
+    for event in log.read(last.position, until=position):
+        last = check(last, event, log.domain)
         states.apply(event)
     return states
 

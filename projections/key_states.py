@@ -25,13 +25,20 @@ class Redaction(msgspec.Struct):
 read_redaction = msgspec.json.Decoder(Redaction).decode
 
 
+def state_of(event: Event) -> KeyState:
+    """What a key is once this event of it was appended."""
+    status: Status = "removed" if event.op == "remove" else "present" if event.data is not None else "redacted"
+    return KeyState(event.position, event.when_us, status)
+
+
 class KeyStates:
     """key -> KeyState as of `head`; the keys are canonical text. A fold: apply() is all that changes it."""
 
-    __slots__ = ("_ordered", "_states", "head", "present", "recorded_us", "system")
+    __slots__ = ("_ordered", "_states", "checksum", "position", "present", "recorded_us", "system")
 
     def __init__(self, head: Head, recorded_us: int, system: int = 0, states: dict[str, KeyState] | None = None) -> None:
-        self.head = head
+        self.position = head.position
+        self.checksum = head.checksum
         self.recorded_us = recorded_us
         """When the head was recorded: the next event's stamp lies above it."""
         self.system = system
@@ -51,17 +58,20 @@ class KeyStates:
                 self._redact(event)
         else:
             before = self._states.get(key)
+            self._states[key] = state_of(event)
             removed = event.op == "remove"
-            status: Status = "removed" if removed else "present" if event.data is not None else "redacted"
-            self._states[key] = KeyState(event.position, event.when_us, status)
             if before is None:
                 self._ordered = None
                 self.present += not removed
             elif removed != (before.status == "removed"):
                 self.present += -1 if removed else 1
-        self.head = Head(event.position, event.checksum)
-        self.recorded_us = event.recorded_us
+        self.position, self.checksum, self.recorded_us = event.position, event.checksum, event.recorded_us
         return before
+
+    @property
+    def head(self) -> Head:
+        """The last event folded."""
+        return Head(self.position, self.checksum)
 
     def _redact(self, event: Event) -> None:
         positions = set(read_redaction(event.data or "{}").positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, cast
@@ -99,10 +100,10 @@ def _event(line: _Line) -> Event:
 
 def open_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
     """The lines of a file, unpacked if it is gzip whatever its name. Raises FormatError where the packing is broken."""
-    peek = getattr(stream, "peek", None)
-    packed = peek is not None and peek(2)[:2] == b"\x1f\x8b"
+    peekable = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
+    packed = peekable.peek(2)[:2] == b"\x1f\x8b"
     try:
-        yield from cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if packed else stream
+        yield from gzip.GzipFile(fileobj=peekable) if packed else peekable
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FormatError(name, None, f"the gzip file is damaged or cut off: {error}") from error
 

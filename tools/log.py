@@ -7,7 +7,7 @@ event a line.
 Example:
   eventstore log data notes
   eventstore log data notes -p --reverse --limit 10
-  eventstore log data --since 2026-11-21T10:00:00Z --json
+  eventstore log data --since 2024-01-01T00:00:00Z --json
 """
 
 from __future__ import annotations

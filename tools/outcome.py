@@ -97,6 +97,14 @@ class Commands(click.Group):
         extra["standalone_mode"] = False
         sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json="--json" in words))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; here, because click itself would answer a closed pipe with 1, which means that something was found."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _let_go_of(sys.stdout)
+            return PIPE_CLOSED
+
 
 def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
     try:
@@ -112,9 +120,6 @@ def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        _let_go_of(sys.stdout)
-        return PIPE_CLOSED
     except OSError as error:
         _complain({"error": type(error).__name__, "message": str(error)}, as_json)
         return UNJUDGED

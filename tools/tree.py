@@ -91,8 +91,8 @@ def _named(root: Path, relative: tuple[str, ...], modified_us: int, domain: str 
     path = os.path.join(*relative)
     parts = (*relative[:-1], relative[-1].removesuffix(SUFFIX))
     if domain is None:
-        if parts[0] == _SKIPPED and len(parts) > 2:
-            if root.joinpath(*relative[1:]).exists():
+        if parts[0] == _SKIPPED and len(parts) > 1:
+            if len(parts) > 2 and root.joinpath(*relative[1:]).exists():
                 return Problem(path, f"{os.path.join(*relative[1:])} names the same key; that one was taken")
             parts = parts[1:]
         if len(parts) == 1:

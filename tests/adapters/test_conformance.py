@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.adapters import conformance
 from eventstore.adapters.conformance import CHECKS, LOCAL_CHECKS, Check, OpenLog
 from eventstore.adapters.memory import MemoryEngine
 from eventstore.local import LocalEngine
@@ -35,8 +34,3 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog
 @pytest.mark.parametrize("check", CHECKS + LOCAL_CHECKS, ids=attrgetter("__name__"))
 def test_an_engine_does_what_its_specification_says(check: Check, open_log: OpenLog) -> None:
     check(open_log)
-
-
-def test_no_check_is_forgotten() -> None:
-    written = {name for name in vars(conformance) if name.startswith("check_")}
-    assert written == {check.__name__ for check in CHECKS + LOCAL_CHECKS}

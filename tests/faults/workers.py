@@ -100,7 +100,7 @@ class Worker:
     def next(self, timeout: float = PATIENCE) -> dict[str, Any] | None:
         """The next thing it says, None at its end. Raises WorkerFailed."""
         while b"\n" not in self._said:
-            if not select.select([self._pipe], [], [], timeout)[0]:
+            if not self._ready(timeout):
                 self.kill()
                 raise WorkerFailed(f"worker {self.pid} said nothing for {timeout} seconds")
             if not self._receive():
@@ -121,9 +121,14 @@ class Worker:
     def listen(self, seconds: float) -> None:
         """Take what it says for so long, so that a full pipe does not stop it. What was said stays to be read."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and select.select([self._pipe], [], [], left)[0]:
+        while (left := deadline - time.monotonic()) > 0 and self._ready(left):
             if not self._receive():
                 return
+
+    def _ready(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(seconds * 1_000))
 
     def _receive(self) -> bool:
         chunk = os.read(self._pipe, 65_536)

@@ -117,7 +117,12 @@ def test_into_another_store_events_are_appended_with_their_origin(data: Path, tm
     mine, first, second, removal = done("log", other, "notes", "-p", "--json").lines()
     assert mine["key"] == "mine"
     for event, was in ((first, source[0]), (second, source[1]), (removal, source[2])):
-        assert event["meta"]["origin"] == {"store_id": store_id, "domain": "notes", "position": was["position"], "checksum": was["checksum"]}
+        assert event["meta"]["origin"] == {
+            "store_id": store_id,
+            "domain": "notes",
+            "position": was["position"],
+            "checksum": was["checksum"],
+        }
         assert (event["key"], event["op"], event["when_us"]) == (was["key"], was["op"], was["when_us"])
     assert {name: first["meta"][name] for name in ("actor", "reason", "type", "schema", "tags")} == {
         "actor": "me", "reason": "why", "type": "t", "schema": 2, "tags": ["x"],
@@ -206,7 +211,12 @@ def forged(data: Path, out: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("into", ["nothing", "another store"])
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'[1,2]"', b'[1,3]"'), (b'\n{"position":2', b'\n{"position":3'), (b'\n{"position":2', b"\nhello\n"), (b'"op":"remove"', b'"op":"put"')],
+    [
+        (b'[1,2]"', b'[1,3]"'),
+        (b'\n{"position":2', b'\n{"position":3'),
+        (b'\n{"position":2', b"\nhello\n"),
+        (b'"op":"remove"', b'"op":"put"'),
+    ],
 )
 def test_a_broken_domain_is_named_and_the_others_land(data: Path, tmp_path: Path, into: str, old: bytes, new: bytes) -> None:
     out, copy = tmp_path / "out.jsonl", tmp_path / "copy"
@@ -387,7 +397,8 @@ def test_a_domain_with_nothing_good_is_not_made(tmp_path: Path) -> None:
     dump = tree(tmp_path / "dump", {"bad/x.json": b"{"})
     assert eventstore("import", dump, tmp_path / "data").code == 1
     assert done("ls", tmp_path / "data").out == ""
-    assert done("import", tree(tmp_path / "empty", {}) if (tmp_path / "empty").mkdir() else tmp_path / "empty", tmp_path / "data").code == 0
+    (tmp_path / "empty").mkdir()
+    assert "0 events" in done("import", tmp_path / "empty", tmp_path / "data").out
 
 
 def test_many_files_cross_the_borders_of_batches(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_a_change_is_named_by_its_place(old: str | None, new: str | None, expect
     assert shown(old, new) == expected
 
 
-@pytest.mark.parametrize(("old", "new"), [("1", "1.0"), ("0.0", "-0.0"), ("1" * 4_000, "1" * 3_999 + "2"), ("1e2", "100"), (str(2**63), str(2**63 + 1))])
+@pytest.mark.parametrize(
+    ("old", "new"), [("1", "1.0"), ("0.0", "-0.0"), ("1" * 4_000, "1" * 3_999 + "2"), ("1e2", "100"), (str(2**63), str(2**63 + 1))]
+)
 def test_numbers_are_compared_digit_by_digit(old: str, new: str) -> None:
     assert shown(old, new) == [(".", old, new)]
 

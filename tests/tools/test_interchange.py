@@ -70,9 +70,18 @@ def some_event(position: int) -> bytes:
     """A line."""
     return encode_event(
         Event(
-            position=position, prev=0, recorded_us=position, when_us=None, op="remove", checksum=bytes(32),
-            key='["k"]', meta=None, salt=None, digest=None, data=None,
-        )  # fmt: skip
+            position=position,
+            prev=0,
+            recorded_us=position,
+            when_us=None,
+            op="remove",
+            checksum=bytes(32),
+            key='["k"]',
+            meta=None,
+            salt=None,
+            digest=None,
+            data=None,
+        )
     )
 
 
@@ -84,7 +93,9 @@ def test_domains_follow_each_other() -> None:
     assert len(passed_over) == 3
 
 
-@pytest.mark.parametrize("broken", [b"", b"{", b"[1]\n", b'{"position":1}\n', some_event(1)[:-10], some_event(1).replace(b"00000000", b"zz000000"), b"\xff\n"])
+@pytest.mark.parametrize(
+    "broken", [b"", b"{", b"[1]\n", b'{"position":1}\n', some_event(1)[:-10], some_event(1).replace(b"00000000", b"zz000000"), b"\xff\n"]
+)
 def test_a_broken_line_ends_its_domain_and_no_other(broken: bytes) -> None:
     lines = [HEADER, some_event(0), broken + b"\n", some_event(2), encode_header("ff" * 16, "other"), some_event(0)]
     seen: list[str] = []
@@ -116,8 +127,8 @@ def test_a_domain_of_no_name_is_refused() -> None:
 
 def test_gzip_is_known_by_its_content() -> None:
     packed = gzip.compress(HEADER + some_event(0))
-    assert list(open_lines(io.BufferedReader(io.BytesIO(packed)), "x")) == [HEADER, some_event(0)]  # type: ignore[arg-type]
+    assert list(open_lines(io.BytesIO(packed), "x")) == [HEADER, some_event(0)]
     with pytest.raises(FormatError, match="cut off"):
-        list(open_lines(io.BufferedReader(io.BytesIO(packed[:-9])), "x"))  # type: ignore[arg-type]
+        list(open_lines(io.BytesIO(packed[:-9]), "x"))
     with pytest.raises(FormatError, match="damaged"):
-        list(open_lines(io.BufferedReader(io.BytesIO(packed[:12] + b"\xff" * 9 + packed[21:])), "x"))  # type: ignore[arg-type]
+        list(open_lines(io.BytesIO(packed[:12] + b"\xff" * 9 + packed[21:]), "x"))

@@ -49,13 +49,15 @@ def test_escape_leaves_nothing_a_terminal_would_obey(text: str) -> None:
 def test_escape_shows_what_it_took_and_keeps_ordinary_text() -> None:
     assert escape("\x1b[31m") == "\\x1b[31m"
     assert escape("a\nb\u202e\U000e0041\ud83d") == "a\\x0ab\\u202e\\U000e0041\\ud83d"
-    ordinary = "ключ 鍵 ☃ 💥 👩‍💻 é\\n \"quoted\" [x]"
+    ordinary = 'ключ 鍵 ☃ 💥 👩‍💻 é\\n "quoted" [x]'
     assert escape(ordinary) == ordinary
 
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=9
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=9,
     )
 )
 def test_json_safe_says_the_same_json(value: object) -> None:
@@ -81,7 +83,9 @@ def test_a_key_that_is_shown_can_be_typed_again(key: str | tuple[str | int, ...]
     assert encode_key(key_of(shown)) == canonical
 
 
-@pytest.mark.parametrize(("key", "shown"), [("hello", "hello"), ("a b", '["a b"]'), ("[x", '["[x"]'), ("-1", '["-1"]'), (("a", 1), '["a",1]')])
+@pytest.mark.parametrize(
+    ("key", "shown"), [("hello", "hello"), ("a b", '["a b"]'), ("[x", '["[x"]'), ("-1", '["-1"]'), (("a", 1), '["a",1]')]
+)
 def test_a_plain_key_is_shown_plain(key: str | tuple[str | int, ...], shown: str) -> None:
     assert key_text(key) == shown
 
