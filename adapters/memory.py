@@ -127,17 +127,25 @@ class MemoryEngine:
         """See Engine.domains."""
         return sorted(self._logs)
 
-    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> MemoryLog:
+    def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> MemoryLog:
         """See Engine.open_log."""
         Domain(name)
         log = self._logs.get(name)
         if log is None:
-            rule = read_birth(birth, name).write if birth else write or "replace"
-            log = MemoryLog(name, store_id=self.store_id, write=rule, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
+            log = MemoryLog(name, store_id=self.store_id, write=write or "replace", busy_timeout_ms=self._busy_timeout_ms)
             self._logs[name] = log
         elif write is not None and write != log.rule:
             raise ContractError(f"{name}: made with the write rule {log.rule!r}, opened with {write!r}")
         return log
+
+    @contextlib.contextmanager
+    def adopting(self, name: str, birth: Event) -> Iterator[MemoryLog]:
+        """See Engine.adopting."""
+        Domain(name)
+        rule = read_birth(birth, name).write
+        log = MemoryLog(name, store_id=self.store_id, write=rule, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
+        yield log
+        self._logs[name] = log
 
     @contextlib.contextmanager
     def inspect(self, name: str) -> Iterator[MemoryLog]:

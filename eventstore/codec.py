@@ -231,12 +231,16 @@ def _meta_names_codec(event: Event, domain: str) -> bool:
         codec = _decode_meta(meta).codec
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise FormatError(domain, event.position, f"meta is not a JSON object: {error}") from error
-    if meta == "{}" or (codec is msgspec.UNSET and not msgspec.json.decode(meta)):
-        raise FormatError(domain, event.position, "meta is an empty object; what says nothing is NULL")
-    return codec is not msgspec.UNSET
+    if codec is msgspec.UNSET:
+        if not msgspec.json.decode(meta):
+            raise FormatError(domain, event.position, "meta is an empty object; what says nothing is NULL")
+        return False
+    if not codec:
+        raise FormatError(domain, event.position, "meta.codec is empty")
+    return True
 
 
-class Birth(msgspec.Struct, frozen=True):
+class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the birth row says: whose log this is, and by which rule it may be written."""
 
     format: int
@@ -265,9 +269,12 @@ def read_birth(event: Event | None, domain: str) -> Birth:
     if event.key != SYSTEM_KEY or event.op != "open" or not isinstance(event.data, str):
         raise FormatError(domain, 0, "the first row is not a birth row")
     try:
-        return msgspec.json.decode(event.data, type=Birth)
+        birth = msgspec.json.decode(event.data, type=Birth)
     except msgspec.MsgspecError as error:
         raise FormatError(domain, 0, f"the birth row says nothing readable: {error}") from error
+    if birth.format != FORMAT:
+        raise FormatError(domain, 0, f"the birth row is of format {birth.format}, the file of format {FORMAT}")
+    return birth
 
 
 def erased(event: Event) -> Event:

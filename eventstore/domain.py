@@ -11,12 +11,12 @@ from typing import Any, Unpack
 import msgspec
 
 from eventstore.clock import Clock, moment_us
-from eventstore.codec import check, encode_key
+from eventstore.codec import encode_key
 from eventstore.commit import Call, Present, drain, earlier
 from eventstore.errors import ConfigError, EventStoreError, NotFoundError, RedactedError, WrongExpectedError
 from eventstore.live import Live
 from eventstore.meta import EventMeta, Meta, meta_text
-from eventstore.model import ABSENT, ANY, DURABILITIES, Domain, Durability, Event, Expected, Head, Key, Receipt
+from eventstore.model import ABSENT, ANY, DURABILITIES, Domain, Durability, Expected, Key, Receipt
 from eventstore.rules import Intent, Unchanged
 from eventstore.values import encode_value
 from eventstore.view import DomainView, cut_at
@@ -162,10 +162,9 @@ class DomainStore(DomainView):
         Raises NotFoundError if that is no event of `key`, RedactedError if its value was erased.
         """
         canonical = encode_key(key)
-        before, event = self._pair(position)
-        if before is None or event is None or event.key != canonical:
+        event = self.event(position)
+        if event.key != canonical:
             raise NotFoundError(f"{self.name}@{position}: not an event of {canonical}; `history` lists its events")
-        check(Head(before.position, before.checksum), event, self.name)
         meta.setdefault("reason", f"restored from position {position}")
         texts = meta_text(meta, self._actor)
         if event.op == "remove":
@@ -173,10 +172,6 @@ class DomainStore(DomainView):
         if not isinstance(event.data, str):
             raise RedactedError(self.name, position)
         return self._commit([Intent("put", canonical, event.data, _when_us(when), *texts, _demand(expected))], event_id, durability)[0]
-
-    def _pair(self, position: int) -> tuple[Event | None, Event | None]:
-        events = {event.position: event for event in self._live.log.get([position - 1, position])} if position > 0 else {}
-        return events.get(position - 1), events.get(position)
 
     # ---- reading the past
 

@@ -106,8 +106,10 @@ class Live:
             if event is None or before is None or event.key != key:
                 raise FormatError(self.log.domain, position, f"the event that should hold {key} is not there; run `eventstore verify`")
             check(Head(before.position, before.checksum), event, self.log.domain)
-            if not isinstance(event.data, str):
+            if event.data is None:
                 raise RedactedError(self.log.domain, position)
+            if isinstance(event.data, bytes):
+                raise FormatError(self.log.domain, position, "the value is stored with a codec that this version does not know")
             found[position] = event.data
             self.cache.put(self.log.domain, position, event.data)
         return found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore import manifest
 from eventstore.errors import ConfigError, NotAStoreError
-from eventstore.model import Domain, Durability, Event, WriteRule
+from eventstore.files import os_errors, sync_folder
+from eventstore.model import Domain, Durability, Event, WriteRule, is_domain_name
 from eventstore.sqlite import SqliteLog
 
 
@@ -45,10 +48,10 @@ class LocalEngine:
 
     def domains(self) -> list[str]:
         """See Engine.domains: those that have files, and those that store.json knows, so that a lost one is missed."""
-        present = {log.parent.name for log in self.folder.glob("logs/*/*.db")}
+        present = {log.parent.name for log in self.folder.glob("logs/*/*.db") if is_domain_name(log.parent.name)}
         return sorted(present | set(manifest.load(self.folder).heads))
 
-    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> SqliteLog:
+    def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> SqliteLog:
         """See Engine.open_log."""
         Domain(name)
         return SqliteLog(
@@ -56,12 +59,33 @@ class LocalEngine:
             name,
             store_id=self.store_id,
             write=write,
-            birth=birth,
             durability=self.durability,
             read_only=self.read_only,
             accept_loss=accept_loss,
             busy_timeout_ms=self._busy_timeout_ms,
         )
+
+    @contextlib.contextmanager
+    def adopting(self, name: str, birth: Event) -> Iterator[SqliteLog]:
+        """See Engine.adopting: the log grows in a store of its own beside the others, and is moved in place whole."""
+        Domain(name)
+        with os_errors(f"adopting domain {name}"):
+            scratch = Path(tempfile.mkdtemp(prefix=".tmp-adopt-", dir=self.folder))
+            try:
+                manifest.create(scratch, self.store_id)
+                log = SqliteLog(scratch, name, store_id=self.store_id, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
+                try:
+                    yield log
+                    head = log.head()
+                finally:
+                    log.close()
+                if name in self.domains():
+                    raise ConfigError(f"{name} exists already; events are adopted into a new domain only")
+                (scratch / "logs" / name).rename(self.folder / "logs" / name)
+                sync_folder(self.folder / "logs")
+                manifest.raise_head(self.folder, name, head)
+            finally:
+                shutil.rmtree(scratch)
 
     @contextlib.contextmanager
     def inspect(self, name: str) -> Iterator[SqliteLog]:

@@ -96,14 +96,17 @@ class Engine(Protocol):
         """The names of the logs that exist, sorted."""
         ...
 
-    def open_log(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None, accept_loss: bool = False) -> EventLog:
+    def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> EventLog:
         """Open the log of a domain; made with its birth row if there is none and the engine may write.
 
-        `write` is the rule for a new log (None: "replace") and what an existing one must have (None: any);
-        `birth` is a sealed birth row that a new log starts from, in place of a fresh one.
+        `write` is the rule for a new log (None: "replace") and what an existing one must have (None: any).
         Raises NotFoundError if there is none and the engine may not write, CorruptionError for damage,
         ContractError for another rule. `accept_loss`: a lost tail is recorded by a `loss` event instead.
         """
+        ...
+
+    def adopting(self, name: str, birth: Event) -> AbstractContextManager[EventLog]:
+        """A new log that starts from a sealed birth row, to be filled with events; a domain once the block ends well, gone if it raises."""
         ...
 
     def inspect(self, name: str) -> AbstractContextManager[EventLog]:

@@ -162,6 +162,9 @@ class LogFile:
         with self._reading:
             try:
                 found = [str(row[0]) for row in self._reader.execute("PRAGMA integrity_check(20)")]
+                first = self._reader.execute("SELECT min(position) FROM event").fetchone()[0]
+                if first != 0:
+                    found.append(f"the first row is position {first}, not the birth row")
             except sqlite3.DatabaseError as error:
                 found = [str(error)]
         return [sentence for sentence in found if sentence != "ok"]
@@ -172,13 +175,15 @@ class LogFile:
         """One transaction: all of it, or none. Raises ConflictError, EngineError with its outcome."""
         writer = self.writer
         rows = [msgspec.structs.astuple(event) for event in events]
-        with self._translated():
+        try:
             self._set_synchronous(durability)
             if writer.in_transaction:  # an interrupt may have come between a BEGIN and its try
                 writer.execute("ROLLBACK")
             # IMMEDIATE: a deferred transaction that has read cannot become a writer once anyone else has written;
             # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10).
             writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise database.engine_error(error, domain=self.domain, path=self.path) from error
         committing = False
         try:
             found = self._head_of(writer)
@@ -192,7 +197,7 @@ class LogFile:
         except BaseException as error:
             self._give_up(error, committing)
             raise
-        self.wal_pages += 2 + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
+        self.wal_pages += 1 + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
 
     def _give_up(self, error: BaseException, committing: bool) -> None:
         """Roll back what failed, and raise the error that says whether it may have been written all the same."""

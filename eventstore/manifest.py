@@ -82,17 +82,24 @@ def create(folder: Path, store_id: str | None = None) -> Manifest:
     """
     with os_errors(f"making a store in {folder}"):
         make_folder(folder)
+        _require_empty(folder)  # before the lock, which would already leave a file there
         with locked(folder):
             if (folder / NAME).exists():
                 return load(folder)
-            foreign = sorted(entry.name for entry in folder.iterdir() if not _ours_half_made(entry))
-            if foreign:
-                message = f"the folder is not empty and holds no store ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); "
-                raise NotAStoreError(str(folder), message + _why_no_manifest(folder))
+            _require_empty(folder)
             make_folder(folder / "logs")
             manifest = Manifest(FORMAT, store_id or secrets.token_hex(16), now_us(), {})
             replace_file(folder / NAME, msgspec.json.encode(manifest))
             return manifest
+
+
+def _require_empty(folder: Path) -> None:
+    if (folder / NAME).exists():
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir() if not _ours_half_made(entry))
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise NotAStoreError(str(folder), f"the folder is not empty and holds no store ({names}); {_why_no_manifest(folder)}")
 
 
 def _ours_half_made(entry: Path) -> bool:

@@ -27,6 +27,11 @@ SYSTEM_KEY = "[]"
 _DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
+def is_domain_name(name: str) -> bool:
+    """Whether a domain may be called so: a name that is a folder's name everywhere, and leads nowhere else."""
+    return _DOMAIN_NAME.fullmatch(name) is not None and ".." not in name
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One immutable fact, its fields in the order of the table's columns (FORMAT.md section 2)."""
 
@@ -84,7 +89,7 @@ class Domain(msgspec.Struct, frozen=True):
     value: Any = Any
 
     def __post_init__(self) -> None:
-        if not _DOMAIN_NAME.fullmatch(self.name) or ".." in self.name:
+        if not is_domain_name(self.name):
             raise InvalidKeyError(
                 f"domain {self.name!r}: 1 to 64 of a-z 0-9 _ . - are allowed, starting with a letter or digit, without '..'"
             )

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from eventstore import database, manifest, recovery
 from eventstore.clock import now_us
@@ -224,15 +225,15 @@ class SqliteLog:
             )
         try:
             self._require_writable()
-            with self._locked("writing"), signals_deferred():
-                self._head_file.require_same()
-                if not self._file.is_same():
-                    raise FencedError(
-                        f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them"
-                    )
-                if self._head_file.moved(self._known.position):
-                    self._known = self._file.head_for_writing()
-                yield self._known
+            self._head_file.lock(f"writing domain {self.domain}", self._busy_timeout_ms)
+            try:
+                with signals_deferred():
+                    self._require_same_files()
+                    if self._head_file.moved(self._known.position):
+                        self._known = self._file.head_for_writing()
+                    yield self._known
+            finally:
+                self._head_file.unlock()
         finally:
             self._mutex.release()
 
@@ -251,11 +252,13 @@ class SqliteLog:
             self._head_file.hint(self._known.position)
             raise
         self._known = head
-        with self._committed():
+        try:
             if level == "process":
                 self._head_file.hint(head.position)
             else:
                 self._head_file.witness(head, sync=level == "power+")
+        except OSError as error:
+            self._halt(error)
         if self._file.wal_pages >= CHECKPOINT_PAGES:
             self._checkpoint(head)
 
@@ -269,21 +272,22 @@ class SqliteLog:
             return
         witnessed = self._head_file.refresh()
         behind = witnessed is None or witnessed.position < head.position
-        with self._committed():
+        try:
             if behind:
                 self._file.sync_wal()
             if behind or level == "power+":
                 self._head_file.witness(head, sync=level == "power+")
+        except OSError as error:
+            self._halt(error)
 
-    @contextlib.contextmanager
-    def _committed(self) -> Iterator[None]:
-        """The events are in the log: if what follows fails, the caller cannot know, and must retry with its event_id."""
+    def _halt(self, error: OSError) -> NoReturn:
+        """The events are in the log, but not on record as durable: the caller cannot know, and must retry with its event_id."""
         try:
             with os_errors(f"recording the head of domain {self.domain}"):
-                yield
-        except EngineError as error:
-            error.outcome = "unknown"
-            self._halted = error
+                raise error
+        except EngineError as ours:
+            ours.outcome = "unknown"
+            self._halted = ours
             raise
 
     def _checkpoint(self, head: Head) -> None:
@@ -351,6 +355,11 @@ class SqliteLog:
         if self._forked:
             self._open(accept_loss=False)
             self._forked = False
+
+    def _require_same_files(self) -> None:
+        self._head_file.require_same()
+        if not self._file.is_same():
+            raise FencedError(f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them")
 
     def _require_writable(self) -> None:
         self._require_open()

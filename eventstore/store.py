@@ -113,25 +113,24 @@ class Store:
     def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
         """Make a domain out of another log's events, unchanged: positions, times and checksums stay. The first is the birth row.
 
-        Every link is checked before it is written. Raises ConfigError if the domain exists, CorruptionError.
+        Every link is checked before it is written; all of them become a domain, or nothing does. Raises ConfigError if
+        the domain exists, CorruptionError.
         """
         with self._opening:
             self._require_open()
             stream = iter(events)
             first = next(stream, None)
             birth = read_birth(first, domain)
+            assert first is not None  # read_birth() refuses None
             if birth.store_id != self.store_id or birth.domain != domain:
                 raise ConfigError(
                     f"{domain}: these are events of {birth.domain!r} of store {birth.store_id}, not of this store ({self.store_id})"
                 )
             if domain in self.domains():
                 raise ConfigError(f"{domain} exists already; events are adopted into a new domain only")
-            log = self._engine.open_log(domain, birth=first)
-            try:
+            with self._engine.adopting(domain, first) as log:
                 _append_all(log, stream, progress)
-            finally:
-                live = self._live(log)
-        return live.states.head
+            return self._live(self._engine.open_log(domain)).states.head
 
     def verify(self, domain: str | None = None, *, progress: Progress | None = None) -> Report:
         """Check every byte of every domain, or of one, against the chain; repairs nothing. Raises NotFoundError for an unknown domain."""

@@ -21,6 +21,7 @@ MAX_VALUE_BYTES = 16 * 2**20
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_BYTES) -> str:
@@ -57,14 +58,13 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
 def decode_value(text: str, declared: Any = Any) -> Any:
     """What `text` says: plain data, `declared` if that is a type, the text itself for msgspec.Raw.
 
-    Raises InvalidValueError if the stored text is not of the declared type.
+    Raises InvalidValueError if the text is not JSON, or not of the declared type.
     """
     if declared is Any:
         try:
             return _decode(text)
         except (msgspec.MsgspecError, UnicodeEncodeError):
-            # msgspec refuses what JSON allows and JSON.stringify writes: "\ud83d", an emoji cut in half.
-            return json.loads(text)
+            return _decode_slowly(text)
     if declared is msgspec.Raw:
         return msgspec.Raw(text.encode())
     try:
@@ -72,7 +72,27 @@ def decode_value(text: str, declared: Any = Any) -> Any:
     except msgspec.ValidationError as error:
         raise InvalidValueError(f"the stored value is not a {_name(declared)}: {error}") from error
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), declared)
+        return msgspec.convert(_decode_slowly(text), declared)
+
+
+def is_json(text: str) -> bool:
+    """Whether a stored text is JSON, whatever it says."""
+    try:
+        _decode_raw(text)
+    except msgspec.DecodeError:
+        try:
+            _decode_slowly(text)
+        except InvalidValueError:
+            return False
+    return True
+
+
+def _decode_slowly(text: str) -> Any:
+    """msgspec refuses what JSON allows and JSON.stringify writes: "\\ud83d", an emoji cut in half."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidValueError(f"$: not JSON: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)

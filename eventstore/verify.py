@@ -17,6 +17,7 @@ from eventstore.log import PAGE, Engine, EventLog
 from eventstore.model import SYSTEM_KEY, Event, Head
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates, read_redaction, state_of
+from eventstore.values import is_json
 
 Progress = Callable[[str, int, int], None]
 """Called with domain, position reached, last position."""
@@ -126,6 +127,9 @@ class _Chain:
 
     def _links(self, page: list[Event]) -> None:
         """Check that the events of a page follow each other in position, checksum and time."""
+        for event in page:
+            if isinstance(event.data, str) and not is_json(event.data):
+                self._find(event.position, "format", "the data is not JSON")
         times = [self._recorded_us, *(event.recorded_us for event in page)]
         try:
             self._head = check_all(self._head, page, self._report.domain)
@@ -205,12 +209,20 @@ class _Chain:
             self._find(position, "format", "a remove with data")
 
     def _system_rules(self, event: Event) -> None:
+        if not isinstance(event.data, str) or not event.data.startswith("{") or not is_json(event.data):
+            self._find(event.position, "format", "an event of the log itself says a JSON object")
         if event.op == "loss":
             self._report.losses += 1
         elif event.op == "redact":
-            self._redactions.update(dict.fromkeys(_named(event), event.position))
+            self._redact(event)
         elif event.op in ("put", "remove", "open"):
             self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
+
+    def _redact(self, event: Event) -> None:
+        for position in _named(event):
+            if not 0 < position < event.position:
+                self._find(event.position, "format", f"a redaction of position {position}; only earlier events of users can be redacted")
+            self._redactions[position] = event.position
 
     def _pages(self, last: int) -> Iterator[list[Event]]:
         """All events up to `last`, going around those that cannot be read."""

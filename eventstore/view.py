@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Any
 
 from eventstore.clock import moment_us
-from eventstore.codec import check, decode_key, encode_key
-from eventstore.errors import ConfigError, NotFoundError, RedactedError
+from eventstore.codec import GENESIS, check, decode_key, encode_key
+from eventstore.errors import ConfigError, FormatError, InvalidValueError, NotFoundError, RedactedError
 from eventstore.live import Live, unfolded
 from eventstore.log import EventLog
 from eventstore.model import Domain, Event, Head, Key, KeyState
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
-from eventstore.values import decode_value
+from eventstore.values import decode_value, is_json
 
 _PAGE = 256
 
@@ -51,7 +51,15 @@ class DomainView:
         if state is None or state.status != "present":
             raise self._missing(text, state)
         value = self._live.cache.get(self.domain.name, state.position)
-        return decode_value(value if value is not None else self._live.text(text, state), self.domain.value)
+        return self._decoded(state.position, value if value is not None else self._live.text(text, state))
+
+    def _decoded(self, position: int, text: str) -> Any:
+        try:
+            return decode_value(text, self.domain.value)
+        except InvalidValueError as error:
+            if is_json(text):
+                raise
+            raise FormatError(self.name, position, f"the stored value is not JSON ({error}); run `eventstore verify`") from error
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value of `key`, `default` if it is absent or removed. Raises RedactedError, InvalidKeyError."""
@@ -86,8 +94,8 @@ class DomainView:
             for _, state in page:
                 if state.status == "redacted":
                     raise RedactedError(self.name, state.position)
-            for text, value in self._live.texts(page):
-                yield decode_key(text), decode_value(value, self.domain.value)
+            for (_, state), (text, value) in zip(page, self._live.texts(page), strict=True):
+                yield decode_key(text), self._decoded(state.position, value)
 
     def values(self, prefix: Key | None = None) -> Iterator[Any]:
         """The values in natural order of their keys. Raises RedactedError at a redacted one."""
@@ -122,6 +130,21 @@ class DomainView:
         if reverse:
             return islice(self._reversed(after, last), limit)
         return self._live.log.read(after, until=last, limit=limit)
+
+    def event(self, position: int) -> Event:
+        """The event at `position`, checked against the one before it; 0 is the birth row, which says whose log this is.
+
+        Raises NotFoundError, CorruptionError.
+        """
+        before, event = self._pair(position)
+        if event is None or position > self.head().position:
+            raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
+        check(GENESIS if before is None else Head(before.position, before.checksum), event, self.name)
+        return event
+
+    def _pair(self, position: int) -> tuple[Event | None, Event | None]:
+        events = {event.position: event for event in self._live.log.get([position - 1, position])} if position >= 0 else {}
+        return events.get(position - 1), events.get(position)
 
     def history(self, key: Key, limit: int | None = None) -> Iterator[Event]:
         """Every event of `key`, removals included, newest first. Nothing if it was never written."""

@@ -25,7 +25,6 @@ import msgspec
 from eventstore.codec import GENESIS, check
 from eventstore.domain import DomainStore
 from eventstore.files import FILE_MODE, os_errors, sync_folder
-from eventstore.model import Event
 from eventstore.tools.interchange import encode_event, encode_header
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
@@ -77,16 +76,12 @@ def _export_domain(store_id: str, domain: DomainStore, output: Output, progress:
     # The birth row goes along: without it nobody could take over the checksums.
     output.write(encode_header(store_id, domain.name))
     head = GENESIS
-    for event in chain(_birth(domain), domain.events(until=last)):
+    for event in chain([domain.event(0)], domain.events(until=last)):
         head = check(head, event, domain.name)
         output.write(encode_event(event))
         if progress is not None and event.position % 1_000 == 0:
             progress(domain.name, event.position, last)
     return last + 1
-
-
-def _birth(domain: DomainStore) -> list[Event]:
-    return domain._live.log.get([0])
 
 
 @contextmanager

@@ -135,10 +135,9 @@ class LeanSelect(Contender):
         self.connection = sqlite3.connect(log_file(fill(self.folder, self.sizes.log, self.sizes.keys)))
 
     def run(self) -> float:
-        done, after = 0, -1
-        query = "SELECT position, key, data FROM event WHERE position > ? ORDER BY position LIMIT 1000"
-        while rows := self.connection.execute(query, (after,)).fetchall():
-            after = rows[-1][0]
+        done = 0
+        query = "SELECT key, data FROM event WHERE position >= ? AND position < ? ORDER BY position"
+        while rows := self.connection.execute(query, (done, done + 1_000)).fetchall():
             done += len(rows)
         return done
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
 
 import eventstore
-from eventstore import live, pointers, sqlite
+from eventstore import live, pointers, recovery, sqlite
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.workers import Steps, Tell, die
 
@@ -44,3 +48,75 @@ def live_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: 
     with part("close") as closing:
         store.close()
     tell(steps={"open": opening.count, "write": writing.count, "close": closing.count})
+
+
+def write_some(tell: Tell, store: eventstore.Store, events: int) -> None:
+    """One event a call, a bit of everything: ids, times, removals."""
+    domain = store.domain(DOMAIN)
+    for _ in range(events):
+        position = domain.head().position + 1
+        if position % 4 == 0:
+            receipt = domain.remove_value(f"key-{position - 1}", reason="done")
+        else:
+            receipt = domain.write_value(f"key-{position}", {"number": position}, when=position * 1_000, event_id=f"id-{position}")
+        tell(**acknowledgement(str(position), [receipt]))
+
+
+def settle(tell: Tell, folder: str, events: int, pointers: bool) -> None:
+    """Write some events and close the store: all of them are in the database file."""
+    if pointers:
+        live._TAIL = 1  # pointer files however few events there are
+    with eventstore.open(folder) as store:
+        write_some(tell, store, events)
+
+
+def write_and_die(tell: Tell, folder: str, events: int) -> None:
+    """Write some events and leave them in the WAL."""
+    write_some(tell, eventstore.open(folder), events)
+    die()
+
+
+def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
+    """Flip the bytes listed in `scratch`/places, each in a fresh copy of `template`; tell what is silent, and the counts."""
+    # What is copied is the product's business elsewhere; here 30,000 subprocesses would be most of the work.
+    recovery.copy_files = lambda paths, folder: [shutil.copy2(path, folder) for path in paths]
+    files = {path.relative_to(template): path.read_bytes() for path in Path(template).rglob("*") if path.is_file()}
+    expected = _everything(Path(template))
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in Path(scratch, "places").read_text().splitlines():
+        name, _, offset = line.rpartition(" ")
+        mask = random.Random(f"{seed}{line}").randrange(1, 256)
+        folder = Path(scratch, "copy")
+        shutil.rmtree(folder, ignore_errors=True)
+        for file, content in files.items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if str(file) == name:
+                content = content[: int(offset)] + bytes([content[int(offset)] ^ mask]) + content[int(offset) + 1 :]
+            path.write_bytes(content)
+        verdict = _verdict(folder, expected)
+        if verdict in ("found", "neutral"):
+            counts[name, verdict] += 1
+        else:
+            tell(place=line, mask=mask, verdict=verdict)
+    for (name, verdict), count in counts.items():
+        tell(file=name, verdict=verdict, count=count)
+
+
+def _everything(folder: Path) -> object:
+    """All that a store says: events, and what every key is now."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        return domain.head(), list(domain.events()), list(domain.items())
+
+
+def _verdict(folder: Path, expected: object) -> str:
+    try:
+        if _everything(folder) == expected:
+            return "neutral"
+    except eventstore.EventStoreError:
+        return "found"
+    except Exception as error:  # noqa: BLE001  # anything else is no answer, and is reported
+        return repr(error)
+    with eventstore.open(folder, read_only=True) as store:
+        return "silent" if store.verify().ok else "found"

@@ -1,0 +1,466 @@
+"""Three answers to every question: a store in memory, a store in a folder, and an oracle; no two may differ.
+
+The folder lives through what folders live through: it is opened anew, killed, written through two handles at once, and
+loses or garbles its caches. Pages, caches and checkpoints are made small, so that thirty steps cross all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import eventstore
+from eventstore import ABSENT, ANY, PRESENT, Domain, DomainStore, DomainView, EventStoreError, Expected, Receipt, Store
+from eventstore.model import Durability
+from tests import oracle, verifier
+from tests.oracle import Answer, Key, Raw, Refused, Write, text_of
+
+DOMAINS = {"signal": Domain("signal"), "candle-1m": Domain("candle-1m", write="first")}
+EXPECTED: dict[str, Expected] = {"ANY": ANY, "ABSENT": ABSENT, "PRESENT": PRESENT}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Outcome = tuple[Literal["answered"], list[Answer]] | tuple[Literal["refused"], str]
+Act = Callable[[DomainStore, Durability | None], Sequence[Receipt]]
+
+keys: st.SearchStrategy[Key] = st.sampled_from(
+    ["id2", "id10", "ID2", ("p", "a"), ("p", "b"), ("p", 10), ("p", 9), ("p",), ("p", "a", ""), ("", "x"), (7,), "ключ\n\u202e"]
+)
+prefixes: st.SearchStrategy[Key | None] = st.sampled_from([None, "p", ("p",), ("p", "a"), "", (7,), "id2", "nothing"])
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-(2**20), 2**20).map(lambda number: number / 64) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+odd = st.sampled_from([2**64, -(10**400), -0.0, "\ud83d", {"\udc00": "\ud83d"}, [[[]]], "x" * 5_000])
+raw = st.sampled_from(["[1]", '{"b": 1, "a" : [ ] }', '"\\u0041"', "1.50", " true ", '"\\ud83d"']).map(Raw)
+# A few values often, so that what is written is now and then what stands there already.
+values: st.SearchStrategy[Any] = st.sampled_from([1, [1], "A", None]) | plain | odd | raw
+whens = st.sampled_from([None, 0, -1, 2**62]) | st.integers(-(2**63), 2**63 - 1)
+positions = st.integers(0, 40)
+demands: st.SearchStrategy[oracle.Expected] = st.sampled_from(["ANY", "ANY", "ABSENT", "PRESENT"]) | st.integers(1, 12)
+writes = st.builds(Write, keys, values.map(text_of), whens, demands, st.booleans())
+event_ids = st.none() | st.sampled_from(["e1", "e2", "e3", "e4"])
+reasons = st.sampled_from([None, None, "why"])
+levels: st.SearchStrategy[Durability | None] = st.sampled_from([None, "process", "power", "power+"])
+handles = st.integers(0, 1)
+names = st.sampled_from(["signal", "signal", "candle-1m"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pages() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for page in ("live._PAGE", "view._PAGE", "sqlite.PAGE", "adapters.memory.PAGE"):
+            patch.setattr(f"eventstore.{page}", 3)
+        for spacing in ("live._TAIL", "live.SPACING", "pointers.SPACING"):
+            patch.setattr(f"eventstore.{spacing}", 4)
+        patch.setattr("eventstore.sqlite.CHECKPOINT_PAGES", 20)
+        yield
+
+
+def stored(text: str) -> msgspec.Raw:
+    """A text of the oracle as the value that a store keeps byte for byte."""
+    return msgspec.Raw(text.encode("utf-8"))
+
+
+def same(found: Any, text: str) -> bool:
+    """Whether a value that was read is what the oracle's text says."""
+    return text_of(found) == text_of(json.loads(text))
+
+
+class Agreement(RuleBasedStateMachine):
+    """The three, and what may be done to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="eventstore-"))
+        self.lives = 0
+        self.memory = eventstore.open("memory:", actor="bot")
+        self.folder = self.root / "0"
+        self.stores = [self.opened()]
+        self.oracle = {name: oracle.Domain(first_stands=domain.write == "first") for name, domain in DOMAINS.items()}
+        self.calls: dict[tuple[str, str], tuple[Act, Callable[[], Sequence[Write]], object]] = {}
+        self.retired: set[tuple[str, str]] = set()
+
+    @initialize(small=st.booleans())
+    def choose_the_cache(self, small: bool) -> None:
+        self.cache_bytes = 600 if small else 2**20
+
+    cache_bytes = 2**20
+
+    def opened(self) -> Store:
+        return eventstore.open(self.folder, actor="bot", cache_bytes=self.cache_bytes)
+
+    def handle(self, number: int) -> Store:
+        return self.stores[number % len(self.stores)]
+
+    def teardown(self) -> None:
+        try:
+            for store in (self.memory, *self.stores):
+                report = store.verify()
+                assert report.ok, report.findings
+            for store in (self.memory, *self.stores):
+                store.close()
+            self.judge_the_files()
+        finally:
+            for store in (self.memory, *self.stores):
+                store.close()
+            shutil.rmtree(self.root)
+
+    def judge_the_files(self) -> None:
+        """The second opinion: it knows the format, and nothing of the library."""
+        for log in self.folder.glob("logs/*/*.db"):
+            report = verifier.verify(log, log.with_name("head"), domain=log.parent.name, store_id=self.stores[0].store_id)
+            assert report.findings == [], log.parent.name
+            assert report.head is not None
+            assert report.head.position == len(self.oracle[log.parent.name].facts)
+
+    # ---- writing, all three at once
+
+    def perform(
+        self,
+        name: str,
+        number: int,
+        level: Durability | None,
+        act: Act,
+        choose: Callable[[], Sequence[Write]],
+        event_id: str | None = None,
+        request: object = None,
+    ) -> None:
+        """Do one call everywhere, and compare what is answered."""
+        handle, model = self.handle(number), self.oracle[name]
+        if event_id is not None:
+            earlier = model.calls.get(event_id)
+            only_remembered = earlier is not None and not any(answer.appended for answer in earlier.answers)
+            if (name, event_id) in self.retired or (only_remembered and earlier is not None and earlier.handle is not handle):
+                return  # calls that appended nothing are remembered by the handle that made them, and by no other
+        wanted = self.outcome(lambda: model.call(choose, event_id=event_id, request=request, handle=handle))
+        for store, asked in ((self.memory, None), (handle, level)):
+            domain = store.domain(DOMAINS[name])
+            found = self.outcome(lambda domain=domain, asked=asked: self.judged(domain, asked, act(domain, asked)))
+            assert found == wanted, f"{store} answered {found}, the oracle {wanted}"
+        if event_id is not None and wanted[0] == "answered":
+            self.calls[name, event_id] = (act, choose, request)
+
+    @staticmethod
+    def outcome(call: Callable[[], list[Answer]]) -> Outcome:
+        try:
+            return "answered", call()
+        except Refused as refused:
+            return "refused", refused.kind
+        except EventStoreError as error:
+            return "refused", type(error).__name__
+
+    @staticmethod
+    def judged(domain: DomainStore, asked: Durability | None, receipts: Sequence[Receipt]) -> list[Answer]:
+        """Receipts as answers; each names an event that is there, and the level that was asked for."""
+        for receipt in receipts:
+            assert receipt.domain == domain.name
+            assert receipt.durability == (asked or receipt.durability)
+            (event,) = domain.events(receipt.position - 1, receipt.position) if receipt.position else [None]
+            assert event is None or event.checksum == receipt.checksum
+        return [Answer(receipt.position, receipt.appended) for receipt in receipts]
+
+    @rule(name=names, write=writes, value=st.none() | values, reason=reasons, event_id=event_ids, level=levels, number=handles)
+    def write_value(
+        self, name: str, write: Write, value: Any, reason: str | None, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        write = Write(write.key, text_of(value), write.when, write.expected, write.skip)
+        given = stored(value.text) if isinstance(value, Raw) else value
+
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            receipt = domain.write_value(
+                write.key, given, **shared(write), unchanged=unchanged(write), reason=reason, event_id=event_id, durability=asked
+            )  # fmt: skip
+            return [receipt]
+
+        self.perform(name, number, level, act, lambda: [write], event_id, (reason, (write,)))
+
+    @rule(name=names, write=writes, reason=reasons, event_id=event_ids, level=levels, number=handles)
+    def remove_value(
+        self, name: str, write: Write, reason: str | None, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        write = Write(write.key, None, write.when, write.expected)
+
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            return [domain.remove_value(write.key, **shared(write), reason=reason, event_id=event_id, durability=asked)]
+
+        self.perform(name, number, level, act, lambda: [write], event_id, (reason, (write,)))
+
+    @rule(name=names, every=st.lists(writes, max_size=5), pattern=writes, event_id=event_ids, level=levels, number=handles)
+    def write_values(
+        self, name: str, every: list[Write], pattern: Write, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        every = [Write(write.key, write.text, pattern.when, pattern.expected, pattern.skip) for write in every]
+        items = [(write.key, stored(write.text or "")) for write in every]
+
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            return domain.write_values(items, **shared(pattern), unchanged=unchanged(pattern), event_id=event_id, durability=asked)
+
+        self.perform(name, number, level, act, lambda: every, event_id, (None, tuple(every)))
+
+    @rule(
+        name=names,
+        every=st.lists(writes | st.builds(Write, keys, st.none(), whens, demands), max_size=6),
+        event_id=event_ids,
+        level=levels,
+        number=handles,
+    )
+    def batch(self, name: str, every: list[Write], event_id: str | None, level: Durability | None, number: int) -> None:
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            with domain.batch(event_id=event_id, durability=asked) as batch:
+                gather(batch, every)
+            return batch.receipts
+
+        self.perform(name, number, level, act, lambda: every, event_id, (None, tuple(every)))
+
+    @rule(name=names, every=st.lists(writes, min_size=1, max_size=3), number=handles)
+    def batch_that_raises(self, name: str, every: list[Write], number: int) -> None:
+        for store in (self.memory, self.handle(number)):
+            with pytest.raises(ZeroDivisionError), store.domain(DOMAINS[name]).batch() as batch:
+                gather(batch, every)
+                raise ZeroDivisionError
+
+    @rule(name=names, key=keys, when=whens, default=st.booleans(), event_id=event_ids, level=levels, number=handles)
+    def update_value(
+        self, name: str, key: Key, when: int | None, default: bool, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        def change(old: Any) -> Any:
+            return {"size": len(text_of(old))}
+
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            options: dict[str, Any] = {"default": "none yet"} if default else {}
+            return [domain.update_value(key, change, when=when, event_id=event_id, durability=asked, **options)]
+
+        def choose() -> list[Write]:
+            standing = self.oracle[name].text(key)
+            if standing is None and not default:
+                raise Refused("NotFoundError")
+            old = "none yet" if standing is None else json.loads(standing)
+            return [Write(key, text_of(change(old)), when)]
+
+        self.perform(name, number, level, act, choose, event_id, ("update_value", key, when))
+
+    @rule(name=names, key=keys, position=positions, when=whens, event_id=event_ids, level=levels, number=handles)
+    def restore_value(
+        self, name: str, key: Key, position: int, when: int | None, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        facts = self.oracle[name].facts
+        fact = facts[position - 1] if 0 < position <= len(facts) and facts[position - 1].key == key else None
+        write = Write(key, fact.text if fact else None, when)
+
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            return [domain.restore_value(key, position, when=when, event_id=event_id, durability=asked)]
+
+        if fact is None:
+            for store in (self.memory, self.handle(number)):
+                domain = store.domain(DOMAINS[name])
+                assert self.outcome(lambda domain=domain: self.judged(domain, None, act(domain, None))) == ("refused", "NotFoundError")
+            return
+        self.perform(name, number, level, act, lambda: [write], event_id, (f"restored from position {position}", (write,)))
+
+    @rule(name=names, key=keys, back=st.integers(0, 3), number=handles)
+    def restore_an_earlier_value(self, name: str, key: Key, back: int, number: int) -> None:
+        history = self.oracle[name].history(key)
+        if back < len(history):
+            self.restore_value(name, key, history[back].position, None, None, None, number)
+
+    @rule(name=names, prefix=prefixes, when=whens, event_id=event_ids, level=levels, number=handles)
+    def remove_all(
+        self, name: str, prefix: Key | None, when: int | None, event_id: str | None, level: Durability | None, number: int
+    ) -> None:
+        def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
+            return domain.remove_all(prefix, when=when, event_id=event_id, durability=asked)
+
+        def choose() -> list[Write]:
+            return [Write(key, None, when) for key, _ in self.oracle[name].items(prefix)]
+
+        named = None if prefix is None else oracle.parts_of(prefix)
+        self.perform(name, number, level, act, choose, event_id, ("remove_all", named, when))
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), number=handles)
+    def retry(self, data: st.DataObject, number: int) -> None:
+        """The same call once more, through whichever handle: the first answer, and nothing written."""
+        name, event_id = data.draw(st.sampled_from(sorted(self.calls)))
+        act, choose, request = self.calls[name, event_id]
+        self.perform(name, number, None, act, choose, event_id, request)
+
+    # ---- what happens to the folder
+
+    @rule(damage=st.sampled_from(["none", "none", "deleted", "garbled", "cut"]), place=st.integers(0, 10_000))
+    def close_and_open(self, damage: str, place: int) -> None:
+        self.let_go(self.stores)
+        for pointer in sorted(self.folder.glob("logs/*/pointers/*")):
+            content = pointer.read_bytes()
+            if damage == "deleted":
+                pointer.unlink()
+            elif damage == "garbled":
+                at = place % len(content)
+                pointer.write_bytes(content[:at] + bytes([content[at] ^ 1 + place % 255]) + content[at + 1 :])
+            elif damage == "cut":
+                pointer.write_bytes(content[: place % len(content)])
+        self.stores = [self.opened()]
+
+    @rule()
+    def kill_and_open(self) -> None:
+        """What kill -9 leaves: the files as they are while every handle is open. The life goes on in the copy."""
+        self.lives += 1
+        copy = self.root / str(self.lives)
+        shutil.copytree(self.folder, copy)
+        self.let_go(self.stores)
+        self.folder = copy
+        self.stores = [self.opened()]
+
+    @precondition(lambda self: len(self.stores) == 1)
+    @rule()
+    def open_a_second_handle(self) -> None:
+        self.stores.append(self.opened())
+
+    @precondition(lambda self: len(self.stores) == 2)
+    @rule(number=handles)
+    def close_one_handle(self, number: int) -> None:
+        self.let_go([self.stores[number]])
+        del self.stores[number]
+
+    def let_go(self, stores: Sequence[Store]) -> None:
+        for store in stores:
+            store.close()
+            for name, domain in self.oracle.items():
+                before = set(domain.calls)
+                domain.forget(store)
+                # The store in memory was not closed, and remembers them still.
+                self.retired |= {(name, event_id) for event_id in before - set(domain.calls)}
+
+    # ---- reading, all three at once
+
+    @invariant()
+    def they_agree(self) -> None:
+        for name, model in self.oracle.items():
+            for store in (self.memory, *self.stores):
+                domain = store.domain(DOMAINS[name])
+                self.compare(domain, model, None)
+                assert domain.head().position == len(model.facts)
+
+    def compare(self, view: DomainView, model: oracle.Domain, prefix: Key | None) -> None:
+        wanted = model.items(prefix)
+        found = list(view.items(prefix))
+        assert [key for key, _ in found] == [key for key, _ in wanted]
+        assert all(same(value, text) for (_, value), (_, text) in zip(found, wanted, strict=True)), (found, wanted)
+        if prefix is None:
+            assert len(view) == len(wanted)
+
+    def views(self, name: str) -> Iterator[DomainStore]:
+        for store in (self.memory, *self.stores):
+            yield store.domain(DOMAINS[name])
+
+    @rule(name=names, prefix=prefixes)
+    def select_by_prefix(self, name: str, prefix: Key | None) -> None:
+        model = self.oracle[name]
+        for view in self.views(name):
+            self.compare(view, model, prefix)
+            assert list(view.keys(prefix)) == [key for key, _ in model.items(prefix)]
+            assert list(map(text_of, view.values(prefix))) == [text_of(json.loads(text)) for _, text in model.items(prefix)]
+
+    @rule(name=names, key=keys, position=st.none() | positions)
+    def read_one(self, name: str, key: Key, position: int | None) -> None:
+        model = self.oracle[name] if position is None else self.oracle[name].as_of(position)
+        wanted, latest = model.text(key), model.latest(key)
+        for domain in self.views(name):
+            view = domain if position is None else domain.state(as_of=position)
+            assert view.has_value(key) == (key in view) == (wanted is not None)
+            state = view.state_of(key)
+            assert (state and (state.position, state.when_us)) == (latest and (latest.position, latest.when))
+            if wanted is not None:
+                assert same(view.read_value(key), wanted)
+                assert same(view.get(key), wanted)
+            else:
+                assert view.get(key, "missing") == "missing"
+                with pytest.raises(eventstore.NotFoundError):
+                    view.read_value(key)
+
+    @rule(name=names, position=positions, prefix=prefixes)
+    def state_as_of_a_position(self, name: str, position: int, prefix: Key | None) -> None:
+        model = self.oracle[name].as_of(position)
+        for domain in self.views(name):
+            view = domain.state(as_of=position)
+            assert view.head().position == len(model.facts)
+            self.compare(view, model, prefix)
+
+    @rule(name=names, position=positions, after_us=st.sampled_from([-1, 0, 1]))
+    def state_as_of_a_time(self, name: str, position: int, after_us: int) -> None:
+        for domain in self.views(name):
+            recorded = [event.recorded_us for event in domain.events()]
+            if not recorded:
+                continue
+            moment = recorded[position % len(recorded)] + after_us
+            reached = sum(time <= moment for time in recorded)
+            view = domain.state(as_of=EPOCH + timedelta(microseconds=moment))
+            assert view.head().position == reached
+            self.compare(view, self.oracle[name].as_of(reached), None)
+
+    @rule(name=names, key=st.none() | keys, after=st.integers(-1, 20), until=st.none() | positions, limit=st.none() | st.integers(0, 9))
+    def events(self, name: str, key: Key | None, after: int, until: int | None, limit: int | None) -> None:
+        facts = [
+            fact
+            for fact in self.oracle[name].facts
+            if after < fact.position and (until is None or fact.position <= until) and key in (None, fact.key)
+        ]
+        for reverse in (False, True):
+            wanted = facts[::-1][:limit] if reverse else facts[:limit]
+            told = []
+            for view in self.views(name):
+                found = list(view.events(after, until, key, reverse, limit))
+                assert [(event.position, eventstore.decode_key(event.key), event.when_us) for event in found] == [
+                    (fact.position, fact.key, fact.when) for fact in wanted
+                ]
+                for event, fact in zip(found, wanted, strict=True):
+                    assert event.data == fact.text
+                    assert (event.op == "remove") == (fact.text is None)
+                told.append([(event.prev, event.op, event.meta, event.data) for event in found])
+            assert all(other == told[0] for other in told), "both engines hold the same events"
+
+    @rule(name=names, key=keys, limit=st.none() | st.integers(0, 5))
+    def history(self, name: str, key: Key, limit: int | None) -> None:
+        wanted = [fact.position for fact in self.oracle[name].history(key)][:limit]
+        for view in self.views(name):
+            assert [event.position for event in view.history(key, limit)] == wanted
+
+
+def shared(write: Write) -> dict[str, Any]:
+    """The arguments that every write takes."""
+    return {"when": write.when, "expected": EXPECTED.get(str(write.expected), write.expected)}
+
+
+def unchanged(write: Write) -> Literal["append", "skip"]:
+    return "skip" if write.skip else "append"
+
+
+def gather(batch: eventstore.Batch, every: Sequence[Write]) -> None:
+    for write in every:
+        if write.text is None:
+            batch.remove_value(write.key, **shared(write))
+        else:
+            batch.write_value(write.key, stored(write.text), **shared(write), unchanged=unchanged(write))
+
+
+class TestAgreement(Agreement.TestCase):
+    """Some hundreds of steps, in every run."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+class TestAgreementForLong(Agreement.TestCase):
+    """Before a release."""
+
+    settings = settings.get_profile("long")
