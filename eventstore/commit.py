@@ -64,8 +64,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
     durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
     with live.log.writing() as head:
         while True:
-            if head != live.states.head:
-                _catch_up(live, head)
+            _catch_up(live, head)
             draft = _Draft(live, clock)
             answers = [draft.answer(call) for call in calls]
             try:

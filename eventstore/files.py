@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
     import fcntl
@@ -23,6 +24,8 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _DEFERRED = {signal.SIGINT, signal.SIGTERM}
+# The function behind the wrapper that makes enums of the old mask: a write need not pay four microseconds for them.
+_sigmask: Any = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask) if sys.platform != "win32" else None
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
@@ -103,17 +106,20 @@ def inode(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let no Ctrl-C come between BEGIN and the receipt (R6); Python runs its handlers in the main thread only."""
+def defer_signals() -> set[int] | None:
+    """Let no Ctrl-C come between BEGIN and the receipt (R6), until restore_signals() is called with what this gives.
+
+    Python runs its handlers in the main thread only; in others there is nothing to do.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    return set(_sigmask(signal.SIG_BLOCK, _DEFERRED))
+
+
+def restore_signals(before: set[int] | None) -> None:
+    """Let in the signals that defer_signals() kept out; one that waited is handled here."""
+    if before is not None:
+        _sigmask(signal.SIG_SETMASK, before)
 
 
 def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -> None:

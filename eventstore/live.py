@@ -52,16 +52,17 @@ class Live:
             self.catch_up()
             return self.states.head
 
-    def catch_up(self) -> None:
-        """Fold what the log has beyond the states, checking every link. Raises CorruptionError."""
+    def catch_up(self, head: Head | None = None) -> None:
+        """Fold what the log has beyond the states, checking every link; nothing if they stand at `head`. Raises CorruptionError."""
         with self._folding:
             if self._stale:
                 self._stale = False
                 self._load()
-            head = self.states.head
-            for event in self.log.read(head.position):
-                head = check(head, event, self.log.domain)
-                self._apply(event)
+            last = self.states.head
+            if last != head:
+                for event in self.log.read(last.position):
+                    last = check(last, event, self.log.domain)
+                    self._apply(event)
 
     def follow(self, events: Iterable[Event]) -> None:
         """Fold events that this process has just appended; another thread may have folded them already."""
@@ -71,8 +72,9 @@ class Live:
                     self._apply(event)
 
     def _apply(self, event: Event) -> None:
-        before = self.states.apply(event)
+        # The id first: whoever finds the states up to date relies on the ids being so.
         self.ids.add(event)
+        before = self.states.apply(event)
         if before is not None:
             self.cache.drop(self.log.domain, before.position)
         if event.op == "put" and isinstance(event.data, str):

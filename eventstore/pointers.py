@@ -254,11 +254,10 @@ class EventIds:
             runs = self._folder.runs()
             reach = runs[-1].until.position if runs else 0
             if reach < self._since:
-                older: dict[str, int] = {}
                 for event in self._log.read(reach, until=self._since):
                     if (event_id := event_id_of(event)) is not None:
-                        older[event_id] = event.position
-                self._tail = {**older, **self._tail}
+                        # In place, and never over a newer one: another thread may be folding.
+                        self._tail.setdefault(event_id, event.position)
             self._runs = runs
         return self._runs
 

@@ -28,7 +28,7 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import make_folder, os_errors, signals_deferred
+from eventstore.files import defer_signals, make_folder, os_errors, restore_signals
 from eventstore.log import PAGE
 from eventstore.logfile import LogFile
 from eventstore.model import Durability, Event, Head, WriteRule
@@ -64,6 +64,7 @@ class SqliteLog:
         self.store, self.domain, self.read_only = store, domain, read_only
         self.durability: Durability = durability
         self.folder = store / "logs" / domain
+        self._what = f"domain {domain}"
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
         self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
@@ -218,22 +219,23 @@ class SqliteLog:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Head]:
         """See EventLog.writing. The lock comes first: deciding before it starves large writers (FORMAT.md section 6)."""
-        self._require_writable()
+        self._require_open()
         if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
             raise UnavailableError(
                 f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
             )
         try:
             self._require_writable()
-            self._head_file.lock(f"writing domain {self.domain}", self._busy_timeout_ms)
+            self._head_file.lock(self._what, self._busy_timeout_ms)
+            before = defer_signals()
             try:
-                with signals_deferred():
-                    self._require_same_files()
-                    if self._head_file.moved(self._known.position):
-                        self._known = self._file.head_for_writing()
-                    yield self._known
+                self._require_same_files()
+                if self._head_file.moved(self._known.position):
+                    self._known = self._file.head_for_writing()
+                yield self._known
             finally:
                 self._head_file.unlock()
+                restore_signals(before)
         finally:
             self._mutex.release()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ import msgspec
 
 from eventstore.codec import decode_key, encode_key
 from eventstore.model import SYSTEM_KEY, Event, Head, Key, KeyState, Status
+
+_FEW = 40
+"""One new key among so many is cheaper put in its place than sorted in with all of them."""
 
 _digit_runs = re.compile(r"(\d+)", re.ASCII)
 
@@ -46,7 +50,7 @@ class KeyStates:
         self._states: dict[str, KeyState] = states if states is not None else {}
         self.present = sum(state.status != "removed" for state in self._states.values())
         """How many keys are there, redacted ones included."""
-        self._ordered: list[str] | None = None
+        self._ordered: list[str] = []
 
     def apply(self, event: Event) -> KeyState | None:
         """Take the next event; gives the state that its key had before. The caller has checked the event."""
@@ -61,7 +65,6 @@ class KeyStates:
             self._states[key] = state_of(event)
             removed = event.op == "remove"
             if before is None:
-                self._ordered = None
                 self.present += not removed
             elif removed != (before.status == "removed"):
                 self.present += -1 if removed else 1
@@ -92,15 +95,28 @@ class KeyStates:
 
     def keys(self, prefix: Key | None = None) -> Iterator[tuple[str, KeyState]]:
         """The keys that are there, with their states, in natural order; `prefix` names their leading parts."""
-        if self._ordered is None:
-            self._ordered = sorted(self._states.copy(), key=natural_order)
         opening, whole = _prefix_texts(prefix)
         # The list is replaced, never changed: a loop over it survives writes that come in between.
-        for key in self._ordered:
+        for key in self._in_order():
             if key.startswith(opening) or key == whole:
                 state = self._states[key]
                 if state.status != "removed":
                     yield key, state
+
+    def _in_order(self) -> list[str]:
+        """All keys, sorted. Keys never leave, and new ones stand last in the dictionary: the length says whether it is all of them."""
+        ordered = self._ordered
+        if len(ordered) < len(self._states):
+            keys = list(self._states)
+            new = keys[len(ordered) :]
+            if len(new) * _FEW < len(keys):
+                ordered = ordered.copy()
+                for key in new:
+                    insort(ordered, key, key=natural_order)
+            else:
+                ordered = sorted(keys, key=natural_order)
+            self._ordered = ordered
+        return ordered
 
 
 def _prefix_texts(prefix: Key | None) -> tuple[str, str]:

@@ -12,11 +12,25 @@ import pytest
 
 from tests.bench import report, sample
 from tests.bench.__main__ import README
-from tests.bench.machine import environment
+from tests.bench.machine import Environment
 from tests.bench.measure import QUICK, Against, Comparison, Contender, Goal, Row, Spread, Unit, measure
 from tests.bench.rows import ROWS
 
 ROOT = report.HERE.parents[1]
+
+
+PLACE = Environment(
+    date="2026-01-01",
+    cpu="a processor",
+    cores=2,
+    system="Linux 6",
+    file_system="ext4",
+    python="CPython 3.11",
+    sqlite="3.40.1",
+    versions={"msgspec": "0.20"},
+    load=0.1,
+    sync_us=100.0,
+)
 
 
 class Fixed(Contender):
@@ -111,7 +125,7 @@ def test_an_absent_peer_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     absent, present = compared(tmp_path, Against(Missing), Against(Lean))
     assert absent.status == "absent: no_such_module_anywhere is not installed"
     assert present.status == "ok"
-    table = report.markdown(report.Results(environment(tmp_path), [absent, present]))
+    table = report.markdown(report.Results(PLACE, [absent, present]))
     assert "| work |  | missing |  | absent: no_such_module_anywhere is not installed |" in table
 
 
@@ -125,12 +139,11 @@ def test_a_failing_contender_is_named_without_its_path(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_run_are_kept_only_from_the_same_place(tmp_path: Path) -> None:
-    place = environment(tmp_path)
     (found,) = compared(tmp_path, Against(Lean))
     first, second = (msgspec.structs.replace(found, row=name) for name in ("one", "two"))
-    old, new = report.Results(place, [second]), report.Results(msgspec.structs.replace(place, load=9.0), [first])
+    old, new = report.Results(PLACE, [second]), report.Results(msgspec.structs.replace(PLACE, load=9.0), [first])
     assert [kept.row for kept in report.merged(old, new, ["one", "two"]).comparisons] == ["one", "two"]
-    elsewhere = report.Results(msgspec.structs.replace(place, python="CPython 3.99"), [first])
+    elsewhere = report.Results(msgspec.structs.replace(PLACE, python="CPython 3.99"), [first])
     assert report.merged(old, elsewhere, ["one", "two"]).comparisons == [first]
     assert report.merged(None, new, ["one", "two"]) == new
 

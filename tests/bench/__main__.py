@@ -53,7 +53,7 @@ def _run(chosen: Sequence[Row], options: argparse.Namespace, working: Path) -> i
     for row in chosen:
         print(f"{row.name}: {row.work}", flush=True)
         say = _progress if sys.stderr.isatty() else _silent
-        found += measure(row, sizes, rounds=rounds, folder=working, date=place.date, say=say)
+        found += measure(row, sizes, rounds=rounds, folder=working, date=place.date, say=say, warm_up=not options.quick)
         for comparison in found:
             if comparison.row == row.name:
                 print(report.line(comparison), flush=True)
@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run (default: all but the long ones; see --list)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds that count, at least {LEAST_ROUNDS} (default {ROUNDS})")
     parser.add_argument("--long", action="store_true", help="the long rows too: a million events, 300,000 keys of 5 kB")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that everything runs; written only with --out")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, one round, no warm-up: shows that everything runs; written only with --out"
+    )
     parser.add_argument("--profile", action="store_true", help="instead: our side of each row under cProfile, its ten hottest functions")
     parser.add_argument("--list", action="store_true", help="instead: name the rows")
     parser.add_argument("--render", action="store_true", help="instead: write results.md anew from results.json")

@@ -186,16 +186,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 Say = Callable[[str], None]
 
 
-def measure(row: Row, sizes: Sizes, *, rounds: int, folder: Path, date: str, say: Say) -> list[Comparison]:
-    """Run one row: every contender in turn, `rounds` times, after one round that is thrown away."""
+def measure(row: Row, sizes: Sizes, *, rounds: int, folder: Path, date: str, say: Say, warm_up: bool = True) -> list[Comparison]:
+    """Run one row: every contender in turn, `rounds` times, after one round that is thrown away (unless nothing is timed)."""
     kinds = [row.ours, *dict.fromkeys(against.contender for against in row.against if against.contender)]
     field = Field(row, sizes, folder)
     try:
         for kind in kinds:
             field.enter(kind, say)
-        for number in range(1 if row.counted else rounds + 1):
-            field.round(keep=row.counted or number > 0)
-            say(f"  round {number} of {rounds}" if number else "  warm-up")
+        if warm_up and not row.counted:
+            say("  warm-up")
+            field.round(keep=False)
+        for number in range(1 if row.counted else rounds):
+            say(f"  round {number + 1} of {rounds}")
+            field.round(keep=True)
     finally:
         field.leave()
     return [field.comparison(against, date) for against in row.against]

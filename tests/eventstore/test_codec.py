@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from eventstore.codec import GENESIS, OPS, Birth, check, check_all, checksum_of, erased, read_birth, seal, seal_birth, seal_system
+from eventstore.codec import FORMAT, GENESIS, OPS, Birth, check, check_all, checksum_of, erased, read_birth, seal, seal_birth, seal_system
 from eventstore.errors import ChecksumError, CorruptionError, FormatError, GapError
 from eventstore.model import Event, Head
 from eventstore.witness import pack_witness, unpack_witness
@@ -165,7 +165,7 @@ def links(draw: st.DrawFn) -> tuple[Head, Event]:
     data = draw(st.one_of(st.none(), st.text(max_size=40), st.binary(max_size=40)))
     meta = draw(st.none() | metas)
     if isinstance(data, bytes):
-        meta = {**(meta or {}), "codec": draw(st.text(max_size=5))}
+        meta = {**(meta or {}), "codec": draw(st.text(min_size=1, max_size=5))}
     return previous, seal(
         previous,
         prev=draw(uint64),
@@ -350,6 +350,8 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "a blob without codec": ({"data": b"x", "meta": '{"actor":"a"}'}, "a blob without meta.codec"),
     "a blob whose codec is deeper": ({"data": b"x", "meta": '{"origin":{"codec":"c"}}'}, "a blob without meta.codec"),
     "text with codec": ({"meta": CODED}, "text with meta.codec"),
+    "an empty codec": ({"data": b"x", "meta": '{"codec":""}'}, "meta.codec is empty"),
+    "a codec that is no text": ({"data": b"x", "meta": '{"codec":1}'}, "meta is not a JSON object"),
     "an unknown op": ({"op": "patch"}, "unknown op 'patch'"),
     "an empty op": ({"op": ""}, "unknown op ''"),
     "an op in upper case": ({"op": "PUT"}, "unknown op 'PUT'"),
@@ -357,10 +359,11 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "a when beyond 64 bits": ({"when_us": 2**63}, "outside what the format can hold"),
     "a key beyond 65,535 bytes": ({"key": "k" * 65_536}, "outside what the format can hold"),
     "a key that is not UTF-8": ({"key": "\ud800"}, "outside what the format can hold"),
+    "meta that is not UTF-8": ({"meta": "\ud800"}, "outside what the format can hold"),
     "data that is not UTF-8": ({"data": '"\ud800"'}, "outside what the format can hold"),
 } | {
     f"meta {meta!r}": ({"meta": meta}, "meta is")
-    for meta in ("", " ", "{}", "{ }", "[]", "[1]", '["codec"]', "null", "1", '"x"', "true", "{", '{"a":1', '{"a":1}}', "{'a':1}", "\ud800")
+    for meta in ("", " ", "{}", "{ }", "[]", "[1]", '["codec"]', "null", "1", '"x"', "true", "{", '{"a":1', '{"a":1}}', "{'a':1}")
 }
 
 
@@ -415,7 +418,7 @@ def test_a_redaction_cannot_be_denied() -> None:
 @given(
     birth=st.builds(
         Birth,
-        format=st.integers(0, 9),
+        format=st.just(FORMAT),
         store_id=st.text(max_size=32),
         domain=st.text(max_size=64),
         created_us=uint64,
@@ -450,10 +453,12 @@ def test_a_birth_row_is_proven_before_it_is_believed() -> None:
         one_event(op="open", key="[]", data=None, salt=None),
         one_event(op="open", key="[]", data="{}"),
         one_event(op="open", key="[]", data="no JSON"),
-        one_event(op="open", key="[]", data=json_of({"format": "0"})),
-        seal_system(GENESIS, prev=0, recorded_us=1, op="open", data={**msgspec.structs.asdict(BIRTH), "write": "sometimes"}, salt=b"s" * 16),
+        *(
+            seal_system(GENESIS, prev=0, recorded_us=1, op="open", data={**msgspec.structs.asdict(BIRTH), **wrong}, salt=b"s" * 16)
+            for wrong in ({"format": "0"}, {"format": 1}, {"write": "sometimes"}, {"more": 1})
+        ),
     ],
-    ids=["a put", "a user's key", "a system put", "a blob", "no data", "empty", "no JSON", "wrong types", "an unknown rule"],
+    ids=["a put", "a user's key", "a system put", "a blob", "no data", "empty", "no JSON", "text", "newer", "unknown rule", "more"],
 )
 def test_a_first_row_that_is_no_birth_row_is_refused(first: Event) -> None:
     with pytest.raises(FormatError):

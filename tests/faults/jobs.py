@@ -83,7 +83,9 @@ def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
     files = {path.relative_to(template): path.read_bytes() for path in Path(template).rglob("*") if path.is_file()}
     expected = _everything(Path(template))
     counts: Counter[tuple[str, str]] = Counter()
-    for line in Path(scratch, "places").read_text().splitlines():
+    for tried, line in enumerate(Path(scratch, "places").read_text().splitlines()):
+        if tried % 1_000 == 0:
+            tell(tried=tried)  # a sign of life
         name, _, offset = line.rpartition(" ")
         mask = random.Random(f"{seed}{line}").randrange(1, 256)
         folder = Path(scratch, "copy")
