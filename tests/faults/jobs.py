@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import shutil
 from collections import Counter
@@ -78,6 +79,7 @@ def write_and_die(tell: Tell, folder: str, events: int) -> None:
 
 def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
     """Flip the bytes listed in `scratch`/places, each in a fresh copy of `template`; tell what is silent, and the counts."""
+    logging.getLogger("eventstore").setLevel(logging.ERROR)  # each ignored pointer file is a warning
     # What is copied is the product's business elsewhere; here 30,000 subprocesses would be most of the work.
     recovery.copy_files = lambda paths, folder: [shutil.copy2(path, folder) for path in paths]
     files = {path.relative_to(template): path.read_bytes() for path in Path(template).rglob("*") if path.is_file()}
