@@ -30,6 +30,10 @@ _sha256 = hashlib.sha256
 _NO_DATA = bytes(32)
 _HAS_WHEN, _HAS_DATA, _HAS_META, _IS_BLOB = 1, 2, 4, 8
 
+# Texts of keys met before. Keys with integers are left out: in Python ("x", 1) == ("x", True) == ("x", 1.0).
+_texts: dict[Key, str] = {}
+_TEXTS = 50_000
+
 _encode_json = msgspec.json.Encoder().encode
 _decode_key = msgspec.json.Decoder(list[str | int]).decode
 
@@ -46,6 +50,19 @@ def encode_key(key: Key) -> str:
 
     A string, or a tuple (or list) of strings and integers within 2^53. Raises InvalidKeyError.
     """
+    try:
+        return _texts[key]
+    except (KeyError, TypeError):
+        pass
+    text = _encoded(key)
+    if type(key) is str or (type(key) is tuple and all(isinstance(part, str) for part in key)):
+        if len(_texts) >= _TEXTS:
+            _texts.clear()
+        _texts[key] = text
+    return text
+
+
+def _encoded(key: Key) -> str:
     if isinstance(key, str):
         if not key:
             raise InvalidKeyError("a key of one empty string is not allowed; in a key of several parts a part may be empty")

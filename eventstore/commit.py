@@ -14,7 +14,7 @@ from eventstore.codec import GENESIS, SALT_BYTES, seal
 from eventstore.errors import ConflictError, DuplicateEventError, EngineError, EventStoreError, FencedError
 from eventstore.live import Live
 from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
-from eventstore.projections.key_states import KeyStates, natural_order
+from eventstore.projections.key_states import KeyStates, natural_order, state_of
 from eventstore.rules import Intent, decide
 
 _encode = msgspec.json.Encoder().encode
@@ -92,14 +92,14 @@ def _catch_up(live: Live, head: Head) -> None:
         )
 
 
-def _state_of(position: int, write: Intent | Event) -> KeyState:
-    return KeyState(position, write.when_us, "removed" if write.op == "remove" else "present")
-
-
 def earlier(live: Live, clock: Clock, call: Call) -> list[Receipt] | None:
     """The receipts of a call that was made before, with the same event_id and `request`; None if it was not."""
     live.catch_up()
     return _Draft(live, clock).earlier(call, call.request or "", [])
+
+
+_Decision = tuple[Intent, KeyState | None, bool]
+"""An intent, what its key was before it, and whether it appends."""
 
 
 class _Draft:
@@ -132,10 +132,9 @@ class _Draft:
             earlier = self.earlier(call, request, intents)
             if earlier is not None:
                 return earlier
-        decided = self._decide(intents)
-        appended = [intent for intent, standing in decided if standing is None]
-        events = self._seal(appended, self._call_meta(call, request, decided, len(appended)))
-        receipts = self._receipts(decided, events, call.durability)
+        decisions = self._decide(intents)
+        events = self._seal(decisions, self._call_meta(call, request, decisions))
+        receipts = self._receipts(decisions, events, call.durability)
         self.events += events
         if call.event_id is not None and not events:
             self.answered[call.event_id] = (request, receipts)
@@ -145,23 +144,20 @@ class _Draft:
         """The canonical keys that will be there once the events so far are appended, in natural order."""
         keys = {key for key, _ in self._live.states.keys(prefix)}
         if self._overlay:
-            drafted = KeyStates(GENESIS, 0, states={key: _state_of(event.position, event) for key, event in self._overlay.items()})
+            drafted = KeyStates(GENESIS, 0, states={key: state_of(event) for key, event in self._overlay.items()})
             keys = (keys - self._overlay.keys()) | {key for key, _ in drafted.keys(prefix)}
         return sorted(keys, key=natural_order)
 
-    def _decide(self, intents: Sequence[Intent]) -> list[tuple[Intent, Head | None]]:
-        """Each intent with the head of what stands in its way, or None if it appends.
-
-        Within the call a key's later intent sees the earlier one, whose position is known before it is sealed.
-        """
-        decided: list[tuple[Intent, Head | None]] = []
-        ahead: dict[str, tuple[int, Intent]] = {}
-        states, overlay = self._live.states, self._overlay
+    def _decide(self, intents: Sequence[Intent]) -> list[_Decision]:
+        """What each intent finds, and whether it appends; within the call a key's later intent sees the earlier one."""
+        domain, rule, states, overlay = self._domain, self._rule, self._live.states, self._overlay
+        decisions: list[_Decision] = []
+        ahead: dict[str, tuple[KeyState, str | None]] = {}
         position = self._head.position
 
         def standing(state: KeyState) -> str | None:
             if key in ahead:
-                return ahead[key][1].data
+                return ahead[key][1]
             if key in overlay:
                 data = overlay[key].data
                 return data if isinstance(data, str) else None
@@ -170,75 +166,78 @@ class _Draft:
         for intent in intents:
             key = intent.key
             if key in ahead:
-                state: KeyState | None = _state_of(*ahead[key])
+                state: KeyState | None = ahead[key][0]
             elif key in overlay:
-                state = _state_of(overlay[key].position, overlay[key])
+                state = state_of(overlay[key])
             else:
                 state = states.get(key)
-            if decide(self._domain, self._rule, state, standing, intent):
+            appends = decide(domain, rule, state, standing, intent)
+            if appends:
                 position += 1
-                ahead[key] = (position, intent)
-                decided.append((intent, None))
-            else:
-                # The checksum of an event of this very call is filled in when it is sealed.
-                decided.append((intent, Head(state.position if state is not None else position, b"")))
-        return decided
+                ahead[key] = (KeyState(position, intent.when_us, "present" if intent.op == "put" else "removed"), intent.data)
+            decisions.append((intent, state, appends))
+        return decisions
 
-    def _call_meta(self, call: Call, request: str, decided: list[tuple[Intent, Head | None]], count: int) -> str | None:
+    def _call_meta(self, call: Call, request: str, decisions: list[_Decision]) -> str | None:
         """What the call's first event carries beside its own meta, so that a retry finds its answer."""
-        if call.event_id is None or count == 0:
+        if call.event_id is None:
             return None
         metas: dict[str, Any] = {"event_id": call.event_id, "request": request}
-        if len(decided) > 1:
-            metas["batch"] = count
-            skipped = [index for index, (_, standing) in enumerate(decided) if standing is not None]
+        if len(decisions) > 1:
+            skipped = [index for index, (_, _, appends) in enumerate(decisions) if not appends]
+            metas["batch"] = len(decisions) - len(skipped)
             if skipped:
                 metas["skipped"] = skipped
         return _encode(metas).decode()
 
-    def _seal(self, intents: Sequence[Intent], call_meta: str | None) -> list[Event]:
-        states, overlay, head = self._live.states, self._overlay, self._head
-        salts = os.urandom(SALT_BYTES * len(intents))
+    def _seal(self, decisions: list[_Decision], call_meta: str | None) -> list[Event]:
+        overlay, head = self._overlay, self._head
+        salts = os.urandom(SALT_BYTES * len(decisions))
+        stamps = self._clock.stamps(len(decisions), self._recorded_us)
         events: list[Event] = []
-        for index, (intent, recorded_us) in enumerate(zip(intents, self._clock.stamps(len(intents), self._recorded_us), strict=True)):
-            key, data, meta = intent.key, intent.data, intent.meta
-            before = overlay.get(key) or states.get(key)
-            if call_meta is not None and index == 0:
+        for index, (intent, state, appends) in enumerate(decisions):
+            if not appends:
+                continue
+            data, meta = intent.data, intent.meta
+            if call_meta is not None and not events:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
             event = seal(
                 head,
-                prev=0 if before is None else before.position,
-                recorded_us=recorded_us,
+                prev=0 if state is None else state.position,
+                recorded_us=stamps[index],
                 when_us=intent.when_us,
                 op=intent.op,
-                key=key,
+                key=intent.key,
                 meta=meta,
                 data=data,
                 salt=None if data is None else salts[SALT_BYTES * index : SALT_BYTES * (index + 1)],
             )
             head = Head(event.position, event.checksum)
-            overlay[key] = event
+            overlay[intent.key] = event
             events.append(event)
         if events:
             self._head, self._recorded_us = head, events[-1].recorded_us
         return events
 
-    def _receipts(self, decided: list[tuple[Intent, Head | None]], events: list[Event], durability: Durability) -> list[Receipt]:
+    def _receipts(self, decisions: list[_Decision], events: list[Event], durability: Durability) -> list[Receipt]:
         domain, following = self._domain, iter(events)
+        # What a call that finds nothing answers with: the head as of then.
+        last = events[0].position - 1 if events else self._head.position
         receipts: list[Receipt] = []
-        for _, standing in decided:
-            if standing is None:
+        for _, state, appends in decisions:
+            if appends:
                 event = next(following)
-                receipts.append(Receipt(domain, event.position, event.checksum, durability, True))
+                last = event.position
+                receipts.append(Receipt(domain, last, event.checksum, durability, True))
             else:
-                receipts.append(Receipt(domain, standing.position, self._checksum_at(standing.position, events), durability, False))
+                position = last if state is None else state.position
+                receipts.append(Receipt(domain, position, self._checksum_at(position, events), durability, False))
         return receipts
 
     def _checksum_at(self, position: int, events: list[Event]) -> bytes:
-        if events and position >= events[0].position:
-            return events[position - events[0].position].checksum
-        if self.events and position >= self.events[0].position:
-            return self.events[position - self.events[0].position].checksum
+        for own in (events, self.events):
+            if own and own[0].position <= position <= own[-1].position:
+                return own[position - own[0].position].checksum
         head = self._live.states.head
         return head.checksum if position == head.position else self._live.log.get([position])[0].checksum
 

@@ -82,8 +82,14 @@ class DomainStore(DomainView):
         **meta: Unpack[EventMeta],
     ) -> list[Receipt]:
         """Append all of `items` or none of them; one receipt each, in order. `expected` holds for every key."""
-        texts = meta_text(meta, self._actor)
-        return self._commit([self._put(key, value, when, expected, unchanged, texts) for key, value in items], event_id, durability)
+        _require_unchanged(unchanged)
+        when_us, demand, (text, said) = _when_us(when), _demand(expected), meta_text(meta, self._actor)
+        declared, max_bytes = self.domain.value, self._max_value_bytes
+        intents = [
+            Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), when_us, text, said, demand, unchanged)
+            for key, value in items
+        ]
+        return self._commit(intents, event_id, durability)
 
     def remove_all(
         self,
@@ -182,8 +188,7 @@ class DomainStore(DomainView):
     # ---- from calls to intents
 
     def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Intent:
-        if unchanged not in ("append", "skip"):
-            raise ConfigError(f"unchanged is 'append' or 'skip', not {unchanged!r}")
+        _require_unchanged(unchanged)
         return Intent("put", encode_key(key), self._text_of(value), _when_us(when), *meta, _demand(expected), unchanged)
 
     def _remove(self, key: Key, when: datetime | int | None, expected: Expected | int, meta: Meta) -> Intent:
@@ -255,6 +260,11 @@ def _prefix_text(prefix: Key | None) -> str:
     if prefix is None:
         return ""
     return encode_key((prefix, "") if isinstance(prefix, str) else (*prefix, ""))
+
+
+def _require_unchanged(unchanged: object) -> None:
+    if unchanged != "append" and unchanged != "skip":
+        raise ConfigError(f"unchanged is 'append' or 'skip', not {unchanged!r}")
 
 
 def _require_event_id(event_id: object) -> None:

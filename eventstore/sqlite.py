@@ -69,6 +69,7 @@ class SqliteLog:
         self.accepted: Head | None = None
         self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._write: WriteRule | None = write
+        self._signals: set[int] | None = None
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
@@ -216,9 +217,12 @@ class SqliteLog:
 
     # ---- writing
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Head]:
+    def writing(self) -> _Writing:
         """See EventLog.writing. The lock comes first: deciding before it starves large writers (FORMAT.md section 6)."""
+        return _Writing(self)
+
+    def begin(self) -> Head:
+        """Enter writing(): threads, then processes, then signals; and only then is the head the head."""
         self._require_open()
         if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
             raise UnavailableError(
@@ -227,17 +231,28 @@ class SqliteLog:
         try:
             self._require_writable()
             self._head_file.lock(self._what, self._busy_timeout_ms)
-            before = defer_signals()
+            self._signals = defer_signals()
             try:
                 self._require_same_files()
                 if self._head_file.moved(self._known.position):
                     self._known = self._file.head_for_writing()
-                yield self._known
-            finally:
+                return self._known
+            except BaseException:
                 self._head_file.unlock()
-                restore_signals(before)
+                restore_signals(self._signals)
+                raise
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def end(self) -> None:
+        """Leave writing()."""
+        signals = self._signals
+        try:
+            self._head_file.unlock()
         finally:
             self._mutex.release()
+            restore_signals(signals)
 
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """See EventLog.append."""
@@ -372,6 +387,21 @@ class SqliteLog:
             raise HaltedError(
                 f"domain {self.domain}: writing stopped after: {cause}; close the store, look at the disk, open it again"
             ) from cause
+
+
+class _Writing:
+    """The context of SqliteLog.writing(); a class, as entering a generator costs several times as much, and every write pays it."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: SqliteLog) -> None:
+        self._log = log
+
+    def __enter__(self) -> Head:
+        return self._log.begin()
+
+    def __exit__(self, *error: object) -> None:
+        self._log.end()
 
 
 def _after_fork() -> None:

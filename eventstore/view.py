@@ -50,8 +50,8 @@ class DomainView:
     def _value_of(self, text: str, state: KeyState | None) -> Any:
         if state is None or state.status != "present":
             raise self._missing(text, state)
-        value = self._live.cache.get(self.domain.name, state.position)
-        return self._decoded(state.position, value if value is not None else self._live.text(text, state))
+        position = state.position
+        return self._decoded(position, self._live.cache.get(self.domain.name, position) or self._live.text(text, state))
 
     def _decoded(self, position: int, text: str) -> Any:
         try:

@@ -338,6 +338,7 @@ def test_events_swapped_together_with_their_positions_are_noticed() -> None:
 # ---- what the format forbids, whatever the checksum says
 
 
+NO_OBJECTS = ("", " ", "{}", "{ }", "[]", "[1]", '["codec"]', "null", "1", '"x"', "true", "{", '{"a":1', '{"a":1}}', "{'a':1}")
 FORBIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "text without a salt": ({"salt": None}, "data without a salt of 16 bytes"),
     "text with an empty salt": ({"salt": b""}, "data without a salt of 16 bytes"),
@@ -366,9 +367,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "a key that is not UTF-8": ({"key": "\ud800"}, "outside what the format can hold"),
     "meta that is not UTF-8": ({"meta": "\ud800"}, "outside what the format can hold"),
     "data that is not UTF-8": ({"data": '"\ud800"'}, "outside what the format can hold"),
-} | {
-    f"meta {meta!r}": ({"meta": meta}, "meta is")
-    for meta in ("", " ", "{}", "{ }", "[]", "[1]", '["codec"]', "null", "1", '"x"', "true", "{", '{"a":1', '{"a":1}}', "{'a':1}")
+    **{f"meta {meta!r}": ({"meta": meta}, "meta is") for meta in NO_OBJECTS},
 }
 
 
