@@ -68,7 +68,7 @@ def _encoded(key: Key) -> str:
             raise InvalidKeyError("a key of one empty string is not allowed; in a key of several parts a part may be empty")
         if "\0" in key:
             raise InvalidKeyError(f"key {key!r} holds NUL, the one character no key may hold")
-        parts: list[Any] = [key]
+        parts: list[Any] = [str.__str__(key)]
     else:
         parts = _checked_parts(key)
     try:
@@ -96,7 +96,8 @@ def _checked_parts(key: object) -> list[Any]:
             raise InvalidKeyError(f"key {key!r}: the integer {part} is beyond 2^53; pass it as a string")
     if len(key) == 1 and key[0] == "":
         raise InvalidKeyError("a key of one empty string is not allowed; in a key of several parts a part may be empty")
-    return list(key)
+    # Of a subclass (an enum, say) only what it is as a string or an integer counts.
+    return [str.__str__(part) if isinstance(part, str) else int.__int__(part) for part in key]
 
 
 def decode_key(text: str) -> Key:

@@ -207,6 +207,15 @@ def test_what_is_no_key_is_refused_by_name(key: Any, named: str) -> None:
     str(caught.value).encode("utf-8")  # a message that cannot be printed helps nobody
 
 
+@pytest.mark.parametrize("illegal", [("x", True), ("x", 1.0), ("x", Decimal(1))])
+def test_what_is_no_key_stays_refused_though_python_calls_it_equal_to_one(any_store: Store, illegal: Any) -> None:
+    d = any_store.domain("d")
+    d.write_value(("x", 1), "an integer")
+    assert illegal == ("x", 1)
+    with pytest.raises(InvalidKeyError):
+        d.read_value(illegal)
+
+
 @given(key=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), st.lists, max_leaves=6))
 def test_whatever_is_given_is_a_key_or_refused(key: Any) -> None:
     try:

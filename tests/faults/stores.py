@@ -62,10 +62,13 @@ def events_of(folder: Path) -> list[eventstore.Event]:
         return list(domain.events(until=domain.head().position))
 
 
-def contents(folder: Path, *, without: str = "") -> dict[str, tuple[str, int]]:
-    """Every file under `folder` by name: hash of its bytes, and when it was written. Links count for themselves."""
+def contents(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file under `folder` by name: hash of its bytes, and when it was written.
+
+    Without what SQLite puts beside a database to read it and what holds no event: a -shm, an empty -wal.
+    """
     return {
-        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.lstat().st_mtime_ns)
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (without and path.name.endswith(without))
+        if path.is_file() and not path.name.endswith("-shm") and not (path.name.endswith("-wal") and path.stat().st_size == 0)
     }

@@ -1,0 +1,376 @@
+"""Lost and damaged tails: noticed before SQLite can hide them, kept as evidence, reported, and only ever accepted on purpose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import eventstore
+from eventstore import FormatError, TailLostError
+from tests.faults.ledger import DOMAIN
+from tests.faults.stores import DB, HEAD, WAL, Damaged, contents, events_of, leave
+from tests.faults.workers import Server
+
+SETTLED, LOOSE = 5, 6
+FRAME = 24 + 8_192
+WAL_HEADER = 32
+
+
+@pytest.fixture(scope="module")
+def template(clean_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """Positions 1 to 5 in the database file, 6 to 11 in the WAL, a frame each."""
+    store = leave(clean_server, tmp_path_factory.mktemp("damage") / "store", settled=SETTLED, loose=LOOSE)
+    assert store.last == SETTLED + LOOSE
+    assert store.wal.stat().st_size == WAL_HEADER + LOOSE * FRAME
+    return store
+
+
+@pytest.fixture
+def left(template: Damaged, tmp_path: Path) -> Damaged:
+    """A copy to damage."""
+    return template.copy(tmp_path / "store")
+
+
+# What happens to a tail, and how many of its events are left. SQLite drops a frame it cannot trust and all that follow.
+
+
+def cut_in_the_middle_of_a_frame(left: Damaged) -> int:
+    with left.wal.open("r+b") as file:
+        file.truncate(WAL_HEADER + 4 * FRAME - 100)
+    return 3
+
+
+def cut_at_a_frame(left: Damaged) -> int:
+    with left.wal.open("r+b") as file:
+        file.truncate(WAL_HEADER + 5 * FRAME)
+    return 5
+
+
+def cut_to_nothing(left: Damaged) -> int:
+    with left.wal.open("r+b") as file:
+        file.truncate(0)
+    return 0
+
+
+def deleted(left: Damaged) -> int:
+    left.wal.unlink()
+    left.shm.unlink()
+    return 0
+
+
+def deleted_but_for_the_shm(left: Damaged) -> int:
+    left.wal.unlink()
+    return 0
+
+
+def a_bit_flipped_in_the_first_frame(left: Damaged) -> int:
+    left.flip(left.wal, WAL_HEADER + 24 + 5_000, 0x10)
+    return 0
+
+
+def a_bit_flipped_in_the_last_frame(left: Damaged) -> int:
+    left.flip(left.wal, WAL_HEADER + 5 * FRAME + 24 + 8_191, 0x01)
+    return 5
+
+
+def a_bit_flipped_in_a_frames_header(left: Damaged) -> int:
+    left.flip(left.wal, WAL_HEADER + 2 * FRAME + 9, 0x80)
+    return 2
+
+
+def a_bit_flipped_in_the_header_of_the_wal(left: Damaged) -> int:
+    left.flip(left.wal, 17)
+    return 0
+
+
+def a_sector_of_zeros(left: Damaged) -> int:
+    with left.wal.open("r+b") as file:
+        file.seek(WAL_HEADER + 4 * FRAME - 512)  # rows stand at the end of a page
+        file.write(bytes(512))
+    return 3
+
+
+def evidence_of(left: Damaged) -> dict[str, bytes]:
+    """What must be kept. An empty -wal is what SQLite puts where none is: it says as little."""
+    return {path.name: content for path in (left.db, left.wal, left.head) if path.exists() and (content := path.read_bytes())}
+
+
+def evidence_in(folder: Path) -> dict[str, bytes]:
+    """What was kept."""
+    return {path.name: content for path in folder.iterdir() if (content := path.read_bytes())}
+
+
+TAILS = [
+    cut_in_the_middle_of_a_frame,
+    cut_at_a_frame,
+    cut_to_nothing,
+    deleted,
+    deleted_but_for_the_shm,
+    a_bit_flipped_in_the_first_frame,
+    a_bit_flipped_in_the_last_frame,
+    a_bit_flipped_in_a_frames_header,
+    a_bit_flipped_in_the_header_of_the_wal,
+    a_sector_of_zeros,
+]
+
+
+@pytest.mark.parametrize("damage", TAILS)
+def test_a_lost_tail_is_refused_with_what_is_missing_and_the_evidence_kept(left: Damaged, damage: Callable[[Damaged], int]) -> None:
+    found = SETTLED + damage(left)
+    before = contents(left.folder)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError) as caught:
+        store.domain(DOMAIN)
+    error = caught.value
+    assert (error.domain, error.witnessed, error.found) == (DOMAIN, left.last, found)
+    assert f"positions {found + 1} to {left.last} are missing" in str(error)
+    assert f"eventstore accept STORE {DOMAIN}" in str(error)
+    after = contents(left.folder)
+    assert {name: after.get(name) for name in before} == before, "a refusal leaves every byte as it was"
+    assert error.quarantine is not None
+    assert evidence_in(Path(error.quarantine)) == evidence_of(left)
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"quarantine"}
+
+
+@pytest.mark.parametrize("damage", TAILS)
+def test_a_store_with_a_lost_tail_reads_what_is_there_and_verify_names_the_loss(left: Damaged, damage: Callable[[Damaged], int]) -> None:
+    found = SETTLED + damage(left)
+    before = contents(left.folder)
+    with eventstore.open(left.folder, read_only=True) as store:
+        domain = store.domain(DOMAIN)
+        assert list(domain.events()) == left.events[:found]
+        assert domain.read_value("key-1") == {"number": 1}
+        report = store.verify()
+        assert [finding.kind for finding in report.findings] == ["tail"]
+        assert f"positions {found + 1} to {left.last} are missing" in report.findings[0].message
+    assert contents(left.folder) == before
+
+
+def accept_by_option(folder: Path) -> None:
+    with eventstore.open(folder, accept_loss=True) as store:
+        store.domain(DOMAIN)
+
+
+def accept_by_verb(folder: Path) -> None:
+    with eventstore.open(folder) as store:
+        accepted = store.accept(DOMAIN)
+        assert accepted is not None
+        assert accepted == store.domain(DOMAIN).head()
+
+
+@pytest.mark.parametrize("accept", [accept_by_option, accept_by_verb])
+@pytest.mark.parametrize("damage", TAILS)
+def test_an_accepted_loss_is_an_event_and_writing_goes_on(
+    left: Damaged, damage: Callable[[Damaged], int], accept: Callable[[Path], None]
+) -> None:
+    found = SETTLED + damage(left)
+    evidence = evidence_of(left)
+    accept(left.folder)
+    (kept,) = (left.folder / "quarantine").iterdir()
+    assert evidence_in(kept) == evidence
+    with eventstore.open(left.folder) as store:
+        domain = store.domain(DOMAIN)
+        *events, loss = domain.events()
+        assert events == left.events[:found]
+        assert (loss.op, loss.key, loss.position) == ("loss", "[]", found + 1)
+        assert isinstance(loss.data, str)
+        said = json.loads(loss.data)
+        witnessed = left.events[-1]
+        assert said["witnessed"] == {"position": witnessed.position, "checksum": witnessed.checksum.hex()}
+        assert said["found"] == {"position": found, "checksum": left.events[found - 1].checksum.hex()}
+        assert domain.write_value("key-after", 1).position == found + 2
+        report = store.verify()
+        assert (report.ok, report.domains[0].losses) == (True, 1)
+    with eventstore.open(left.folder) as store:
+        assert store.domain(DOMAIN).read_value("key-after") == 1
+        assert store.accept(DOMAIN) is None
+        assert store.verify().domains[0].losses == 1
+
+
+def test_the_evidence_is_copied_once_for_each_state_of_the_files(left: Damaged) -> None:
+    a_bit_flipped_in_a_frames_header(left)
+    places = set()
+    for _ in range(3):
+        with eventstore.open(left.folder) as store, pytest.raises(TailLostError) as caught:
+            store.domain(DOMAIN)
+        places.add(caught.value.quarantine)
+    assert len(places) == len(list((left.folder / "quarantine").iterdir())) == 1
+    # Further damage is further evidence; what was kept before stays.
+    a_sector_of_zeros(left)
+    cut_to_nothing(left)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError) as caught:
+        store.domain(DOMAIN)
+    assert caught.value.quarantine not in places
+    assert len(list((left.folder / "quarantine").iterdir())) == 2
+
+
+def test_a_loss_is_accepted_where_the_evidence_cannot_be_kept_but_never_without_saying_so(left: Damaged) -> None:
+    deleted(left)
+    (left.folder / "quarantine").write_bytes(b"a file where a folder should be")
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="nowhere") as caught:
+        store.domain(DOMAIN)
+    assert "positions 6 to 11 are missing" in str(caught.value)
+
+
+def test_unacknowledged_frames_beyond_the_witness_are_no_loss(left: Damaged) -> None:
+    """A torn tail after the last acknowledged event is what a power cut leaves: nobody was told that it is there."""
+    with left.wal.open("ab") as file:
+        file.write(left.wal.read_bytes()[-FRAME:][:5_000])
+    with eventstore.open(left.folder) as store:
+        domain = store.domain(DOMAIN)
+        assert list(domain.events()) == left.events
+        domain.write_value("key-after", 1)
+        assert store.verify().ok
+
+
+# The witness itself
+
+
+@pytest.mark.parametrize("offset", [0, 7, 8, 39, 40, 47])
+def test_a_damaged_witness_is_refused_not_believed(left: Damaged, offset: int) -> None:
+    left.flip(left.head, offset)
+    before = contents(left.folder)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="witness .* is damaged") as caught:
+        store.domain(DOMAIN)
+    assert (caught.value.witnessed, caught.value.found) == (None, left.last)
+    after = contents(left.folder)
+    assert {name: after.get(name) for name in before} == before
+    assert events_of(left.folder) == left.events
+    with eventstore.open(left.folder, accept_loss=True) as store:
+        domain = store.domain(DOMAIN)
+        *events, loss = domain.events()
+        assert events == left.events
+        assert isinstance(loss.data, str)
+        assert json.loads(loss.data)["witnessed"] is None
+        report = store.verify()
+        assert (report.ok, report.domains[0].losses) == (True, 1)
+
+
+@pytest.mark.parametrize("length", [1, 40, 47])
+def test_a_cut_witness_is_refused(left: Damaged, length: int) -> None:
+    left.head.write_bytes(left.head.read_bytes()[:length])
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="witness .* is damaged"):
+        store.domain(DOMAIN)
+
+
+@pytest.mark.parametrize("gone", [Path.unlink, lambda head: head.write_bytes(b"")], ids=["deleted", "empty"])
+def test_without_a_witness_but_with_its_wal_nothing_is_lost(left: Damaged, gone: Callable[[Path], object]) -> None:
+    gone(left.head)
+    with eventstore.open(left.folder) as store:
+        assert list(store.domain(DOMAIN).events()) == left.events
+    with eventstore.open(left.folder) as store:
+        assert store.verify().ok
+
+
+def test_wal_and_witness_deleted_together_are_missed_by_the_manifest(left: Damaged) -> None:
+    """The manifest knows the head of the last checkpoint; what lies behind that was in the two files that are gone."""
+    with eventstore.open(left.folder):
+        pass
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("settled", 1)
+    older = left.folder.with_name("older")
+    shutil.copytree(left.folder, older)
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("settled too", 1)
+    # The database file of before, and nothing that could tell but store.json.
+    shutil.copy2(older / DB, left.db)
+    left.head.unlink()
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match=r"store\.json knows 13") as caught:
+        store.domain(DOMAIN)
+    assert (caught.value.witnessed, caught.value.found) == (13, 12)
+    with eventstore.open(left.folder, read_only=True) as store:
+        assert [finding.kind for finding in store.verify().findings] == ["tail"]
+
+
+# Files of different times and places
+
+
+def test_an_old_copy_of_the_database_restored_over_the_new_one_is_refused(left: Damaged, tmp_path: Path) -> None:
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("old", 1)
+    old = tmp_path / "old.db"
+    shutil.copy2(left.db, old)
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("new", 1)
+    shutil.copy2(old, left.db)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError) as caught:
+        store.domain(DOMAIN)
+    assert (caught.value.witnessed, caught.value.found) == (13, 12)
+
+
+def test_a_log_of_another_history_is_refused(left: Damaged, template: Damaged, tmp_path: Path) -> None:
+    """As long as ours and of the same store, but not what was acknowledged: two copies of a store written apart."""
+    other = template.copy(tmp_path / "other")
+    for folder, value in ((left.folder, 1), (other.folder, 2)):
+        with eventstore.open(folder) as store:
+            store.domain(DOMAIN).write_value("apart", value)
+    shutil.copy2(other.db, left.db)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="position 12 is not the event that"):
+        store.domain(DOMAIN)
+
+
+def test_a_database_copied_without_its_wal_is_no_new_store(server: Server, tmp_path: Path) -> None:
+    original = leave(server, tmp_path / "original", settled=0, loose=3)
+    copy = tmp_path / "copy"
+    shutil.copytree(original.folder, copy, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    with eventstore.open(copy) as store, pytest.raises(TailLostError, match="positions 1 to 3 are missing"):
+        store.domain(DOMAIN)
+
+
+def test_a_database_copied_alone_still_knows_whose_it_is(left: Damaged, tmp_path: Path) -> None:
+    """Without witness and manifest nobody can know of a lost tail, but the birth row tells that this is no new store."""
+    eventstore.open(tmp_path / "new").close()
+    target = tmp_path / "new" / DB
+    target.parent.mkdir(parents=True)
+    shutil.copy2(left.db, target)
+    with eventstore.open(tmp_path / "new") as store, pytest.raises(FormatError, match="this is the log of domain"):
+        store.domain(DOMAIN)
+
+
+def test_the_log_of_another_domain_is_refused(left: Damaged) -> None:
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN)
+        store.domain("quotes").write_value("key", 1)
+    before = left.db.read_bytes()
+    shutil.copy2(left.folder / "logs" / "quotes" / DB.name, left.db)
+    with eventstore.open(left.folder) as store, pytest.raises(FormatError, match="this is the log of domain 'quotes'"):
+        store.domain(DOMAIN)
+    left.db.write_bytes(before)
+    assert events_of(left.folder) == left.events
+
+
+def test_a_log_file_that_is_gone_is_missed(left: Damaged) -> None:
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN)
+    left.db.unlink()
+    before = contents(left.folder)
+    with eventstore.open(left.folder) as store:
+        assert store.domains() == [DOMAIN]
+        with pytest.raises(FormatError, match="files are gone"):
+            store.domain(DOMAIN)
+        assert [finding.kind for finding in store.verify().findings] == ["format"]
+    assert contents(left.folder) == before
+
+
+# The -shm holds nothing that is not in the WAL
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda shm: shm.write_bytes(b"\xa5" * 32_768), lambda shm: shm.write_bytes(b"\x00" * 7)])
+def test_the_shm_can_be_lost_without_loss(left: Damaged, damage: Callable[[Path], object]) -> None:
+    damage(left.shm)
+    with eventstore.open(left.folder) as store:
+        domain = store.domain(DOMAIN)
+        assert list(domain.events()) == left.events
+        assert domain.write_value("key-after", 1).position == left.last + 1
+        assert store.verify().ok
+
+
+def test_names_of_the_files_are_those_of_the_format() -> None:
+    assert [str(path) for path in (DB, WAL, HEAD)] == [
+        "logs/orders/00000000000000000000.db",
+        "logs/orders/00000000000000000000.db-wal",
+        "logs/orders/head",
+    ]

@@ -1,0 +1,343 @@
+"""What is not ours to open is refused, with a sentence that helps, and without touching a byte, a time, or the folder around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventstore
+from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from tests.faults.ledger import DOMAIN
+from tests.faults.stores import DB, HEAD, MANIFEST, Damaged, events_of, leave
+from tests.faults.workers import ROOT, Server
+
+
+@pytest.fixture(scope="module")
+def template(clean_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """A closed store: nothing is in a WAL."""
+    return leave(clean_server, tmp_path_factory.mktemp("foreign") / "store", settled=5, loose=0)
+
+
+@pytest.fixture
+def closed(template: Damaged, tmp_path: Path) -> Damaged:
+    """A copy of it."""
+    return template.copy(tmp_path / "store")
+
+
+def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Everything in a folder, links and folders too: what it is, what it holds, when it was changed."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        held = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, held)
+    return found
+
+
+def edit(path: Path, *statements: str) -> None:
+    """Change a database as another program would, in another process: two SQLite libraries in one drop each other's locks."""
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); [c.execute(s) for s in sys.argv[2:]]; c.close()"
+    subprocess.run([sys.executable, "-c", code, str(path), *statements], check=True, timeout=60)
+
+
+# In place of the log file
+
+
+def random_bytes(db: Path) -> None:
+    db.write_bytes(random.Random(1).randbytes(20_000))
+
+
+def a_text(db: Path) -> None:
+    db.write_text("Dear diary, today nothing was appended.\n" * 300)
+
+
+def one_byte(db: Path) -> None:
+    db.write_bytes(b"S")
+
+
+def a_destroyed_header(db: Path) -> None:
+    db.write_bytes(bytes(100) + db.read_bytes()[100:])
+
+
+def another_programs_database(db: Path) -> None:
+    db.unlink()
+    edit(db, "PRAGMA application_id=1196444487", "CREATE TABLE event(id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO event VALUES (1, 'x')")
+
+
+def another_programs_database_in_wal_mode(db: Path) -> None:
+    another_programs_database(db)
+    edit(db, "PRAGMA journal_mode=WAL")
+
+
+def a_database_with_nothing_in_it(db: Path) -> None:
+    db.unlink()
+    edit(db, "PRAGMA user_version=0", "CREATE TABLE t(a)", "DROP TABLE t")
+
+
+def a_folder(db: Path) -> None:
+    db.unlink()
+    db.mkdir()
+
+
+def a_folder_with_files(db: Path) -> None:
+    a_folder(db)
+    (db / "notes.txt").write_text("x")
+
+
+def a_newer_log(db: Path) -> None:
+    edit(db, "PRAGMA user_version=99")
+
+
+def an_older_draft(db: Path) -> None:
+    edit(db, "PRAGMA user_version=0")
+
+
+def a_log_without_its_table(db: Path) -> None:
+    edit(db, "DROP TABLE event")
+
+
+def a_log_with_another_table(db: Path) -> None:
+    edit(db, "ALTER TABLE event ADD COLUMN mood TEXT")
+
+
+def a_log_with_a_table_renamed(db: Path) -> None:
+    edit(db, "ALTER TABLE event RENAME TO events")
+
+
+FOREIGN = [
+    (random_bytes, NotAStoreError),
+    (a_text, NotAStoreError),
+    (one_byte, NotAStoreError),
+    (a_destroyed_header, NotAStoreError),
+    (another_programs_database, NotAStoreError),
+    (another_programs_database_in_wal_mode, NotAStoreError),
+    (a_database_with_nothing_in_it, NotAStoreError),
+    (a_folder, NotAStoreError),
+    (a_folder_with_files, NotAStoreError),
+    (a_newer_log, NewerFormatError),
+    (an_older_draft, StoreFormatError),
+    (a_log_without_its_table, StoreFormatError),
+    (a_log_with_another_table, StoreFormatError),
+    (a_log_with_a_table_renamed, StoreFormatError),
+]
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+@pytest.mark.parametrize(("put", "error"), FOREIGN)
+def test_a_log_file_that_is_none_of_ours_is_refused_untouched(
+    closed: Damaged, put: Callable[[Path], None], error: type[Exception], read_only: bool
+) -> None:
+    put(closed.db)
+    before = tree(closed.folder)
+    with eventstore.open(closed.folder, read_only=read_only) as store, pytest.raises(error, match=closed.db.name):
+        store.domain(DOMAIN)
+    assert tree(closed.folder) == before
+
+
+@pytest.mark.parametrize("put", [put for put, _ in FOREIGN])
+def test_verify_names_a_log_file_that_is_none_of_ours(closed: Damaged, put: Callable[[Path], None]) -> None:
+    put(closed.db)
+    before = tree(closed.folder)
+    with eventstore.open(closed.folder) as store:
+        report = store.verify()
+    assert not report.ok
+    assert tree(closed.folder) == before
+
+
+@pytest.mark.parametrize(("put", "error"), FOREIGN)
+def test_a_loss_that_is_accepted_is_never_somebody_elses_file(closed: Damaged, put: Callable[[Path], None], error: type[Exception]) -> None:
+    put(closed.db)
+    before = tree(closed.folder)
+    with eventstore.open(closed.folder, accept_loss=True) as store, pytest.raises(error):
+        store.domain(DOMAIN)
+    assert tree(closed.folder) == before
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+def test_an_empty_log_file_is_damage_not_a_new_log(closed: Damaged, read_only: bool) -> None:
+    closed.db.write_bytes(b"")
+    before = tree(closed.folder)
+    with eventstore.open(closed.folder, read_only=read_only) as store, pytest.raises(FormatError, match="its content was lost"):
+        store.domain(DOMAIN)
+    with eventstore.open(closed.folder, accept_loss=True) as store, pytest.raises(FormatError, match="its content was lost"):
+        store.domain(DOMAIN)
+    assert tree(closed.folder) == before
+
+
+def test_a_log_whose_rows_are_gone_is_damage_not_a_new_log(closed: Damaged) -> None:
+    edit(closed.db, "DROP TRIGGER event_delete", "DELETE FROM event")
+    with eventstore.open(closed.folder) as store, pytest.raises(FormatError):
+        store.domain(DOMAIN)
+    with eventstore.open(closed.folder, accept_loss=True) as store, pytest.raises(FormatError):
+        store.domain(DOMAIN)
+
+
+def test_rows_edited_by_another_program_are_named_by_verify(closed: Damaged) -> None:
+    edit(closed.db, "DROP TRIGGER event_update", """UPDATE event SET data = '{"number":3000}' WHERE position = 3""")
+    with eventstore.open(closed.folder, read_only=True) as store:
+        report = store.verify()
+    assert [(finding.position, finding.kind) for finding in report.findings] == [(3, "checksum")]
+    with eventstore.open(closed.folder) as store, pytest.raises(eventstore.ChecksumError, match=f"{DOMAIN}@3"):
+        store.domain(DOMAIN)
+
+
+@pytest.mark.parametrize(
+    ("statement", "complaint"),
+    [
+        ("INSERT OR REPLACE INTO event SELECT position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, '1' FROM event"
+         " WHERE position = 2", "appended"),
+        ("UPDATE event SET data = '1' WHERE position = 2", "do not change"),
+        ("DELETE FROM event WHERE position = 5", "not deleted"),
+    ],
+)  # fmt: skip
+def test_another_program_stumbles_over_the_guard_rails(closed: Damaged, statement: str, complaint: str) -> None:
+    with closing(sqlite3.connect(closed.db)) as connection, pytest.raises(sqlite3.IntegrityError, match=complaint):
+        connection.execute(statement)
+    assert events_of(closed.folder) == closed.events
+
+
+# In place of store.json
+
+
+def manifest_with(folder: Path, **changes: Any) -> None:
+    """Change members of store.json; None removes one."""
+    path = folder / MANIFEST
+    content = {**json.loads(path.read_bytes()), **changes}
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"format": 1}, NewerFormatError),
+        ({"format": 99, "heads": None, "planets": ["earth"]}, NewerFormatError),
+        ({"format": -1}, StoreFormatError),
+        ({"format": "0"}, NotAStoreError),
+        ({"format": None}, NotAStoreError),
+        ({"heads": None}, FormatError),
+        ({"heads": {DOMAIN: {"position": 5}}}, FormatError),
+        ({"heads": {DOMAIN: {"position": 5, "checksum": "no hexadecimal number"}}}, FormatError),
+        ({"heads": {DOMAIN: {"position": 5, "checksum": "00"}}}, FormatError),
+    ],
+)
+def test_a_store_of_another_format_or_a_damaged_one_is_refused_untouched(
+    closed: Damaged, changes: dict[str, Any], error: type[Exception], read_only: bool
+) -> None:
+    manifest_with(closed.folder, **changes)
+    before = tree(closed.folder)
+    with pytest.raises(error, match=r"store\.json"):
+        eventstore.open(closed.folder, read_only=read_only)
+    assert tree(closed.folder) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"format":', b'{"format":0,"store_id":"\xff"}', b'{"name":"an app"}'])
+def test_a_manifest_that_is_none_is_refused_untouched(closed: Damaged, content: bytes) -> None:
+    closed.manifest.write_bytes(content)
+    before = tree(closed.folder)
+    with pytest.raises(NotAStoreError, match=r"store\.json"):
+        eventstore.open(closed.folder)
+    assert tree(closed.folder) == before
+
+
+def test_a_missing_manifest_is_missed_not_made_anew(closed: Damaged) -> None:
+    closed.manifest.unlink()
+    before = tree(closed.folder)
+    with pytest.raises(NotAStoreError, match="do not start over"):
+        eventstore.open(closed.folder)
+    with pytest.raises(NotAStoreError, match="do not start over"):
+        eventstore.open(closed.folder, read_only=True)
+    assert {name: tree(closed.folder).get(name) for name in before} == before
+
+
+def test_a_folder_of_other_things_is_no_store_and_becomes_none(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
+    before = tree(tmp_path)
+    with pytest.raises(NotAStoreError, match="not empty"):
+        eventstore.open(tmp_path)
+    with pytest.raises(NotAStoreError):
+        eventstore.open(tmp_path, read_only=True)
+    with pytest.raises(NotAStoreError):
+        eventstore.open(tmp_path, create=False)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("x")
+    for options in ({}, {"read_only": True}, {"create": False}):
+        with pytest.raises(NotAStoreError, match="a store is a folder"):
+            eventstore.open(path, **options)  # type: ignore[arg-type]
+    assert path.read_text() == "x"
+
+
+def test_what_is_not_there_is_not_made_unless_asked_for(tmp_path: Path) -> None:
+    for options in ({"read_only": True}, {"create": False}):
+        with pytest.raises(NotAStoreError, match="no store here"):
+            eventstore.open(tmp_path / "nowhere", **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+# Links
+
+
+@pytest.mark.parametrize("file", [DB, HEAD], ids=["database", "head"])
+def test_a_file_with_two_names_is_refused(closed: Damaged, tmp_path: Path, file: Path) -> None:
+    """Two processes by two names would write one file under two locks."""
+    other = tmp_path / "second name"
+    os.link(closed.folder / file, other)
+    before = tree(closed.folder)
+    with eventstore.open(closed.folder) as store, pytest.raises(AccessError, match="2 hard links"):
+        store.domain(DOMAIN)
+    assert tree(closed.folder) == before
+    other.unlink()
+    with eventstore.open(closed.folder) as store:
+        assert store.domain(DOMAIN).write_value("key", 1).position == 6
+
+
+def test_a_link_to_a_store_is_the_same_store(closed: Damaged, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(closed.folder)
+    with eventstore.open(closed.folder) as one, eventstore.open(link) as other:
+        assert one.store_id == other.store_id
+        assert one.domain(DOMAIN).write_value("key", 1).position == 6
+        assert other.domain(DOMAIN).write_value("key", 2).position == 7
+        assert one.domain(DOMAIN).read_value("key") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "store"]
+
+
+@pytest.mark.parametrize("file", [DB, HEAD], ids=["database", "head"])
+def test_a_link_inside_a_store_is_not_followed(closed: Damaged, tmp_path: Path, file: Path) -> None:
+    """Whoever can put one there could lead the next write, and its lock, anywhere."""
+    path, elsewhere = closed.folder / file, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    before = tree(tmp_path)
+    with eventstore.open(closed.folder) as store, pytest.raises(AccessError):
+        store.domain(DOMAIN)
+    assert tree(tmp_path) == before
+
+
+def test_two_stores_in_one_process_share_a_folder_and_its_locks(tmp_path: Path) -> None:
+    """By two relative spellings of its path."""
+    code = (
+        "import eventstore, os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "with eventstore.open('store') as one, eventstore.open('./x/../store') as other:\n"
+        "    for n in range(20):\n"
+        "        (one if n % 2 else other).domain('d').write_value('k', n)\n"
+        "    assert one.domain('d').read_value('k') == 19 and one.verify().ok\n"
+    )
+    (tmp_path / "x").mkdir()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
