@@ -125,6 +125,7 @@ class DomainView:
         last = self.head().position if until is None else min(until, self.head().position)
         if limit is not None and limit < 0:
             raise ConfigError(f"limit {limit} is negative")
+        after = max(after, 0)  # the birth row is not one of the events
         if key is not None:
             return islice(self._events_of(encode_key(key), after, last, reverse), limit)
         if reverse:

@@ -57,13 +57,14 @@ def plan(call: str) -> Plan:
     return Plan(writes, chance.choice(["power", "power", "process", "power+"]), f"id of {call}" if chance.random() < 0.5 else None)
 
 
-def carry_out(domain: eventstore.DomainStore, call: str) -> list[eventstore.Receipt]:
-    """Make a call; a receipt for each of its writes."""
+def carry_out(domain: eventstore.DomainStore, call: str, *, retry: bool = False) -> list[eventstore.Receipt]:
+    """Make a call; a receipt for each of its writes. With `retry` it has an event_id, and may be made again."""
     planned = plan(call)
+    event_id = f"id of {call}" if retry else planned.event_id
     if len(planned.writes) == 1 and planned.writes[0].op == "put":
         write = planned.writes[0]
-        return [domain.write_value(write.key, write.value, event_id=planned.event_id, durability=planned.durability, run_id=call)]
-    with domain.batch(event_id=planned.event_id, durability=planned.durability) as batch:
+        return [domain.write_value(write.key, write.value, event_id=event_id, durability=planned.durability, run_id=call)]
+    with domain.batch(event_id=event_id, durability=planned.durability) as batch:
         for write in planned.writes:
             if write.op == "put":
                 batch.write_value(write.key, write.value, run_id=call)

@@ -60,12 +60,15 @@ class Steps:
 
     def __init__(self, at: int, act: Callable[[], None]) -> None:
         self.count = 0
+        self.place = ""
+        """Where it acted."""
         self._at, self._act = at, act
 
     def _step(self, frame: FrameType, event: str, argument: object) -> None:
         if frame.f_code.co_filename.startswith(LIBRARY):
             self.count += 1
             if self.count == self._at:
+                self.place = f"{frame.f_code.co_qualname}, line {frame.f_lineno}, {event} {getattr(argument, '__name__', '')}"
                 self._act()
 
     def __enter__(self) -> Self:
@@ -214,7 +217,8 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    import_module("tests.faults.jobs")
+    for name in ("jobs", "holders", "limits", "splits"):
+        import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()
     while True:

@@ -1,0 +1,249 @@
+"""Workers that are interrupted or that fork: the same life is cut off, or goes on twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import itertools
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import eventstore
+from eventstore.sqlite import SqliteLog
+from tests.faults.jobs import busy_settings
+from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
+from tests.faults.stores import HEAD
+from tests.faults.workers import Steps, Tell
+
+# Interrupts
+
+
+def log_of(domain: eventstore.DomainStore) -> SqliteLog:
+    """The log under a domain, to look at what no caller can see."""
+    log = domain._live.log
+    assert isinstance(log, SqliteLog)
+    return log
+
+
+def require_nothing_held(domain: eventstore.DomainStore) -> None:
+    """No transaction, no lock between threads, none between processes, no signal held back."""
+    log = log_of(domain)
+    assert not log._file.writer.in_transaction, "the connection was left in a transaction"
+    assert not log._mutex.locked(), "the lock between threads was left behind"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "signals are still held back"
+    descriptor = os.open(log.folder / HEAD.name, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AssertionError("the lock between processes was left behind") from None
+    finally:
+        os.close(descriptor)
+
+
+def interrupt_each_step(tell: Tell, folder: str, first: int) -> None:
+    """Ctrl-C at step `first` of a call, at the next one, and so on until a call has no more steps, or something is left behind."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        for step in itertools.count(first):
+            call = f"step-{step}"
+            interrupted, receipts = False, None
+            steps = Steps(step, lambda: signal.raise_signal(signal.SIGINT))
+            try:
+                with steps:
+                    receipts = carry_out(domain, call, retry=True)
+            except KeyboardInterrupt:
+                interrupted = True
+            try:
+                require_nothing_held(domain)
+            except AssertionError as error:
+                tell(step=step, left=str(error), after=steps.place)
+                os._exit(0)  # who goes on here may wait for ever
+            again = carry_out(domain, call, retry=True)
+            assert receipts in (None, again), "a retry must give the first answer"
+            tell(interrupted=interrupted, **acknowledgement(call, again))
+            if step > steps.count and not interrupted:
+                return
+
+
+def write_under_fire(tell: Tell, folder: str, name: str) -> None:
+    """Write until killed; a signal interrupts the call that is under way, which is then made again."""
+    armed = [False]
+
+    def interrupt(number: int, frame: object) -> None:
+        if armed[0]:
+            armed[0] = False
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    busy_settings()
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        tell(open=True)
+        for number in itertools.count():
+            call, interrupts = f"{name}.{number}", 0
+            while True:
+                try:
+                    armed[0] = True
+                    receipts = carry_out(domain, call, retry=True)
+                    armed[0] = False
+                    break
+                except KeyboardInterrupt:
+                    interrupts += 1
+                    assert not log_of(domain)._file.writer.in_transaction, "the connection was left in a transaction"
+            tell(interrupts=interrupts, **acknowledgement(call, receipts))
+
+
+# Forks
+
+
+def forked(tell: Tell, life: Callable[[], None]) -> int:
+    """Fork; the child lives `life` and ends at once, without any of the parent's business. The child's pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        life()
+    except BaseException:  # noqa: BLE001  # whatever it is, the test is told
+        tell(failed=traceback.format_exc())
+        os._exit(1)
+    os._exit(0)
+
+
+def write_named(tell: Tell, domain: eventstore.DomainStore, name: str, calls: int) -> None:
+    """Some calls, each told of."""
+    for number in range(calls):
+        call = f"{name}.{number}"
+        tell(**acknowledgement(call, carry_out(domain, call)))
+
+
+def write_on_both_sides(tell: Tell, folder: str) -> None:
+    """Open, fork, write in both processes at once; then the parent alone."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        write_named(tell, domain, "before", 5)
+        children = [forked(tell, lambda name=name: write_named(tell, domain, name, 20)) for name in ("child", "other")]
+        write_named(tell, domain, "parent", 20)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        write_named(tell, domain, "after", 5)
+        tell(ok=store.verify().ok)
+
+
+def fork_and_hold(tell: Tell, folder: str, locked: bool) -> None:
+    """Fork a child that stays, and take the lock for good: before the fork (`locked`), or once the child has a handle of its own."""
+    store = eventstore.open(folder)
+    domain = store.domain(DOMAIN)
+    write_named(tell, domain, "before", 3)
+    ours, theirs = os.pipe()
+
+    def stay() -> None:
+        if not locked:
+            write_named(tell, domain, "child", 3)
+        signal.alarm(60)
+        os.write(theirs, b"x")
+        signal.pause()
+
+    if not locked:
+        child = forked(tell, stay)
+        os.read(ours, 1)
+    with domain._live.log.writing():
+        if locked:
+            child = forked(tell, stay)
+            os.read(ours, 1)
+        tell(child=child)
+        signal.pause()
+
+
+def let_children_end(tell: Tell, folder: str, how: str) -> None:
+    """Children end in every way a child can; the parent's files must not notice."""
+    store = eventstore.open(folder)
+    domain = store.domain(DOMAIN)
+    write_named(tell, domain, "before", 5)
+
+    number = 0
+
+    def end() -> None:
+        nonlocal store, domain
+        if how == "closes":
+            store.close()
+        elif how == "reads":
+            assert domain.head().position > 0
+        elif how == "writes and closes":
+            write_named(tell, domain, f"child-{number}", 3)
+            store.close()
+        elif how == "collects":
+            del store, domain
+            gc.collect()
+
+    for number in range(3):
+        wal = next(Path(folder).glob("logs/*/*-wal"))
+        before = wal.stat()
+        assert os.waitpid(forked(tell, end), 0)[1] == 0
+        after = wal.stat()
+        assert after.st_ino == before.st_ino, "the child's end removed the parent's WAL"
+        # A close is a checkpoint, the child's too: that alone may empty the file.
+        assert after.st_size >= before.st_size or how == "writes and closes"
+        write_named(tell, domain, f"parent-{number}", 3)
+    tell(before_death=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def close_beside_a_child(tell: Tell, folder: str, closes: int) -> None:
+    """A child writes all the time; its parent closes the store, opens it, and closes it again."""
+    store = eventstore.open(folder)
+    write_named(tell, store.domain(DOMAIN), "before", 5)
+    enough, stop = os.pipe()
+    os.set_blocking(enough, False)
+
+    def write() -> None:
+        domain = store.domain(DOMAIN)
+        for number in itertools.count():
+            with contextlib.suppress(BlockingIOError):
+                os.read(enough, 1)
+                return
+            write_named(tell, domain, f"child-{number}", 1)
+            assert len(list(domain.events())) == domain.head().position
+
+    child = forked(tell, write)
+    for number in range(closes):
+        store.close()
+        store = eventstore.open(folder)
+        write_named(tell, store.domain(DOMAIN), f"parent-{number}", 5)
+    os.write(stop, b"x")
+    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+    store.close()
+    tell(ok=True)
+
+
+def fork_beside_a_writing_thread(tell: Tell, folder: str, forks: int) -> None:
+    """Another thread writes all the time; children are forked in the middle of it, and write too."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        enough = threading.Event()
+        failures: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                for number in itertools.count():
+                    if enough.is_set():
+                        return
+                    write_named(tell, domain, f"thread-{number}", 1)
+            except BaseException as error:  # noqa: BLE001  # raised below, in the thread that is waited for
+                failures.append(error)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        for fork in range(forks):
+            child = forked(tell, lambda: write_named(tell, domain, f"child-{fork}", 2))
+            assert os.waitpid(child, 0)[1] == 0
+        enough.set()
+        thread.join()
+        assert failures == []
+        tell(ok=store.verify().ok)

@@ -1,0 +1,100 @@
+"""os.fork() with an open store: both sides go on, the child inherits no lock, and its end is none of the parent's business."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eventstore
+from tests.faults import splits
+from tests.faults.ledger import DOMAIN, Ledger
+from tests.faults.workers import ROOT, Server
+
+
+def take(told: list[dict[str, object]]) -> Ledger:
+    """The acknowledgements among what was told."""
+    ledger = Ledger()
+    for said in told:
+        ledger.take(said)
+    return ledger
+
+
+def test_parent_and_children_write_on(server: Server, tmp_path: Path) -> None:
+    told = server.run(splits.write_on_both_sides, folder=str(tmp_path / "store"))
+    assert told[-1] == {"ok": True}
+    ledger = take(told)
+    assert {call.split(".")[0] for _, call in ledger.acknowledged.values()} == {"before", "child", "other", "parent", "after"}
+    ledger.require_kept(tmp_path / "store")
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["forked while locked", "locked after the fork"])
+def test_a_killed_parents_lock_does_not_live_on_in_its_child(server: Server, tmp_path: Path, locked: bool) -> None:
+    parent = server.start(splits.fork_and_hold, folder=str(tmp_path / "store"), locked=locked)
+    ledger = Ledger()
+    while "child" not in (said := parent.told()):
+        ledger.take(said)
+    child: int = said["child"]
+    try:
+        parent.kill()
+        os.kill(child, 0)  # it lives
+        with eventstore.open(tmp_path / "store", busy_timeout_ms=2_000) as store:
+            store.domain(DOMAIN).write_value("key-after", {"call": "x"}, run_id="after")
+            ledger.require([event for event in store.domain(DOMAIN).events() if "after" not in str(event.meta)])
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["exits", "closes", "reads", "writes and closes", "collects"])
+def test_the_end_of_a_child_leaves_the_parents_files_alone(server: Server, tmp_path: Path, how: str) -> None:
+    parent = server.start(splits.let_children_end, folder=str(tmp_path / "store"), how=how)
+    told = parent.rest()
+    assert (told[-1], parent.wait()) == ({"before_death": True}, -signal.SIGKILL)
+    take(told).require_kept(tmp_path / "store")
+
+
+ENDING = """
+import os, sys, eventstore
+store = eventstore.open(sys.argv[1])
+domain = store.domain("orders")
+domain.write_value("key", 0)
+if os.fork() == 0:
+    if sys.argv[2] == "used":
+        domain.write_value("child", 1)
+    sys.exit()  # the interpreter takes itself apart, and with it whatever it finds
+assert os.wait()[1] == 0
+assert os.path.getsize(os.path.join(sys.argv[1], "logs", "orders", f"{0:020d}.db-wal")) > 0
+domain.write_value("key", 2)
+os._exit(7)  # and this is a death: nothing may depend on a close
+"""
+
+
+@pytest.mark.parametrize("use", ["untouched", "used"])
+def test_a_child_that_ends_as_python_ends_leaves_the_parents_files_alone(tmp_path: Path, use: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, str(tmp_path / "store"), use],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (7, "")
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        assert domain.read_value("key") == 2
+        assert domain.get("child") == (1 if use == "used" else None)
+        assert store.verify().ok
+
+
+def test_a_parent_may_close_while_its_child_writes(server: Server, tmp_path: Path) -> None:
+    """The child's handle is a handle like any other: the parent's is not the last one, and must not remove the WAL."""
+    told = server.run(splits.close_beside_a_child, folder=str(tmp_path / "store"), closes=20)
+    assert told[-1] == {"ok": True}
+    take(told).require_kept(tmp_path / "store")
+
+
+def test_forks_beside_a_writing_thread_write_on(server: Server, tmp_path: Path) -> None:
+    told = server.run(splits.fork_beside_a_writing_thread, folder=str(tmp_path / "store"), forks=30)
+    assert told[-1] == {"ok": True}
+    take(told).require_kept(tmp_path / "store")
