@@ -85,10 +85,12 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
 
 
 def _catch_up(live: Live, head: Head) -> None:
-    live.catch_up()
-    if live.states.position < head.position or live.log.get([live.states.position])[0].checksum != live.states.head.checksum:
+    live.catch_up(head)
+    # The states may be ahead of a head that was only the last one known; but then the log has what they have.
+    if live.states.head != head and live.states.head != live.log.head():
         raise FencedError(
-            f"domain {live.log.domain}: the log ends before events this process has seen; close the store and look at its files"
+            f"domain {live.log.domain}: the log ends before events that this process has seen, the last in position"
+            f" {live.states.position}; close the store and look at its files"
         )
 
 

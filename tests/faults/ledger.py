@@ -6,6 +6,7 @@ whether its writer lived to say so or not.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from itertools import groupby
@@ -55,6 +56,11 @@ def plan(call: str) -> Plan:
         if count > 2:
             writes.append(Write("remove", keys[0]))
     return Plan(writes, chance.choice(["power", "power", "process", "power+"]), f"id of {call}" if chance.random() < 0.5 else None)
+
+
+def call_of_size(name: str, writes: int) -> str:
+    """The name of a call that begins with `name` and has so many writes."""
+    return next(call for number in itertools.count() if len(plan(call := f"{name}-{number}").writes) == writes)
 
 
 def carry_out(domain: eventstore.DomainStore, call: str, *, retry: bool = False) -> list[eventstore.Receipt]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import eventstore
 from eventstore.sqlite import SqliteLog
 from tests.faults.jobs import busy_settings
-from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
+from tests.faults.ledger import DOMAIN, acknowledgement, call_of_size, carry_out
 from tests.faults.stores import HEAD
 from tests.faults.workers import Steps, Tell
 
@@ -45,15 +45,21 @@ def require_nothing_held(domain: eventstore.DomainStore) -> None:
         os.close(descriptor)
 
 
-def interrupt_each_step(tell: Tell, folder: str, first: int) -> None:
+def interrupting(step: int) -> Steps:
+    """Ctrl-C at this step. Python looks for signals where a function of its own begins and where any function has returned, and
+    never between the decision to call a built-in one and the call: so a `with` on a lock is safe, and is taken to be."""
+    return Steps(step, lambda: signal.raise_signal(signal.SIGINT), without="c_call")
+
+
+def interrupt_each_step(tell: Tell, folder: str, first: int, writes: int) -> None:
     """Ctrl-C at step `first` of a call, at the next one, and so on until a call has no more steps, or something is left behind."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with eventstore.open(folder) as store:
         domain = store.domain(DOMAIN)
         for step in itertools.count(first):
-            call = f"step-{step}"
+            call = call_of_size(f"step-{step}", writes)
             interrupted, receipts = False, None
-            steps = Steps(step, lambda: signal.raise_signal(signal.SIGINT))
+            steps = interrupting(step)
             try:
                 with steps:
                     receipts = carry_out(domain, call, retry=True)
@@ -69,6 +75,31 @@ def interrupt_each_step(tell: Tell, folder: str, first: int) -> None:
             tell(interrupted=interrupted, **acknowledgement(call, again))
             if step > steps.count and not interrupted:
                 return
+
+
+def interrupt_opening(tell: Tell, folder: str, first: int, stride: int) -> None:
+    """Ctrl-C at every `stride`-th step of opening, writing once and closing; then the same process does all of it again."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for step in itertools.count(first, stride):
+        call = call_of_size(f"opening-{step}", 1)
+        interrupted, receipts = False, None
+        steps = interrupting(step)
+        try:
+            with steps, eventstore.open(folder, busy_timeout_ms=1_000) as store:
+                receipts = carry_out(store.domain(DOMAIN), call, retry=True)
+        except KeyboardInterrupt:
+            interrupted = True
+        try:
+            with eventstore.open(folder, busy_timeout_ms=1_000) as store:
+                again = carry_out(store.domain(DOMAIN), call, retry=True)
+        except eventstore.EventStoreError as error:
+            tell(step=step, left=repr(error), after=steps.place)
+            os._exit(0)
+        assert receipts in (None, again), "a retry must give the first answer"
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "signals are still held back"
+        tell(interrupted=interrupted, **acknowledgement(call, again))
+        if step > steps.count and not interrupted:
+            return
 
 
 def write_under_fire(tell: Tell, folder: str, name: str) -> None:

@@ -5,32 +5,45 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.faults import splits
 from tests.faults.ledger import Ledger
-from tests.faults.workers import Server
+from tests.faults.workers import Job, Server
 
 SIGNALS = 250
 MOST = 20
 """Left-behinds to report at most."""
 
 
-def test_an_interrupt_at_every_step_of_a_write_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
-    ledger = Ledger()
-    left: list[dict[str, object]] = []
+def require_nothing_left(server: Server, job: Job, folder: Path, **arguments: Any) -> None:
+    """Interrupt `job` at every step; where something is left behind, note it and go on with the next step in a new process."""
+    ledger, left = Ledger(), []
     first, interrupted = 1, 0
     while len(left) < MOST:
-        told = server.run(splits.interrupt_each_step, folder=str(tmp_path / "store"), first=first)
+        told = server.run(job, folder=str(folder), first=first, **arguments)
         for said in told:
             ledger.take(said)
         interrupted += sum(said.get("interrupted", False) for said in told)
         if "left" not in told[-1]:
             break
-        left.append(told[-1])
+        left.append(f"step {told[-1]['step']}, after {told[-1]['after']}: {told[-1]['left']}")
         first = told[-1]["step"] + 1
-    ledger.require_kept(tmp_path / "store")
+    ledger.require_kept(folder)
     assert interrupted > 100, "hardly a call was interrupted"
-    assert left == []
+    assert not left, "\n".join(left)
+
+
+@pytest.mark.parametrize("writes", [1, 6])
+def test_an_interrupt_at_every_step_of_a_write_leaves_nothing_behind(server: Server, tmp_path: Path, writes: int) -> None:
+    require_nothing_left(server, splits.interrupt_each_step, tmp_path / "store", writes=writes)
+
+
+@pytest.mark.faults
+def test_an_interrupt_while_a_store_is_opened_or_closed_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
+    require_nothing_left(server, splits.interrupt_opening, tmp_path / "store", stride=3)
 
 
 def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:

@@ -58,14 +58,14 @@ class Steps:
     inside one call is one step; that is what the random instants are for.
     """
 
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
+    def __init__(self, at: int, act: Callable[[], None], *, without: str = "") -> None:
         self.count = 0
         self.place = ""
         """Where it acted."""
-        self._at, self._act = at, act
+        self._at, self._act, self._without = at, act, without
 
     def _step(self, frame: FrameType, event: str, argument: object) -> None:
-        if frame.f_code.co_filename.startswith(LIBRARY):
+        if event != self._without and frame.f_code.co_filename.startswith(LIBRARY):
             self.count += 1
             if self.count == self._at:
                 self.place = f"{frame.f_code.co_qualname}, line {frame.f_lineno}, {event} {getattr(argument, '__name__', '')}"

@@ -25,23 +25,29 @@ from eventstore.projections.key_states import KeyStates, ValueCache, natural_ord
 def compare_texts(one: str, other: str) -> int:
     """Digit runs by number, the rest by casefold; -1, 0 or 1."""
     while one or other:
-        left, right = re.match(r"[0-9]+|[^0-9]+|$", one), re.match(r"[0-9]+|[^0-9]+|$", other)
-        assert left is not None
-        assert right is not None
-        a, b = left[0], right[0]
-        if a[:1].isascii() and a[:1].isdigit() and b[:1].isascii() and b[:1].isdigit():
-            if int(a) != int(b):
-                return -1 if int(a) < int(b) else 1
-        elif (a[:1].isascii() and a[:1].isdigit()) != (b[:1].isascii() and b[:1].isdigit()):
-            return compare_plain("" if a[:1].isdigit() else a.casefold(), "" if b[:1].isdigit() else b.casefold())
-        elif a.casefold() != b.casefold():
-            return compare_plain(a.casefold(), b.casefold())
-        one, other = one[len(a) :], other[len(b) :]
+        left, right = next_run(one), next_run(other)
+        numbers = [run[:1] in set("0123456789") for run in (left, right)]
+        if all(numbers):
+            found = compare_plain(int(left), int(right))
+        elif any(numbers):
+            # Beside a number, the other has ended and is less, or starts with a letter and is more.
+            found = -1 if numbers[0] == bool(right if numbers[0] else left) else 1
+        else:
+            found = compare_plain(left.casefold(), right.casefold())
+        if found:
+            return found
+        one, other = one[len(left) :], other[len(right) :]
     return 0
 
 
+def next_run(text: str) -> str:
+    match = re.match(r"[0-9]+|[^0-9]*", text)
+    assert match is not None
+    return match[0]
+
+
 def compare_plain(one: Any, other: Any) -> int:
-    return (one > other) - (one < other)
+    return int(one > other) - int(one < other)
 
 
 def compare_parts(one: Part, other: Part) -> int:
@@ -57,11 +63,11 @@ def compare_parts(one: Part, other: Part) -> int:
     raise AssertionError
 
 
-def compare_keys(one: Sequence[Part], other: Sequence[Part]) -> int:
-    for a, b in zip(one, other, strict=False):
+def compare_keys(one: Key, other: Key) -> int:
+    for a, b in zip(parts_of(one), parts_of(other), strict=False):
         if found := compare_parts(a, b):
             return found
-    return compare_plain(len(one), len(other))
+    return compare_plain(len(parts_of(one)), len(parts_of(other)))
 
 
 def parts_of(key: Key) -> tuple[Part, ...]:
@@ -80,11 +86,13 @@ some_keys: st.SearchStrategy[Key] = (
 
 @given(one=some_keys, other=some_keys)
 @example(one=("a1b",), other=("a1",))
+@example(one=("a",), other=("A1",))
+@example(one=("",  1), other=("0", 1))
 @example(one=("id02",), other=("id2",))
 @example(one=("aß",), other=("ass",))
 def test_two_keys_stand_as_the_plain_comparison_says(one: Key, other: Key) -> None:
     left, right = natural_order(encode_key(one)), natural_order(encode_key(other))
-    assert compare_plain(left, right) == compare_keys(parts_of(one), parts_of(other))
+    assert compare_plain(left, right) == compare_keys(one, other)
     assert (left == right) is (one == other)
 
 
@@ -92,9 +100,7 @@ def test_two_keys_stand_as_the_plain_comparison_says(one: Key, other: Key) -> No
 def test_the_order_does_not_depend_on_the_order_before(keys: list[Key], seed: Any) -> None:
     shuffled = list(keys)
     seed.shuffle(shuffled)
-    assert (
-        in_order(shuffled) == in_order(keys) == sorted(keys, key=functools.cmp_to_key(lambda a, b: compare_keys(parts_of(a), parts_of(b))))
-    )
+    assert in_order(shuffled) == in_order(keys) == sorted(keys, key=functools.cmp_to_key(compare_keys))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def test_the_order_does_not_depend_on_the_order_before(keys: list[Key], seed: An
         ["id002", "id02", "id2", "id3"],
         ["file9.txt", "file10.txt", "file10a.txt"],
         ["a", "a1", "a1b", "a1b2", "ab"],
-        [(-5,), (0,), (3,), (20,), "-5", "0", "3", "20"],
+        [(-5,), (0,), (3,), (20,), "0", "3", "20", "-5"],
         ["x", ("x", ""), ("x", "1"), ("x", "2"), ("x", "10"), "x1"],
         [("", "a"), ("", "b"), "a"],
         [("a", 2), ("a", 10), ("a", "2"), ("a", "10")],
@@ -154,6 +160,10 @@ class Log:
         return self.append(seal_system(self.head, prev=0, recorded_us=self.head.position + 2, op=op, data=data, salt=b"s" * 16))
 
 
+def listed(states: KeyStates, prefix: Key | None = None) -> list[str]:
+    return [text for text, _ in states.keys(prefix)]
+
+
 def fold(events: Sequence[Event]) -> KeyStates:
     birth = events[0]
     states = KeyStates(Head(birth.position, birth.checksum), birth.recorded_us)
@@ -177,7 +187,7 @@ def test_a_fold_is_a_dictionary_of_the_latest_events(steps: list[tuple[str, Key,
         assert states.get(event.key) == plain[event.key] == state_of(event)
         present = {text for text, state in plain.items() if state.status == "present"}
         assert states.present == len(present)
-        assert [text for text, _ in states.keys()] == sorted(present, key=natural_order)
+        assert listed(states) == sorted(present, key=natural_order)
     assert states.snapshot() == plain
     assert len(states) == len(plain)
     assert states.head == log.head
@@ -219,7 +229,7 @@ def test_the_logs_own_events_are_no_keys_and_are_remembered_as_the_latest() -> N
     assert states.system == 0
     states.apply(log.system("loss", {"witnessed": 9, "found": 1}))
     assert (states.system, states.position) == (2, 2)
-    assert [key for key, _ in states.keys()] == ['["k"]']
+    assert listed(states) == ['["k"]']
     assert len(states) == 1
 
 
@@ -263,7 +273,7 @@ def test_a_prefix_selects_keys_by_their_leading_parts(keys: list[Key], prefix: K
     leading = () if prefix is None else parts_of(prefix)
     wanted = [encode_key(key) for key in in_order(keys) if parts_of(key)[: len(leading)] == leading]
     # As ("x", 1) == ("x", True) never comes up here, equal in Python is equal in the log.
-    assert [text for text, _ in fold(log.events).keys(prefix)] == wanted
+    assert listed(fold(log.events), prefix) == wanted
 
 
 @pytest.mark.parametrize(
@@ -288,7 +298,7 @@ def test_a_prefix_is_whole_parts_and_not_letters(prefix: Key | None, selected: l
     log = Log()
     for key in [(1,), (1, "b"), ("", "x"), "1", "a", ("a", 1), ("a", "b"), ("a", "b", "c"), "a,b", "ab", 'a"', 'a","b']:
         log.put(key)  # type: ignore[arg-type]
-    found = [text for text, _ in fold(log.events).keys(prefix)]
+    found = listed(fold(log.events), prefix)
     assert found == [encode_key(key) for key in in_order(selected)]
 
 
@@ -306,7 +316,7 @@ def test_a_loop_over_keys_survives_writes_in_between() -> None:
         states.apply(log.put(f"a{n}"))
         states.apply(log.remove(f"k{n}"))
     assert seen == [f'["k{n}"]' for n in range(5)]
-    assert [text for text, _ in states.keys()] == [f'["a{n}"]' for n in range(5)]
+    assert listed(states) == [f'["a{n}"]' for n in range(5)]
 
 
 def test_a_key_written_while_another_thread_sorts_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,8 +332,19 @@ def test_a_key_written_while_another_thread_sorts_is_not_lost(monkeypatch: pytes
         return natural_order(text)
 
     monkeypatch.setattr(key_states, "natural_order", interrupted)
-    list(states.keys())
-    assert [text for text, _ in states.keys()] == ['["a"]', '["b"]']
+    listed(states)
+    assert listed(states) == ['["a"]', '["b"]']
+
+
+@pytest.mark.parametrize("many", [0, 1, 39, 41, 300])
+def test_a_few_new_keys_among_many_take_their_places(many: int) -> None:
+    log = Log()
+    for n in range(many):
+        log.put(f"k{n * 7919 % 1000}")
+    states = fold(log.events)
+    for n in range(30):
+        assert listed(states) == sorted({event.key for event in log.events[1:]}, key=natural_order)
+        states.apply(log.put(f"k{n * 31 % 50}.{n % 3}"))
 
 
 def test_threads_may_list_while_one_writes() -> None:
@@ -336,7 +357,7 @@ def test_threads_may_list_while_one_writes() -> None:
     def listing() -> None:
         try:
             while not done.is_set():
-                found = [text for text, _ in states.keys()]
+                found = listed(states)
                 assert found == sorted(found, key=natural_order)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test must show it
             failures.append(error)
@@ -350,7 +371,7 @@ def test_threads_may_list_while_one_writes() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert [text for text, _ in states.keys()] == [event.key for event in events]
+    assert listed(states) == [event.key for event in events]
 
 
 # ---- the cache
