@@ -24,8 +24,8 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _DEFERRED = {signal.SIGINT, signal.SIGTERM}
-# The function behind the wrapper that makes enums of the old mask: a write need not pay four microseconds for them.
-_sigmask: Any = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask) if sys.platform != "win32" else None
+# The function behind the module's wrapper, which makes enums of the old mask: several microseconds that every write would pay.
+_sigmask: Any = getattr(getattr(signal, "_signal", signal), "pthread_sigmask", None)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
