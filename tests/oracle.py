@@ -122,7 +122,10 @@ class Domain:
     def items(self, prefix: Key | None = None) -> list[tuple[Key, str]]:
         """Keys and what they hold, in natural order; a prefix names the leading parts."""
         start = () if prefix is None else parts_of(prefix)
-        keys = {parts_of(fact.key): fact.key for fact in self.facts}.values()
+        # A one-part string key comes back as a string, however it was written.
+        keys: list[Key] = [
+            parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts for parts in {parts_of(f.key) for f in self.facts}
+        ]
         chosen = [key for key in keys if parts_of(key)[: len(start)] == start]
         return [(key, text) for key in sorted(chosen, key=natural) if (text := self.text(key)) is not None]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sqlite3
 from contextlib import closing
 
-from eventstore.database import sqlite3
 from tests.faults.workers import Tell
 
 

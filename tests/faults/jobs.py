@@ -12,13 +12,14 @@ from pathlib import Path
 import eventstore
 from eventstore import live, pointers, recovery, sqlite
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
-from tests.faults.workers import Steps, Tell, die
+from tests.faults.workers import Steps, Tell, adjust, die
 
 
 def busy_settings() -> None:
     """Checkpoints and pointer files every few dozen events: a kill must be able to meet one."""
-    sqlite.CHECKPOINT_PAGES = 40
-    pointers.SPACING = live.SPACING = 100
+    adjust(sqlite, CHECKPOINT_PAGES=40)
+    adjust(pointers, SPACING=100)
+    adjust(live, SPACING=100)
 
 
 def write_calls(tell: Tell, folder: str, name: str) -> None:
@@ -51,6 +52,15 @@ def live_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: 
     tell(steps={"open": opening.count, "write": writing.count, "close": closing.count})
 
 
+def accept_loss(tell: Tell, folder: str, at: int) -> None:
+    """Open a store with a lost tail by accepting the loss; die at step `at`, if there are so many."""
+    with Steps(at, die) as steps:
+        store = eventstore.open(folder, accept_loss=True)
+        store.domain(DOMAIN)
+    tell(steps=steps.count)
+    store.close()
+
+
 def write_some(tell: Tell, store: eventstore.Store, events: int) -> None:
     """One event a call, a bit of everything: ids, times, removals."""
     domain = store.domain(DOMAIN)
@@ -66,7 +76,7 @@ def write_some(tell: Tell, store: eventstore.Store, events: int) -> None:
 def settle(tell: Tell, folder: str, events: int, pointers: bool) -> None:
     """Write some events and close the store: all of them are in the database file."""
     if pointers:
-        live._TAIL = 1  # pointer files however few events there are
+        adjust(live, _TAIL=1)  # pointer files however few events there are
     with eventstore.open(folder) as store:
         write_some(tell, store, events)
 
@@ -81,7 +91,7 @@ def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
     """Flip the bytes listed in `scratch`/places, each in a fresh copy of `template`; tell what is silent, and the counts."""
     logging.getLogger("eventstore").setLevel(logging.ERROR)  # each ignored pointer file is a warning
     # What is copied is the product's business elsewhere; here 30,000 subprocesses would be most of the work.
-    recovery.copy_files = lambda paths, folder: [shutil.copy2(path, folder) for path in paths]
+    adjust(recovery, copy_files=lambda paths, folder: [shutil.copy2(path, folder) for path in paths if path.exists()])
     files = {path.relative_to(template): path.read_bytes() for path in Path(template).rglob("*") if path.is_file()}
     expected = _everything(Path(template))
     counts: Counter[tuple[str, str]] = Counter()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 import eventstore
+from eventstore.model import Durability
 from eventstore.values import encode_value
 from tests import verifier
 
@@ -39,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
     """What a call writes, and how."""
 
     writes: list[Write]
-    durability: eventstore.model.Durability
+    durability: Durability
     event_id: str | None
 
 

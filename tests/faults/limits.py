@@ -13,7 +13,7 @@ from typing import Any
 import eventstore
 from eventstore import EngineError, EventStoreError, HaltedError, live
 from tests.faults.ledger import DOMAIN
-from tests.faults.workers import Tell
+from tests.faults.workers import Tell, adjust
 
 
 def described(error: EventStoreError) -> dict[str, Any]:
@@ -76,9 +76,7 @@ def fill(tell: Tell, folder: str, size: int, file_limit: int | None, ballast: st
         domain = store.domain(DOMAIN)
         domain.write_value("after", 1)
     # What was refused is retried: once in the log, whether it had got there or not.
-    receipt = domain.write_value(
-        f"key-{acknowledged}", {"number": acknowledged, "pad": "x" * size}, event_id=f"id-{acknowledged}"
-    )
+    receipt = domain.write_value(f"key-{acknowledged}", {"number": acknowledged, "pad": "x" * size}, event_id=f"id-{acknowledged}")
     tell(position=receipt.position, checksum=receipt.checksum.hex())
     tell(reopened=reopened)
     store.close()
@@ -119,7 +117,7 @@ def run_out_of_descriptors(tell: Tell, folder: str, other: str, spares: int) -> 
 def live_under_umask(tell: Tell, folder: str, umask: int) -> None:
     """Make every kind of file a store can have, with nobody's help but ours against a careless umask."""
     os.umask(umask)
-    live._TAIL = 1
+    adjust(live, _TAIL=1)
     root = Path(folder)
     modes: dict[str, int] = {}
 

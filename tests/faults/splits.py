@@ -11,6 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import eventstore
@@ -111,20 +112,20 @@ def write_under_fire(tell: Tell, folder: str, name: str) -> None:
             armed[0] = False
             raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, interrupt)
     busy_settings()
     with eventstore.open(folder) as store:
         domain = store.domain(DOMAIN)
         tell(open=True)
         for number in itertools.count():
             call, interrupts = f"{name}.{number}", 0
-            while True:
+            receipts: list[eventstore.Receipt] | None = None
+            while receipts is None:
                 try:
                     armed[0] = True
                     receipts = carry_out(domain, call, retry=True)
                     armed[0] = False
-                    break
                 except KeyboardInterrupt:
                     interrupts += 1
                     assert not log_of(domain)._file.writer.in_transaction, "the connection was left in a transaction"
@@ -159,7 +160,7 @@ def write_on_both_sides(tell: Tell, folder: str) -> None:
     with eventstore.open(folder) as store:
         domain = store.domain(DOMAIN)
         write_named(tell, domain, "before", 5)
-        children = [forked(tell, lambda name=name: write_named(tell, domain, name, 20)) for name in ("child", "other")]
+        children = [forked(tell, partial(write_named, tell, domain, name, 20)) for name in ("child", "other")]
         write_named(tell, domain, "parent", 20)
         for child in children:
             assert os.waitpid(child, 0)[1] == 0
@@ -181,14 +182,17 @@ def fork_and_hold(tell: Tell, folder: str, locked: bool) -> None:
         os.write(theirs, b"x")
         signal.pause()
 
-    if not locked:
+    def fork() -> None:
         child = forked(tell, stay)
         os.read(ours, 1)
+        tell(child=child)
+
+    if not locked:
+        fork()
     with domain._live.log.writing():
         if locked:
-            child = forked(tell, stay)
-            os.read(ours, 1)
-        tell(child=child)
+            fork()
+        tell(holding=True)
         signal.pause()
 
 
@@ -272,7 +276,7 @@ def fork_beside_a_writing_thread(tell: Tell, folder: str, forks: int) -> None:
         thread = threading.Thread(target=write)
         thread.start()
         for fork in range(forks):
-            child = forked(tell, lambda: write_named(tell, domain, f"child-{fork}", 2))
+            child = forked(tell, partial(write_named, tell, domain, f"child-{fork}", 2))
             assert os.waitpid(child, 0)[1] == 0
         enough.set()
         thread.join()

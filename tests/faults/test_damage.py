@@ -233,7 +233,7 @@ def test_unacknowledged_frames_beyond_the_witness_are_no_loss(left: Damaged) -> 
 def test_a_damaged_witness_is_refused_not_believed(left: Damaged, offset: int) -> None:
     left.flip(left.head, offset)
     before = contents(left.folder)
-    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="witness .* is damaged") as caught:
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match=r"witness .* is damaged") as caught:
         store.domain(DOMAIN)
     assert (caught.value.witnessed, caught.value.found) == (None, left.last)
     after = contents(left.folder)
@@ -252,7 +252,7 @@ def test_a_damaged_witness_is_refused_not_believed(left: Damaged, offset: int) -
 @pytest.mark.parametrize("length", [1, 40, 47])
 def test_a_cut_witness_is_refused(left: Damaged, length: int) -> None:
     left.head.write_bytes(left.head.read_bytes()[:length])
-    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="witness .* is damaged"):
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match=r"witness .* is damaged"):
         store.domain(DOMAIN)
 
 

@@ -71,4 +71,3 @@ def test_every_flipped_byte_is_found_or_neutral(server: Server, small: Damaged, 
     counts = require_none_silent(server, small, places(small)[part::PARTS], f"{seed}-{part}", in_memory)
     assert counts[f"{DB} found"], f"{dict(counts)}"
     assert counts[f"{WAL} found"], f"{dict(counts)}"
-

@@ -16,6 +16,7 @@ import pytest
 import eventstore
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
+from tests.faults.stores import leave
 from tests.faults.workers import Server, Worker
 
 pytestmark = pytest.mark.faults
@@ -120,7 +121,8 @@ def survivor_is_beyond(position: int, ledger: Ledger, survivor: Worker) -> bool:
 
 def steps_of(server: Server, folder: Path, seed: str, calls: int) -> dict[str, int]:
     """How many steps each part of a whole life has."""
-    steps: dict[str, int] = server.run(jobs.live_whole, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in="", at=0)[-1]["steps"]
+    *_, last = server.run(jobs.live_whole, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in="", at=0)
+    steps: dict[str, int] = last["steps"]
     return steps
 
 
@@ -183,3 +185,26 @@ def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(serv
     shutil.rmtree(tmp_path / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "close", 1)
     assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
+
+
+def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str) -> None:
+    """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
+    template = leave(server, tmp_path / "template", settled=5, loose=6)
+    template.wal.unlink()
+    folder = tmp_path / "store"
+    last = server.run(jobs.accept_loss, folder=str(template.copy(folder).folder), at=0)[-1]["steps"]
+    stride = 1 + last // DEATHS
+    for step in range(random.Random(seed).randint(1, stride), last + 1, stride):
+        shutil.rmtree(folder)
+        store = template.copy(folder)
+        assert server.start(jobs.accept_loss, folder=str(folder), at=step).wait() < 0
+        where = f"FAULTS_SEED={seed}: died at step {step} of {last}"
+        with eventstore.open(folder, accept_loss=True) as opened:
+            domain = opened.domain(DOMAIN)
+            events = list(domain.events())
+            assert events[:5] == store.events[:5], where
+            assert {event.op for event in events[5:]} == {"loss"}, where
+            domain.write_value("after", 1)
+            report = opened.verify()
+            assert (report.ok, report.domains[0].losses) == (True, len(events) - 5), where
+        assert list((folder / "quarantine").glob("[!.]*")), where

@@ -20,7 +20,8 @@ MOST = 20
 
 def require_nothing_left(server: Server, job: Job, folder: Path, **arguments: Any) -> None:
     """Interrupt `job` at every step; where something is left behind, note it and go on with the next step in a new process."""
-    ledger, left = Ledger(), []
+    ledger = Ledger()
+    left: list[str] = []
     first, interrupted = 1, 0
     while len(left) < MOST:
         told = server.run(job, folder=str(folder), first=first, **arguments)

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Self
 
 import eventstore
@@ -30,7 +30,7 @@ PATIENCE = 60.0
 """Seconds without a word after which a worker is taken to hang, and its test fails."""
 
 
-class WorkerFailed(AssertionError):
+class WorkerError(AssertionError):
     """A job raised; the message is its traceback."""
 
 
@@ -84,6 +84,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def adjust(module: ModuleType, **names: object) -> None:
+    """In a worker, which has its own copy of everything: give names of a module other values. They must be there."""
+    for name, value in names.items():
+        assert hasattr(module, name), f"{module.__name__} has no {name} any more"
+        setattr(module, name, value)
+
+
 class Worker:
     """A process under test: what it told, and how it ends."""
 
@@ -94,24 +101,24 @@ class Worker:
         self._status: int | None = None
 
     def told(self, timeout: float = PATIENCE) -> dict[str, Any]:
-        """The next thing it says. Raises WorkerFailed if it failed, ended without a word, or hangs."""
+        """The next thing it says. Raises WorkerError if it failed, ended without a word, or hangs."""
         said = self.next(timeout)
         if said is None:
-            raise WorkerFailed(f"worker {self.pid} ended (status {self.wait()}) when it should have said something")
+            raise WorkerError(f"worker {self.pid} ended (status {self.wait()}) when it should have said something")
         return said
 
     def next(self, timeout: float = PATIENCE) -> dict[str, Any] | None:
-        """The next thing it says, None at its end. Raises WorkerFailed."""
+        """The next thing it says, None at its end. Raises WorkerError."""
         while b"\n" not in self._said:
             if not self._ready(timeout):
                 self.kill()
-                raise WorkerFailed(f"worker {self.pid} said nothing for {timeout} seconds")
+                raise WorkerError(f"worker {self.pid} said nothing for {timeout} seconds")
             if not self._receive():
                 return None
         line, _, self._said = self._said.partition(b"\n")
         said: dict[str, Any] = json.loads(line)
         if "failed" in said:
-            raise WorkerFailed(f"in worker {self.pid}:\n{said['failed']}")
+            raise WorkerError(f"in worker {self.pid}:\n{said['failed']}")
         return said
 
     def rest(self) -> list[dict[str, Any]]:
@@ -184,11 +191,11 @@ class Server:
         return worker
 
     def run(self, job: Job, **arguments: Any) -> list[dict[str, Any]]:
-        """Run `job` to its end; what it told. Raises WorkerFailed if it did not end well."""
+        """Run `job` to its end; what it told. Raises WorkerError if it did not end well."""
         worker = self.start(job, **arguments)
         said = worker.rest()
         if status := worker.wait():
-            raise WorkerFailed(f"{job.__name__} ended with status {status} after {said}")
+            raise WorkerError(f"{job.__name__} ended with status {status} after {said}")
         return said
 
     def wait(self, pid: int) -> int:
@@ -199,7 +206,7 @@ class Server:
     def _answer(self) -> int:
         answer = self._control.recv(64)
         if not answer:
-            raise WorkerFailed("the server of workers is gone")
+            raise WorkerError("the server of workers is gone")
         return int(answer)
 
     def tidy(self) -> None:

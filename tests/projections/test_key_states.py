@@ -87,7 +87,7 @@ some_keys: st.SearchStrategy[Key] = (
 @given(one=some_keys, other=some_keys)
 @example(one=("a1b",), other=("a1",))
 @example(one=("a",), other=("A1",))
-@example(one=("",  1), other=("0", 1))
+@example(one=("", 1), other=("0", 1))
 @example(one=("id02",), other=("id2",))
 @example(one=("aß",), other=("ass",))
 def test_two_keys_stand_as_the_plain_comparison_says(one: Key, other: Key) -> None:
