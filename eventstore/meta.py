@@ -16,25 +16,25 @@ Meta = tuple[str | None, str | None]
 
 
 class EventMeta(TypedDict, total=False):
-    """What a write may say about itself; kept with the event for ever, so no personal data here."""
+    """What a write may say about itself; kept with the event for ever, so no personal data here. None says nothing."""
 
-    actor: str
+    actor: str | None
     """Who wrote; the store's `actor` if not given."""
-    reason: str
+    reason: str | None
     """Why."""
-    correlation_id: str
+    correlation_id: str | None
     """What it belongs to: a conversation, an order, a session."""
-    causation_id: str
+    causation_id: str | None
     """What caused it: another event's id."""
-    run_id: str
+    run_id: str | None
     """The run of the program or backtest that wrote."""
-    type: str
+    type: str | None
     """The event's own name, such as "position.opened"."""
-    schema: str | int
+    schema: str | int | None
     """The version of the value's shape."""
-    tags: Sequence[str]
+    tags: Sequence[str] | None
     """Words to find it by."""
-    origin: Mapping[str, Any]
+    origin: Mapping[str, Any] | None
     """Where an imported event came from: store_id, domain, position, checksum."""
 
 

@@ -19,6 +19,8 @@ MAX_DEPTH = 64
 MAX_INT_DIGITS = 4_300
 MAX_VALUE_BYTES = 16 * 2**20
 
+_INT_LIMIT = 10**MAX_INT_DIGITS
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -36,18 +38,14 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
         if declared is not Any and declared is not msgspec.Raw:
             decode_value(text, declared)
         return text
+    # The proof that nothing is lost is to read it back: in C, and cheaper than any walk over the value in Python.
     try:
         encoded = _encode(value)
-        if declared is Any:
-            exact = _decode(encoded) == value
-        else:
-            exact = declared is not msgspec.Raw and _decoder(declared)(encoded) == value
-        if not exact:
-            _explain(value, encoded, declared)
-    except UnicodeEncodeError:
-        encoded = _encode_with_surrogates(value)
-    except (RecursionError, TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        _refuse(value, error, declared)
+        exact = (_decode(encoded) if declared is Any else _decoder(declared)(encoded)) == value
+    except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
+        encoded, exact = b"", False
+    if not exact:
+        encoded = _encode_slowly(value, declared)
     if len(encoded) > max_bytes:
         raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
     if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH:
@@ -70,16 +68,16 @@ def decode_value(text: str, declared: Any = Any) -> Any:
     try:
         return _decoder(declared)(text)
     except msgspec.ValidationError as error:
-        raise InvalidValueError(f"the stored value is not a {_name(declared)}: {error}") from error
-    except msgspec.DecodeError:
-        return msgspec.convert(_decode_slowly(text), declared)
+        raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return _converted(_decode_slowly(text), declared)
 
 
 def is_json(text: str) -> bool:
     """Whether a stored text is JSON, whatever it says."""
     try:
         _decode_raw(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError):
         try:
             _decode_slowly(text)
         except InvalidValueError:
@@ -88,11 +86,18 @@ def is_json(text: str) -> bool:
 
 
 def _decode_slowly(text: str) -> Any:
-    """msgspec refuses what JSON allows and JSON.stringify writes: "\\ud83d", an emoji cut in half."""
+    """msgspec refuses what JSON allows: the escape of half an emoji, which JSON.stringify writes, and very long integers."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_int=_bounded)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidValueError(f"$: not JSON: {error}") from error
+
+
+def _converted(plain: Any, declared: Any) -> Any:
+    try:
+        return msgspec.convert(plain, declared)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
@@ -104,60 +109,57 @@ def _name(declared: Any) -> str:
     return getattr(declared, "__name__", str(declared))
 
 
-def _explain(value: Any, encoded: bytes, declared: Any) -> None:
-    """Slow path of encode_value(): accept what is plainly equal (a tuple for a list), else say what is wrong."""
-    plain = _plain(value, "$", declared)
-    if _decode(encoded) != plain:
-        raise InvalidValueError(f"$: {_name(type(value))} would read back as something else; is its __eq__ missing?")
-
-
-def _plain(value: Any, path: str, declared: Any) -> Any:
-    """`value` as the JSON that stands for it, or InvalidValueError naming the place that has none."""
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidValueError(f"{path}: {value} is not JSON; write null, or a string")
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{path}[{index}]", declared) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise InvalidValueError(f"{path}: the key {key!r} is {_name(type(key))}; JSON objects have string keys")
-        return {key: _plain(item, f"{path}.{key}", declared) for key, item in value.items()}
-    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        if declared is not Any and isinstance(value, declared):
-            return _plain(msgspec.to_builtins(value), path, declared)
-        return _plain(msgspec.to_builtins(value, builtin_types=_NOT_JSON), path, declared)
-    raise InvalidValueError(f"{path}: {_name(type(value))} is not JSON; convert it, or declare the domain's type: Domain(name, value=...)")
+def _encode_slowly(value: Any, declared: Any) -> bytes:
+    """Take what is plainly equal (a tuple for a list) or hard to say (half an emoji), and name what is not JSON."""
+    typed = declared is not Any and declared is not msgspec.Raw
+    try:
+        plain = _plain(msgspec.to_builtins(value, str_keys=True) if typed else value, "$")
+        try:
+            encoded = _encode(plain)
+        except UnicodeEncodeError:
+            encoded = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+        text = encoded.decode()
+        same = decode_value(text) == plain
+        if typed and same:
+            back = decode_value(text, declared)
+            same = plain == value or msgspec.to_builtins(back, str_keys=True) == plain
+    except InvalidValueError:
+        raise
+    except RecursionError:
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise InvalidValueError(f"$: {_name(type(value))}: {error}") from error
+    if not same:
+        raise InvalidValueError(f"$: {_name(type(value))} would read back as something else")
+    return encoded
 
 
 _NOT_JSON = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal)
 """What msgspec would turn into text in silence; left as it is, so that it can be named."""
 
 
-def _refuse(value: Any, error: Exception, declared: Any) -> NoReturn:
-    if isinstance(error, InvalidValueError):
-        raise error
-    if isinstance(error, RecursionError):
-        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
-    if isinstance(error, msgspec.ValidationError):
-        raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
-    try:
-        _plain(value, "$", declared)
-    except RecursionError:
-        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
-    raise InvalidValueError(f"$: {error}") from error
-
-
-def _encode_with_surrogates(value: Any) -> bytes:
-    """Strings may hold half an emoji (JSON.stringify escapes it, so do we); msgspec cannot say that, json can."""
-    try:
-        plain = _plain(value, "$", Any)
-    except RecursionError:
-        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
-    return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+def _plain(value: Any, path: str) -> Any:
+    """`value` as the JSON that stands for it, or InvalidValueError naming the place that has none."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        if abs(value) >= _INT_LIMIT:
+            raise InvalidValueError(f"{path}: an integer of more than {MAX_INT_DIGITS} digits")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidValueError(f"{path}: {value} is not JSON; write null, or a string")
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidValueError(f"{path}: the key {key!r} is {_name(type(key))}; JSON objects have string keys")
+        return {key: _plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return _plain(msgspec.to_builtins(value, builtin_types=_NOT_JSON), path)
+    raise InvalidValueError(f"{path}: {_name(type(value))} is not JSON; convert it, or declare the domain's type: Domain(name, value=...)")
 
 
 def _check_depth(value: Any) -> None:
