@@ -83,7 +83,7 @@ def check_a_log_says_what_it_is(open_log: OpenLog) -> None:
 
 @_every_engine
 def check_a_log_starts_from_the_birth_row_it_is_given(open_log: OpenLog) -> None:
-    """`birth is a sealed birth row that a new log starts from`: so a log can be adopted with its checksums."""
+    """`A new log that starts from a sealed birth row`: so a log can be adopted with its checksums."""
     pattern = open_log("signal").get([0])[0]
     born = read_birth(pattern, "signal")
     data = {"format": born.format, "store_id": born.store_id, "domain": "copied", "created_us": 7, "write": "first"}

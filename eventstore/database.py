@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import msgspec
@@ -136,8 +137,8 @@ def require_ours(path: Path, domain: str) -> None:
         raise FormatError(domain, None, f"{path} is empty: its content was lost; put a copy back, with the files beside it")
     try:
         connection = connect_reader(path, busy_timeout_ms=0, immutable=True)
-    except sqlite3.DatabaseError as error:
-        raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
+    except sqlite3.OperationalError as error:
+        raise engine_error(error, domain=domain, path=path) from error
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -152,6 +153,8 @@ def require_ours(path: Path, domain: str) -> None:
         if found != TABLE:
             raise StoreFormatError(str(path), f"the table `event` is not that of format {FORMAT}: another draft, or altered by a tool")
     except sqlite3.DatabaseError as error:
+        if primary_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise engine_error(error, domain=domain, path=path) from error
         raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
     finally:
         connection.close()
@@ -160,6 +163,13 @@ def require_ours(path: Path, domain: str) -> None:
 def primary_code(error: sqlite3.Error) -> int:
     """SQLite's result code without its extension; 0 for what the binding itself raised."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _no_space(error: sqlite3.Error) -> bool:
+    """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process."""
+    extended = getattr(error, "sqlite_errorcode", 0)
+    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    return extended == sqlite3.SQLITE_IOERR_SHMSIZE or (limited and extended in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE))
 
 
 def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written") -> EventStoreError:
@@ -173,8 +183,8 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         holder = lock_holder(status) if status else None
         by = f"process {holder}" if holder else "another program"
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
-    if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"{what}; free some space and try again", outcome=outcome)
+    if code == sqlite3.SQLITE_FULL or _no_space(error):
+        return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):

@@ -106,14 +106,15 @@ def inode(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def defer_signals() -> set[int] | None:
-    """Let no Ctrl-C come between BEGIN and the receipt (R6), until restore_signals() is called with what this gives.
+def signal_mask() -> set[int] | None:
+    """The signals held back in this thread now; None outside the main thread, the only one Python handles signals in."""
+    return None if threading.current_thread() is not threading.main_thread() else set(_sigmask(signal.SIG_BLOCK, ()))
 
-    Python runs its handlers in the main thread only; in others there is nothing to do.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return set(_sigmask(signal.SIG_BLOCK, _DEFERRED))
+
+def defer_signals(before: set[int] | None) -> None:
+    """Let no Ctrl-C come between BEGIN and the receipt (R6), until restore_signals(); `before` is what signal_mask() gave."""
+    if before is not None:
+        _sigmask(signal.SIG_BLOCK, _DEFERRED)
 
 
 def restore_signals(before: set[int] | None) -> None:

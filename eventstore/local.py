@@ -35,12 +35,13 @@ class LocalEngine:
         self.read_only = read_only
         self.durability: Durability = durability
         self._busy_timeout_ms = busy_timeout_ms
-        if self.folder.exists() and not self.folder.is_dir():
-            raise NotAStoreError(str(folder), "not a folder; a store is a folder")
-        if create and not read_only and not (self.folder / manifest.NAME).exists():
-            found = manifest.create(self.folder, store_id)
-        else:
-            found = manifest.load(self.folder)
+        with os_errors(f"opening the store in {self.folder}"):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise NotAStoreError(str(folder), "not a folder; a store is a folder")
+            if create and not read_only and not (self.folder / manifest.NAME).exists():
+                found = manifest.create(self.folder, store_id)
+            else:
+                found = manifest.load(self.folder)
         if store_id is not None and store_id != found.store_id:
             raise ConfigError(f"{folder} already is store {found.store_id}; a store_id can be chosen for a new folder only")
         self.store_id = found.store_id
@@ -48,6 +49,10 @@ class LocalEngine:
 
     def domains(self) -> list[str]:
         """See Engine.domains: those that have files, and those that store.json knows, so that a lost one is missed."""
+        with os_errors(f"listing {self.folder}"):
+            return self._domains()
+
+    def _domains(self) -> list[str]:
         present = {log.parent.name for log in self.folder.glob("logs/*/*.db") if is_domain_name(log.parent.name)}
         return sorted(present | set(manifest.load(self.folder).heads))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import resource
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,12 +20,14 @@ import msgspec
 from eventstore import database
 from eventstore.codec import erased
 from eventstore.database import sqlite3
-from eventstore.errors import AccessError, ConflictError, FormatError, Outcome
+from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, Outcome
 from eventstore.files import copy_files, inode, stat_or_none, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head
 
 _PAGE_BYTES = 4 * 2**20
 _ROW_OVERHEAD = 120
+_INT64 = 2**63
+_WAL_FRAME_HEADER = 24
 
 _SELECT = f"SELECT {database.COLUMNS} FROM event"
 _CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
@@ -32,6 +36,14 @@ _CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
  SELECT event.position, event.prev, depth + 1 FROM link JOIN event ON event.position = link.prev
  WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
 {_SELECT} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
+
+
+# Where SQLite keeps its locks: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and UNIX_SHM_DMS.
+_SHARED_LOCK = (0x40000002, 510)
+_SHM_DEAD_MAN_LOCK = (128, 1)
+_held: list[int] = []
+_lost: set[tuple[int, int]] = set()
+"""Databases that a forked child can no longer join: their WAL was removed before it could say that it is there."""
 
 
 class LogFile:
@@ -52,6 +64,10 @@ class LogFile:
         self._writer: sqlite3.Connection | None = None
         self._synchronous = ""
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        if inode(str(path)) in _lost:
+            raise FencedError(
+                f"domain {domain}: the process that forked this one closed the log in the same moment; open it in a fresh process"
+            )
         links = path.stat().st_nlink
         if links > 1:
             raise AccessError(f"{path} has {links} hard links: two processes could write it under two locks; remove the other names")
@@ -130,6 +146,7 @@ class LogFile:
             return self._get(positions, self._reader)
 
     def _get(self, positions: Sequence[int], connection: sqlite3.Connection) -> list[Event]:
+        positions = [position for position in positions if 0 <= position < _INT64]
         if len(positions) <= 2:
             few = (positions[0], positions[-1]) if positions else (-1, -1)
             rows = connection.execute(f"{_SELECT} WHERE position IN (?, ?) ORDER BY position", few).fetchall()
@@ -142,6 +159,8 @@ class LogFile:
 
     def chain(self, position: int, limit: int) -> list[Event]:
         """A key's events from `position` back, in one recursive query."""
+        if limit <= 0 or not 0 <= position < _INT64:
+            return []
         with self._reading, self._translated():
             return _events(self._reader.execute(_CHAIN, (position, limit)).fetchall())
 
@@ -208,13 +227,28 @@ class LogFile:
             self.failed = rollback_error
         if not isinstance(error, sqlite3.Error):
             return
-        unknown = committing and database.primary_code(error) != sqlite3.SQLITE_FULL
+        full = database.primary_code(error) == sqlite3.SQLITE_FULL or self._at_size_limit(error)
+        if full:
+            message = f"domain {self.domain}: SQLite says: {error}; free some space, or raise the limit of file sizes, and try again"
+            raise DiskFullError(message) from error
+        unknown = committing
         if unknown:
             # After a failed fsync the kernel may have dropped the pages it could not write: nothing on this
             # connection can be believed again (fsyncgate); only opening anew, which reads the file, can.
             self.failed = error
         outcome: Outcome = "unknown" if unknown else "not_written"
         raise database.engine_error(error, domain=self.domain, path=self.path, outcome=outcome) from error
+
+    def _at_size_limit(self, error: sqlite3.Error) -> bool:
+        """Whether a write failed because a file may not grow further (RLIMIT_FSIZE), which SQLite calls an I/O error.
+
+        The frame that did not fit is incomplete, so the transaction was not written.
+        """
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_IOERR_WRITE:
+            return False
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        sizes = [status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None]
+        return limit != resource.RLIM_INFINITY and max(sizes) + database.PAGE_BYTES + _WAL_FRAME_HEADER > limit
 
     def _set_synchronous(self, durability: Durability) -> None:
         wanted = database.SYNCHRONOUS[durability]
@@ -276,11 +310,36 @@ class LogFile:
         if self._writer is not None:
             self._writer.close()
 
+    def before_fork(self) -> None:
+        """Let the statement under way end: a copy of it would hold its locks for ever in the child."""
+        self._reading.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._reading.release()
+
     def abandon(self) -> None:
-        """In a forked child: never close what is the parent's, not even by the collector (R9)."""
+        """In a forked child: keep the parent's handles, untouched, and hold for real the locks that SQLite believes to hold (R9).
+
+        SQLite knows files by inode: a connection that the child opens joins the inherited state, in which the database is
+        locked already, though fcntl locks do not survive a fork. Without them the parent, or anybody else, would take
+        itself for the last one and remove the WAL under the child.
+        """
+        self._reading = threading.Lock()
         for connection in (self._reader, self._writer):
-            if connection is not None:
+            if connection is not None:  # never closed, not even by the collector: it shares its file offsets with the parent's
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        shm = self.path.with_name(f"{self.path.name}-shm")
+        try:
+            for path, start, length in ((self.path, *_SHARED_LOCK), (shm, *_SHM_DEAD_MAN_LOCK)):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                _held.append(descriptor)  # for the life of the process: closing it would drop the lock
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+            joined = self.is_same()
+        except OSError:
+            joined = False
+        if not joined and self._inodes[0] is not None:
+            _lost.add(self._inodes[0])
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

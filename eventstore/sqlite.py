@@ -18,6 +18,7 @@ from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, seal_birth, sea
 from eventstore.database import sqlite3
 from eventstore.errors import (
     ClosedError,
+    ConfigError,
     ConflictError,
     EngineError,
     FencedError,
@@ -28,7 +29,7 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import defer_signals, make_folder, os_errors, restore_signals
+from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask
 from eventstore.log import PAGE
 from eventstore.logfile import LogFile
 from eventstore.model import Durability, Event, Head, WriteRule
@@ -73,14 +74,14 @@ class SqliteLog:
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
-        self._closed = self._forked = False
+        self._closed = self._forked = self._quiet = False
         self._open(accept_loss)
         _open_logs.add(self)
 
     # ---- opening
 
     def _open(self, accept_loss: bool) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         if not self.read_only:
             with os_errors(f"making {self.folder}"):
                 make_folder(self.folder)
@@ -224,25 +225,27 @@ class SqliteLog:
     def begin(self) -> Head:
         """Enter writing(): threads, then processes, then signals; and only then is the head the head."""
         self._require_open()
-        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
-            raise UnavailableError(
-                f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
-            )
+        mutex = self._mutex
+        if mutex._is_owned():  # type: ignore[attr-defined]
+            raise ConfigError(f"{self._what}: a write inside another write of the same domain")
+        signals: set[int] | None = None
         try:
+            if not mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+                raise UnavailableError(f"{self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid())
             self._require_writable()
             self._head_file.lock(self._what, self._busy_timeout_ms)
-            self._signals = defer_signals()
-            try:
-                self._require_same_files()
-                if self._head_file.moved(self._known.position):
-                    self._known = self._file.head_for_writing()
-                return self._known
-            except BaseException:
-                self._head_file.unlock()
-                restore_signals(self._signals)
-                raise
+            signals = self._signals = signal_mask()
+            defer_signals(signals)
+            self._require_same_files()
+            if self._head_file.moved(self._known.position):
+                self._known = self._file.head_for_writing()
+            return self._known
         except BaseException:
-            self._mutex.release()
+            # An interrupt may come between any two steps, so what was taken is asked, not remembered.
+            if mutex._is_owned():  # type: ignore[attr-defined]
+                self._head_file.unlock()
+                mutex.release()
+                restore_signals(signals)
             raise
 
     def end(self) -> None:
@@ -357,10 +360,24 @@ class SqliteLog:
         except sqlite3.Error as error:
             raise database.engine_error(error, domain=self.domain, path=self._file.path) from error
 
+    def before_fork(self) -> None:
+        """Wait until no thread writes or reads: a transaction that is copied into a child never ends there."""
+        # Not for ever: the thread that forks may itself be the one that writes.
+        self._quiet = not self._closed and not self._forked and self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000)
+        if self._quiet:
+            self._file.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._quiet:
+            self._file.after_fork_in_parent()
+            self._mutex.release()
+
     def abandon(self) -> None:
         """See EventLog.abandon: give back the parent's lock, touch nothing else, open anew when next used (R9)."""
         if not self._forked and not self._closed:
             self._forked = True
+            self._mutex = threading.RLock()
             self._file.abandon()
             self._head_file.close()
 
@@ -404,9 +421,19 @@ class _Writing:
         self._log.end()
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    for log in list(_open_logs):
+        log.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for log in list(_open_logs):
+        log.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
     for log in list(_open_logs):
         log.abandon()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -23,7 +23,10 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog
     opened: list[EventLog] = []
 
     def open_one(name: str, write: WriteRule | None = None, *, birth: Event | None = None) -> EventLog:
-        opened.append(engine.open_log(name, write, birth=birth))
+        if birth is not None:
+            with engine.adopting(name, birth):
+                pass
+        opened.append(engine.open_log(name, write))
         return opened[-1]
 
     yield open_one

@@ -35,7 +35,7 @@ def require_nothing_held(domain: eventstore.DomainStore) -> None:
     """No transaction, no lock between threads, none between processes, no signal held back."""
     log = log_of(domain)
     assert not log._file.writer.in_transaction, "the connection was left in a transaction"
-    assert not log._mutex.locked(), "the lock between threads was left behind"
+    assert not log._mutex._is_owned(), "the lock between threads was left behind"
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "signals are still held back"
     descriptor = os.open(log.folder / HEAD.name, os.O_RDWR)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -152,3 +153,38 @@ def test_a_reader_that_stays_only_puts_the_checkpoint_off(server: Server, closed
         assert closed.wal.stat().st_size <= held + 2 * 8_216, "the checkpoint was not made up for"
         assert store.verify().ok
     assert not closed.wal.exists()
+
+
+def test_checkpoints_are_never_passive_and_always_under_the_lock(closed: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own, and any that does not wait for writers, may meet the WAL-reset bug of the versions most systems have."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 10)
+    seen: list[tuple[str, bool]] = []
+
+    def note(statement: str) -> None:
+        if "checkpoint" in statement:
+            seen.append((statement, is_locked(closed.head)))
+
+    with eventstore.open(closed.folder) as store:
+        domain = store.domain(DOMAIN)
+        log = domain._live.log
+        assert isinstance(log, sqlite.SqliteLog)
+        log._file.writer.set_trace_callback(note)
+        (automatic,) = log._file.writer.execute("PRAGMA wal_autocheckpoint").fetchone()
+        for number in range(30):
+            domain.write_value(f"key-{number}", number, durability="process")
+    seen = [one for one in seen if "autocheckpoint" not in one[0]]
+    assert automatic == 0
+    assert len(seen) >= 3
+    assert set(seen) == {("PRAGMA wal_checkpoint(RESTART)", True), ("PRAGMA wal_checkpoint(TRUNCATE)", True)}
+
+
+def is_locked(head: Path) -> bool:
+    """Whether somebody holds the lock of the domain."""
+    descriptor = os.open(head, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
