@@ -10,7 +10,7 @@ from itertools import islice
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
-from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, NotFoundError, UnavailableError
+from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, CorruptionError, NotFoundError, UnavailableError
 from eventstore.log import PAGE
 from eventstore.model import Domain, Durability, Event, Head, WriteRule
 
@@ -95,6 +95,9 @@ class MemoryLog:
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: there is no storage that could be at fault."""
         return iter(())
+
+    def distrust(self, error: CorruptionError) -> None:
+        """See EventLog.distrust: nothing is kept, so there is nothing to keep."""
 
     def close(self) -> None:
         """See EventLog.close."""

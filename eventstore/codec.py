@@ -101,8 +101,14 @@ def _checked_parts(key: object) -> list[Any]:
 
 
 def decode_key(text: str) -> Key:
-    """A canonical key as callers see it: one string alone comes back as a string, everything else as a tuple."""
-    parts = _decode_key(text)
+    """A canonical key as callers see it: one string alone comes back as a string, everything else as a tuple.
+
+    Raises InvalidKeyError for a text that is none.
+    """
+    try:
+        parts = _decode_key(text)
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise InvalidKeyError(f"{text!r} is not the text of a key: {error}") from error
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]
     return tuple(parts)
@@ -238,6 +244,8 @@ def _payload(event: Event, coded: bool, domain: str) -> bytes:
         raise FormatError(domain, event.position, f"data without a salt of {SALT_BYTES} bytes")
     if isinstance(data, str):
         raise FormatError(domain, event.position, "text with meta.codec")
+    if not isinstance(data, bytes):
+        raise FormatError(domain, event.position, f"data of type {type(data).__name__}, which is neither text nor a blob")
     if not coded:
         raise FormatError(domain, event.position, "a blob without meta.codec")
     return _sha256(salt + data).digest()

@@ -68,7 +68,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
             draft = _Draft(live, clock)
             answers = [draft.answer(call) for call in calls]
             try:
-                live.log.append(draft.events, after=live.states.head, durability=durability)
+                live.log.append(draft.events, after=draft.base, durability=durability)
                 break
             except ConflictError:
                 # The head that writing() gave was only the last one known: a remote engine's, or a killed writer's.
@@ -113,7 +113,9 @@ class _Draft:
         self._live, self._clock = live, clock
         self._domain = live.log.domain
         self._rule: WriteRule = live.log.rule
-        self._head = live.states.head
+        # What the events are sealed on; readers may fold on while this is drafted.
+        self.base = live.states.head
+        self._head = self.base
         self._recorded_us = live.states.recorded_us
         # The latest of the events above for each of their keys.
         self._overlay: dict[str, Event] = {}
@@ -270,7 +272,8 @@ class _Draft:
         )
         receipts = [Receipt(self._domain, event.position, event.checksum, call.durability, True) for event in events]
         for index in meta.skipped:
-            before = receipts[index - 1].position if index else first.position - 1
+            # What a skipped write found stood at or before the last event that the call had appended by then.
+            before = next((receipt.position for receipt in reversed(receipts[:index]) if receipt.appended), first.position - 1)
             position = self._standing_at(intents[index].key, before)
             receipts.insert(index, Receipt(self._domain, position, self._checksum_at(position, []), call.durability, False))
         return receipts

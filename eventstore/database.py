@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from eventstore.model import Durability, Event
 APPLICATION_ID = 0x45564B31
 USER_VERSION = FORMAT + 1
 PAGE_BYTES = 8_192
+_LOG_NAME = re.compile(r"[0-9]{20}\.db")
 
 TABLE = """CREATE TABLE event(
  position    INTEGER PRIMARY KEY,
@@ -100,7 +102,7 @@ def _connect(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
 
 def make(path: Path, birth: Event) -> None:
     """A new log file with its birth row: it appears whole, or not at all (R7)."""
-    new = path.with_name(f".tmp-{path.name}")
+    new = path.with_name(f".tmp-{path.name}.new")
     for stale in path.parent.glob(f"{new.name}*"):
         stale.unlink()
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
@@ -126,6 +128,12 @@ def make(path: Path, birth: Event) -> None:
     os.close(descriptor)
     new.rename(path)
     sync_folder(path.parent)
+    sync_folder(path.parent.parent)  # whoever made the folder may have died before its name was durable
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The files of a log, in order. By their whole name: one that a killed process left half made is none of them."""
+    return sorted(path for path in folder.glob("*.db") if _LOG_NAME.fullmatch(path.name))
 
 
 def require_ours(path: Path, domain: str) -> None:

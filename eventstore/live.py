@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 from eventstore.codec import GENESIS, check
-from eventstore.errors import FormatError, RedactedError
+from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
 from eventstore.log import EventLog
 from eventstore.model import Event, Head, KeyState, Receipt
 from eventstore.pointers import SPACING, EventIds, PointerFolder
 from eventstore.projections.key_states import KeyStates, ValueCache
+
+_log = logging.getLogger("eventstore")
 
 _PAGE = 64
 """Values read at a time: each comes with the event before it, and may be large."""
@@ -23,8 +26,10 @@ _TAIL = 256
 class Live:
     """What the read verbs and the writers of one domain share. Threads may read while one of them folds."""
 
-    def __init__(self, log: EventLog, pointers: PointerFolder, cache: ValueCache) -> None:
+    def __init__(self, log: EventLog, pointers: PointerFolder, cache: ValueCache, *, lenient: bool = False) -> None:
         self.log = log
+        self.lenient = lenient
+        """Whether damage is gone around with a warning, so that what is intact can be read; nothing may be written then."""
         self.cache = cache
         self.pointers = pointers
         self.answered: OrderedDict[str, tuple[str, list[Receipt]]] = OrderedDict()
@@ -58,11 +63,28 @@ class Live:
             if self._stale:
                 self._stale = False
                 self._load()
-            last = self.states.head
-            if last != head:
-                for event in self.log.read(last.position):
-                    last = check(last, event, self.log.domain)
-                    self._apply(event)
+            if self.states.head != head:
+                try:
+                    self._fold()
+                except CorruptionError as error:
+                    if not self.lenient:
+                        self.log.distrust(error)
+                        raise
+                    _log.warning("%s; nothing beyond it can be read", error)
+
+    def _fold(self) -> None:
+        last = self.states.head
+        for event in self.log.read(last.position):
+            try:
+                last = check(last, event, self.log.domain)
+                self._apply(event)
+            except CorruptionError as error:
+                if not self.lenient:
+                    raise
+                # Not into the cache: whoever asks for this value reads it from the log, and is told.
+                _log.warning("%s", error)
+                last = Head(event.position, event.checksum)
+                self.states.apply(event)
 
     def follow(self, events: Iterable[Event]) -> None:
         """Fold events that this process has just appended; another thread may have folded them already."""
@@ -136,11 +158,15 @@ class Live:
                 with self.log.writing():
                     self.catch_up()
                     self.save_pointers(closing=True)
+        except EventStoreError as error:
+            # A cache that is not written costs the next opening some time; the log is what must be closed well.
+            _log.warning("%s: no pointer files were written: %s", self.log.domain, error)
         finally:
             self.log.close()
 
     def after_fork(self) -> None:
         """In a forked child: if another thread was folding when the process split, fold anew at the next use."""
+        self.ids.after_fork()
         if not self._folding.acquire(blocking=False):
             self._folding = threading.RLock()
             self._stale = True

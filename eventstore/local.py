@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore import manifest
+from eventstore.database import log_files
 from eventstore.errors import ConfigError, NotAStoreError
 from eventstore.files import os_errors, sync_folder
 from eventstore.model import Domain, Durability, Event, WriteRule, is_domain_name
@@ -53,7 +54,7 @@ class LocalEngine:
             return self._domains()
 
     def _domains(self) -> list[str]:
-        present = {log.parent.name for log in self.folder.glob("logs/*/*.db") if is_domain_name(log.parent.name)}
+        present = {folder.name for folder in self.folder.glob("logs/*") if is_domain_name(folder.name) and log_files(folder)}
         return sorted(present | set(manifest.load(self.folder).heads))
 
     def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> SqliteLog:
@@ -86,11 +87,18 @@ class LocalEngine:
                     log.close()
                 if name in self.domains():
                     raise ConfigError(f"{name} exists already; events are adopted into a new domain only")
+                self._remove_half_made(name)
                 (scratch / "logs" / name).rename(self.folder / "logs" / name)
                 sync_folder(self.folder / "logs")
                 manifest.raise_head(self.folder, name, head)
             finally:
                 shutil.rmtree(scratch)
+
+    def _remove_half_made(self, name: str) -> None:
+        """A process killed while it made this domain leaves a folder without a log, perhaps with a `head`."""
+        folder = self.folder / "logs" / name
+        if folder.exists() and not log_files(folder):
+            shutil.rmtree(folder)
 
     @contextlib.contextmanager
     def inspect(self, name: str) -> Iterator[SqliteLog]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from eventstore.errors import CorruptionError
 from eventstore.model import Durability, Event, Head, WriteRule
 
 PAGE = 1_000
@@ -73,6 +74,10 @@ class EventLog(Protocol):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """What the engine itself finds wrong with its storage, as (kind, sentence): structure, a lost tail. Changes nothing."""
+        ...
+
+    def distrust(self, error: CorruptionError) -> None:
+        """Damage was found above: keep the evidence, write nothing more, vouch for nothing at close."""
         ...
 
     def close(self) -> None:

@@ -99,6 +99,9 @@ class LogFile:
         """Open the writing connection. Only after the tail was judged: from here on SQLite may hide damage."""
         with self._translated():
             self._writer = database.connect_writer(self.path, busy_timeout_ms=self._busy_timeout_ms)
+            mode = self._writer.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode != "wal":
+            raise FormatError(self.domain, None, f"{self.path} is in journal mode {mode!r} instead of WAL: a tool changed it")
         status = stat_or_none(self.wal)
         self.wal_pages = status.st_size // database.PAGE_BYTES if status is not None else 0
 
@@ -134,9 +137,9 @@ class LogFile:
             )
             rows: list[Any] = []
             size = 0
-            while size < _PAGE_BYTES and (some := cursor.fetchmany(100)):
+            while size < _PAGE_BYTES and (some := cursor.fetchmany(16)):
                 rows += some
-                size += sum(len(row[10]) for row in some if row[10] is not None)
+                size += sum(len(row[10]) for row in some if isinstance(row[10], str | bytes))
             cursor.close()
         return _events(rows)
 
@@ -194,17 +197,15 @@ class LogFile:
         """One transaction: all of it, or none. Raises ConflictError, EngineError with its outcome."""
         writer = self.writer
         rows = [msgspec.structs.astuple(event) for event in events]
-        try:
-            self._set_synchronous(durability)
-            if writer.in_transaction:  # an interrupt may have come between a BEGIN and its try
-                writer.execute("ROLLBACK")
-            # IMMEDIATE: a deferred transaction that has read cannot become a writer once anyone else has written;
-            # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10).
-            writer.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise database.engine_error(error, domain=self.domain, path=self.path) from error
         committing = False
         try:
+            if writer.in_transaction:  # an interrupt came while an earlier one was rolled back
+                writer.execute("ROLLBACK")
+            self._set_synchronous(durability)
+            # IMMEDIATE: a deferred transaction that has read cannot become a writer once anyone else has written;
+            # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10). The connection is ours alone
+            # while we hold the lock, so rolling back whatever is open cannot end somebody else's transaction (R5).
+            writer.execute("BEGIN IMMEDIATE")
             found = self._head_of(writer)
             if found != after:
                 raise ConflictError(self.domain, after.position, found.position)
@@ -274,7 +275,7 @@ class LogFile:
         Raises sqlite3.Error; what was appended is safe whether this works or not.
         """
         writer = self.writer
-        writer.execute("PRAGMA busy_timeout=100")
+        writer.execute("PRAGMA busy_timeout=10")
         try:
             busy, frames, copied = writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:

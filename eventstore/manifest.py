@@ -7,11 +7,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
+from eventstore.database import log_files
 from eventstore.errors import FormatError, NewerFormatError, NotAStoreError, StoreFormatError
 from eventstore.files import FILE_MODE, lock, make_folder, os_errors, replace_file, unlock
 from eventstore.model import Head
@@ -24,7 +26,7 @@ class ManifestHead(msgspec.Struct, frozen=True):
     """A Head with its checksum in hexadecimal."""
 
     position: int
-    checksum: str
+    checksum: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
     def head(self) -> Head:
         """The Head this stands for."""
@@ -70,7 +72,7 @@ def load(folder: Path) -> Manifest:
 def _why_no_manifest(folder: Path) -> str:
     if not folder.exists():
         return "no store here; `eventstore init` makes one"
-    if any(folder.glob("logs/*/*.db")):
+    if any(log_files(log) for log in folder.glob("logs/*")):
         return f"{NAME} is missing, but there are logs under logs/: do not start over; put {NAME} back from a backup"
     return f"no store here: {NAME} is missing; `eventstore init` makes one in an empty folder"
 
@@ -94,10 +96,10 @@ def create(folder: Path, store_id: str | None = None) -> Manifest:
 
 
 def _require_empty(folder: Path) -> None:
-    if (folder / NAME).exists():
-        return
-    foreign = sorted(entry.name for entry in folder.iterdir() if not _ours_half_made(entry))
-    if foreign:
+    entries = list(folder.iterdir())
+    foreign = sorted(entry.name for entry in entries if not _ours_half_made(entry))
+    # Listed once: another process may be making the very same store.
+    if foreign and NAME not in foreign:
         names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise NotAStoreError(str(folder), f"the folder is not empty and holds no store ({names}); {_why_no_manifest(folder)}")
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,6 +62,7 @@ class _Ids(msgspec.Struct, array_like=True):
 
 
 _Body = TypeVar("_Body", _Keys, _Ids)
+_Made = TypeVar("_Made")
 
 
 class _MetaId(msgspec.Struct):
@@ -90,15 +92,17 @@ class PointerFolder:
 
     # ---- key states
 
+    def positions(self) -> list[int]:
+        """The heads that files of key states are named by, rising."""
+        return [position for path in self._paths("*.keys") if (position := _number(path.stem)) is not None]
+
     def latest(self, until: int | None = None) -> KeyStates | None:
         """The newest file of key states whose head is in the log, at or before `until`."""
-        for path in reversed(self._paths("*.keys")):
-            position = _number(path.stem)
-            if position is None or (until is not None and position > until):
-                continue
-            body = self._load(path, _Keys)
-            if body is not None and body.position == position:
-                return _states(body)
+        for position in reversed(self.positions()):
+            if until is None or position <= until:
+                states = self._load(_keys_name(position), _Keys, _states)
+                if states is not None and states.position == position:
+                    return states
         return None
 
     def save(self, states: KeyStates) -> None:
@@ -116,11 +120,11 @@ class PointerFolder:
             whens=[state.when_us for state in entries.values()],
             statuses=bytes(_CODES[state.status] for state in entries.values()),
         )
-        older = [path for path in self._paths("*.keys") if (_number(path.stem) or 0) < states.position]
-        stored = self._store(f"{states.position:020d}.keys", body)
+        older = [position for position in self.positions() if position < states.position]
+        stored = self._store(_keys_name(states.position), body)
         spacing = max(SPACING, 4 * len(entries))
-        if stored and older and states.position - (_number(older[-2].stem) or 0 if len(older) > 1 else 0) < 2 * spacing:
-            self._remove(older[-1].name)
+        if stored and older and states.position - (older[-2] if len(older) > 1 else 0) < 2 * spacing:
+            self._remove(_keys_name(older[-1]))
 
     # ---- event ids
 
@@ -132,10 +136,10 @@ class PointerFolder:
             after, _, until = path.stem.partition("-")
             if _number(until) is None or int(until) <= reach or (_number(after) or 0) > reach:
                 continue
-            body = self._load(path, _Ids)
-            if body is not None and len(body.hashes) == len(body.positions):
-                found.append(IdRun(body.after, Head(body.position, body.checksum), array("Q", body.hashes), array("Q", body.positions)))
-                reach = body.position
+            run = self._load(path.name, _Ids, _run)
+            if run is not None and path.name == _ids_name(run.after, run.until.position):
+                found.append(run)
+                reach = run.until.position
         return found
 
     def save_run(self, runs: Sequence[IdRun], tail: dict[str, int], head: Head) -> list[IdRun]:
@@ -163,20 +167,22 @@ class PointerFolder:
     def _paths(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern)) if self._folder is not None and self._folder.is_dir() else []
 
-    def _load(self, path: Path, kind: type[_Body]) -> _Body | None:
-        """A file that is whole, of this log, and whose head the log still has; else None, with a warning."""
+    def _load(self, name: str, kind: type[_Body], make: Callable[[_Body], _Made]) -> _Made | None:
+        """What a file says that is whole, of this log, and whose head the log still has; else None, with a warning."""
+        if self._folder is None:
+            return None
+        path = self._folder / name
         try:
-            content = path.read_bytes()
-            body = _opened(content, kind)
+            body = _opened(path.read_bytes(), kind)
             if body.domain != self._log.domain or body.birth != self._birth:
                 raise ValueError("it belongs to another log")
             events = self._log.get([body.position])
             if not events or events[0].checksum != body.checksum:
                 raise ValueError(f"its head {body.position} is not in the log")
-            return body
+            return make(body)
         except FileNotFoundError:
             return None  # another process has just replaced it by a newer one
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, IndexError, OverflowError, msgspec.MsgspecError) as error:
             _log.warning("%s: pointer file ignored, the log is read instead: %s", path, error)
             return None
 
@@ -196,7 +202,10 @@ class PointerFolder:
 
     def _remove(self, name: str) -> None:
         if self._folder is not None:
-            (self._folder / name).unlink(missing_ok=True)
+            try:
+                (self._folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s: a superfluous pointer file could not be removed: %s", self._folder / name, error)
 
 
 class IdRun(msgspec.Struct, frozen=True):
@@ -227,6 +236,7 @@ class EventIds:
         self._since = since
         """Events up to here were not folded: their ids are in the runs, or must be read from the log."""
         self._tail: dict[str, int] = {}
+        self._lock = threading.RLock()
         self._runs: list[IdRun] | None = None
 
     def add(self, event: Event) -> None:
@@ -236,10 +246,15 @@ class EventIds:
 
     def find(self, event_id: str) -> Event | None:
         """The event that carries `event_id`, confirmed by its row; None if no call ever did."""
-        position = self._tail.get(event_id)
+        with self._lock:
+            position = self._tail.get(event_id)
+            if position is not None:
+                return self._confirmed(position, event_id)
+            runs = self._loaded()
+            position = self._tail.get(event_id)
         if position is not None:
             return self._confirmed(position, event_id)
-        for run in reversed(self._loaded()):
+        for run in reversed(runs):
             for candidate in run.candidates(event_id):
                 if event := self._confirmed(candidate, event_id):
                     return event
@@ -263,11 +278,16 @@ class EventIds:
 
     def save(self, head: Head) -> None:
         """Write the ids since the last run. Call under the log's lock."""
-        runs = self._loaded()
-        reach = runs[-1].until.position if runs else 0
-        if reach < head.position:
-            self._runs = self._folder.save_run(runs, {key: at for key, at in self._tail.items() if at > reach}, head)
-            self._tail = {}
+        with self._lock:
+            runs = self._loaded()
+            reach = runs[-1].until.position if runs else 0
+            if reach < head.position:
+                self._runs = self._folder.save_run(runs, {key: at for key, at in self._tail.copy().items() if at > reach}, head)
+                self._tail = {}
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held the lock when the process split."""
+        self._lock = threading.RLock()
 
 
 def _opened(content: bytes, kind: type[_Body]) -> _Body:
@@ -286,8 +306,19 @@ def _states(body: _Keys) -> KeyStates:
     return KeyStates(Head(body.position, body.checksum), body.recorded_us, body.system, dict(zip(body.keys, states, strict=True)))
 
 
+def _run(body: _Ids) -> IdRun:
+    hashes, positions = array("Q", body.hashes), array("Q", body.positions)
+    if len(hashes) != len(positions):
+        raise ValueError("its columns differ in length")
+    return IdRun(body.after, Head(body.position, body.checksum), hashes, positions)
+
+
 def _packed(positions: Iterator[int]) -> bytes:
     return array("Q", positions).tobytes()
+
+
+def _keys_name(position: int) -> str:
+    return f"{position:020d}.keys"
 
 
 def _ids_name(after: int, until: int) -> str:
@@ -295,4 +326,4 @@ def _ids_name(after: int, until: int) -> str:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.codec import read_birth
-from eventstore.errors import ContractError, EngineError, FormatError
+from eventstore.errors import ContractError, FormatError
 from eventstore.files import FOLDER_MODE, copy_files, make_folder, os_errors, sync_folder
 from eventstore.logfile import LogFile
 from eventstore.model import Event, Head, WriteRule
@@ -71,21 +71,17 @@ def _missing(file: LogFile, found: Head, known: Head, source: str) -> str | None
 
 
 def quarantine(store: Path, files: Sequence[Path], name: str) -> str:
-    """Copy the files of a damaged log aside, once for each state they are in; says where, or why not."""
+    """Copy the files of a damaged log aside, once for each state they are in; says where. Raises EngineError."""
     present = [path for path in files if path.exists()]
     state = hashlib.sha256("".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns};" for path in present).encode())
     target = store / "quarantine" / f"{name}-{state.hexdigest()[:12]}"
     if target.exists():
         return str(target)
     partial = target.with_name(f".tmp-{target.name}")
-    try:
-        with os_errors(f"keeping the evidence in {target}"):
-            make_folder(target.parent)
-            partial.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            copy_files(present, partial)
-            partial.rename(target)
-            sync_folder(target.parent)
-    except EngineError as error:
-        # The damage is the news; that it could not be copied must not hide it.
-        return f"nowhere ({error})"
+    with os_errors(f"keeping the evidence in {target}"):
+        make_folder(target.parent)
+        partial.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        copy_files(present, partial)
+        partial.rename(target)
+        sync_folder(target.parent)
     return str(target)

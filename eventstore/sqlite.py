@@ -20,7 +20,9 @@ from eventstore.errors import (
     ClosedError,
     ConfigError,
     ConflictError,
+    CorruptionError,
     EngineError,
+    EventStoreError,
     FencedError,
     FormatError,
     HaltedError,
@@ -75,6 +77,7 @@ class SqliteLog:
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
+        self._reopening = threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
 
@@ -108,7 +111,7 @@ class SqliteLog:
             self._head_file.unlock()
 
     def _find_or_create(self) -> Path:
-        files = sorted(self.folder.glob("*.db"))
+        files = database.log_files(self.folder)
         if files:
             return files[-1]
         if self.domain in manifest.load(self.store).heads:
@@ -137,12 +140,13 @@ class SqliteLog:
         found = self._file.head()
         loss = self._judge(found)
         if loss is not None:
-            place = recovery.quarantine(
-                self.store, [self._file.path, self._file.wal, self._head_file.path], f"{self.domain}-{found.position}"
-            )
+            # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
+            place = self._quarantine(found.position) if accept_loss else self._try_quarantine(found.position)
             if not accept_loss:
                 raise TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
         self._known = found
+        if self.domain not in manifest.load(self.store).heads:
+            manifest.raise_head(self.store, self.domain, self._file.head())  # its maker was killed before it could say so
         self._file.become_writer()
         if loss is not None:
             self._accept(found, loss)
@@ -151,6 +155,16 @@ class SqliteLog:
             self._head_file.witness(found, sync=True)
         else:
             self._head_file.hint(found.position)
+
+    def _quarantine(self, position: int) -> str:
+        files = [self._file.path, self._file.wal, self._head_file.path]
+        return recovery.quarantine(self.store, files, f"{self.domain}-{position}")
+
+    def _try_quarantine(self, position: int) -> str:
+        try:
+            return self._quarantine(position)
+        except EngineError as error:
+            return f"nowhere ({error})"
 
     def _judge(self, found: Head) -> recovery.Loss | None:
         known = manifest.load(self.store).heads.get(self.domain)
@@ -211,7 +225,7 @@ class SqliteLog:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
         self._require_open()
         yield from (("structure", sentence) for sentence in self._file.integrity())
-        with self._locked("checking"):
+        with self._mutex, self._locked("checking"):
             loss = self._judge(self._file.head())
         if loss is not None:
             yield "tail", loss.sentence
@@ -320,7 +334,7 @@ class SqliteLog:
         except sqlite3.Error as error:
             self._file.wal_pages = CHECKPOINT_PAGES // 2
             _log.warning("%s: the checkpoint failed, the log is whole: %s", self.domain, error)
-        except EngineError as error:
+        except EventStoreError as error:
             _log.warning("%s: the checkpoint could not be recorded, the log is whole: %s", self.domain, error)
 
     def _record(self, head: Head) -> None:
@@ -341,16 +355,38 @@ class SqliteLog:
         if self._forked:
             self._closed = True
             return
-        with self._mutex:
-            with self._locked("closing"):
-                self._closed = True
-                self._file.close_reader()
-                try:
-                    if not self.read_only and self._halted is None and self._file.failed is None and self._file.is_same():
-                        self._last_checkpoint()
-                finally:
-                    self._file.close_writer()
-            self._head_file.close()
+        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise UnavailableError(
+                f"closing {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
+            )
+        try:
+            self._head_file.lock(f"closing {self._what}", self._busy_timeout_ms)
+            self._closed = True
+            try:
+                self._close_files()
+            finally:
+                self._head_file.close()
+        finally:
+            self._mutex.release()
+
+    def _close_files(self) -> None:
+        if self.read_only or self._halted is not None or self._file.failed is not None or not self._file.is_same():
+            # Nothing is vouched for, and nothing changed: the last connection to close is the reading one, which cannot checkpoint.
+            self._file.close_writer()
+            self._file.close_reader()
+            return
+        self._file.close_reader()
+        try:
+            self._last_checkpoint()
+        finally:
+            self._file.close_writer()
+
+    def distrust(self, error: CorruptionError) -> None:
+        """See EventLog.distrust: the files are copied as they are, and closed without a checkpoint."""
+        if self._halted is None and not self.read_only:
+            self._halted = error
+            place = self._try_quarantine(error.position or 0)
+            _log.warning("%s: damage was found; the files were copied to %s", self.domain, place)
 
     def _last_checkpoint(self) -> None:
         try:
@@ -377,7 +413,7 @@ class SqliteLog:
         """See EventLog.abandon: give back the parent's lock, touch nothing else, open anew when next used (R9)."""
         if not self._forked and not self._closed:
             self._forked = True
-            self._mutex = threading.RLock()
+            self._mutex, self._reopening = threading.RLock(), threading.Lock()
             self._file.abandon()
             self._head_file.close()
 
@@ -387,8 +423,10 @@ class SqliteLog:
         if self._closed:
             raise ClosedError(f"domain {self.domain} was closed; open the store again")
         if self._forked:
-            self._open(accept_loss=False)
-            self._forked = False
+            with self._reopening:
+                if self._forked:
+                    self._open(accept_loss=False)
+                    self._forked = False
 
     def _require_same_files(self) -> None:
         self._head_file.require_same()

@@ -19,7 +19,7 @@ from eventstore.model import Domain, Event, Head
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
 from eventstore.values import MAX_VALUE_BYTES
-from eventstore.verify import Progress, Report, verify_store
+from eventstore.verify import Progress, Report, require_whole, verify_store
 
 CACHE_BYTES = 256 * 2**20
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -92,7 +92,7 @@ class Store:
     def _live(self, log: EventLog) -> Live:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
-            live = Live(log, pointers, self._cache)
+            live = Live(log, pointers, self._cache, lenient=self.read_only)
         except BaseException:
             log.close()
             raise
@@ -130,6 +130,7 @@ class Store:
                 raise ConfigError(f"{domain} exists already; events are adopted into a new domain only")
             with self._engine.adopting(domain, first) as log:
                 _append_all(log, stream, progress)
+                require_whole(log, self._engine)
             return self._live(self._engine.open_log(domain)).states.head
 
     def verify(self, domain: str | None = None, *, progress: Progress | None = None) -> Report:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eventstore.clock import moment_us
 from eventstore.codec import GENESIS, check, decode_key, encode_key
-from eventstore.errors import ConfigError, FormatError, InvalidValueError, NotFoundError, RedactedError
+from eventstore.errors import ConfigError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
 from eventstore.live import Live, unfolded
 from eventstore.log import EventLog
 from eventstore.model import Domain, Event, Head, Key, KeyState
@@ -17,7 +17,7 @@ from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
 from eventstore.values import decode_value, is_json
 
-_PAGE = 256
+_PAGE = 64
 
 
 class DomainView:
@@ -120,17 +120,18 @@ class DomainView:
     ) -> Iterator[Event]:
         """The events with after < position <= until, oldest first, or newest first with `reverse`; `limit` counts from there.
 
-        With `key`, only that key's. As stored: `event.data` is JSON text; each was checked when it was folded.
+        With `key`, only that key's. As stored: `event.data` is JSON text. Each is checked against the one before it, and a
+        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there.
         """
         last = self.head().position if until is None else min(until, self.head().position)
         if limit is not None and limit < 0:
             raise ConfigError(f"limit {limit} is negative")
         after = max(after, 0)  # the birth row is not one of the events
         if key is not None:
-            return islice(self._events_of(encode_key(key), after, last, reverse), limit)
+            return islice(self._events_of(encode_key(key), after, last, reverse, _PAGE if limit is None else min(limit, _PAGE)), limit)
         if reverse:
             return islice(self._reversed(after, last), limit)
-        return self._live.log.read(after, until=last, limit=limit)
+        return islice(self._proven(after, last), limit)
 
     def event(self, position: int) -> Event:
         """The event at `position`, checked against the one before it; 0 is the birth row, which says whose log this is.
@@ -151,31 +152,48 @@ class DomainView:
         """Every event of `key`, removals included, newest first. Nothing if it was never written."""
         return self.events(key=key, reverse=True, limit=limit)
 
+    def _proven(self, after: int, last: int) -> Iterator[Event]:
+        """Events that follow each other, each checked against the one before it."""
+        anchor = self._live.log.get([after]) if after < last else []
+        head = Head(anchor[0].position, anchor[0].checksum) if anchor else Head(after, b"")
+        for event in self._live.log.read(after, until=last):
+            if not self._live.lenient:
+                head = check(head, event, self.name)
+            yield event
+
+    def _apart(self, events: list[Event]) -> list[Event]:
+        """Events that stand anywhere, each checked against the one before it."""
+        if not self._live.lenient:
+            before = {event.position: event for event in self._live.log.get([event.position - 1 for event in events])}
+            for event in events:
+                previous = before.get(event.position - 1)
+                check(Head(event.position - 1, b"") if previous is None else Head(previous.position, previous.checksum), event, self.name)
+        return events
+
     def _reversed(self, after: int, last: int) -> Iterator[Event]:
         while last > after:
             start = max(after, last - _PAGE)
-            yield from reversed(list(self._live.log.read(start, until=last)))
+            yield from reversed(list(self._proven(start, last)))
             last = start
 
-    def _chain(self, text: str, after: int, last: int) -> Iterator[Event]:
+    def _chain(self, text: str, after: int, last: int, page_size: int) -> Iterator[list[Event]]:
         state = self._states().get(text)
         position = state.position if state is not None else 0
         while position > after:
-            page = self._live.log.chain(position, limit=_PAGE)
-            for event in page:
-                if after < event.position <= last:
-                    yield event
-            position = page[-1].prev if page else 0
+            page = self._live.log.chain(position, limit=max(page_size, 1))
+            yield [event for event in page if after < event.position <= last]
+            position = page[-1].prev if page and page[-1].prev < position else 0
 
-    def _events_of(self, text: str, after: int, last: int, reverse: bool) -> Iterator[Event]:
+    def _events_of(self, text: str, after: int, last: int, reverse: bool, page_size: int) -> Iterator[Event]:
         if reverse:
-            yield from self._chain(text, after, last)
+            for page in self._chain(text, after, last, page_size):
+                yield from self._apart(page)
             return
         # Positions first, so that a long history is not held in memory.
-        positions = [event.position for event in self._chain(text, after, last)]
+        positions = [event.position for page in self._chain(text, after, last, _PAGE) for event in page]
         positions.reverse()
         for start in range(0, len(positions), _PAGE):
-            yield from self._live.log.get(positions[start : start + _PAGE])
+            yield from self._apart(self._live.log.get(positions[start : start + _PAGE]))
 
 
 def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None) -> KeyStates:
@@ -205,7 +223,10 @@ def position_at(log: EventLog, recorded_us: int, head: int) -> int:
     low, high = 0, head
     while low < high:
         middle = (low + high + 1) // 2
-        if log.get([middle])[0].recorded_us <= recorded_us:
+        events = log.get([middle])
+        if not events:
+            raise GapError(log.domain, middle, middle)
+        if events[0].recorded_us <= recorded_us:
             low = middle
         else:
             high = middle - 1

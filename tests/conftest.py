@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, settings
 import eventstore
 from eventstore import ClosedError, Store
 
-# No deadline: the machine may be busy, and a slow example is no wrong answer.
+# No deadline: the machine may be busy, and a slow or a large example is no wrong answer.
 _everywhere: dict[str, Any] = {
     "deadline": None,
     "derandomize": False,
     "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow],
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 }
 settings.register_profile("default", max_examples=60, stateful_step_count=30, **_everywhere)
 settings.register_profile("ci", max_examples=300, stateful_step_count=30, **_everywhere)

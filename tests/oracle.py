@@ -17,7 +17,7 @@ Expected = str | int
 """ANY, ABSENT, PRESENT, or a position."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The write was refused; `kind` is the name of the error that says so."""
 
     def __init__(self, kind: str) -> None:
@@ -45,7 +45,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Fact:
-    """One event. `text` None: the key was removed."""
+    """One event; its key as it comes back. `text` None: the key was removed."""
 
     position: int
     key: Key
@@ -84,6 +84,12 @@ def parts_of(key: Key) -> tuple[str | int, ...]:
     return (key,) if isinstance(key, str) else key
 
 
+def come_back(key: Key) -> Key:
+    """A key as a store gives it: one string alone is a string, however it was written."""
+    parts = parts_of(key)
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
+
+
 def natural(key: Key) -> list[tuple[Any, ...]]:
     """Integers first; then text, runs of digits by their number, the rest without case, and at last by code point."""
     order: list[tuple[Any, ...]] = []
@@ -108,7 +114,7 @@ class Domain:
 
     def history(self, key: Key) -> list[Fact]:
         """Every fact of a key, newest first."""
-        return [fact for fact in reversed(self.facts) if parts_of(fact.key) == parts_of(key)]
+        return [fact for fact in reversed(self.facts) if fact.key == come_back(key)]
 
     def latest(self, key: Key) -> Fact | None:
         """The last fact of a key."""
@@ -122,11 +128,7 @@ class Domain:
     def items(self, prefix: Key | None = None) -> list[tuple[Key, str]]:
         """Keys and what they hold, in natural order; a prefix names the leading parts."""
         start = () if prefix is None else parts_of(prefix)
-        # A one-part string key comes back as a string, however it was written.
-        keys: list[Key] = [
-            parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts for parts in {parts_of(f.key) for f in self.facts}
-        ]
-        chosen = [key for key in keys if parts_of(key)[: len(start)] == start]
+        chosen = [key for key in {fact.key for fact in self.facts} if parts_of(key)[: len(start)] == start]
         return [(key, text) for key in sorted(chosen, key=natural) if (text := self.text(key)) is not None]
 
     def as_of(self, position: int) -> Domain:
@@ -138,16 +140,16 @@ class Domain:
     def call(
         self, choose: Callable[[], Sequence[Write]], *, event_id: str | None = None, request: object = None, handle: object = None
     ) -> list[Answer]:
-        """All of the writes or none; with a known event_id the answer that was given the first time. Raises Refused."""
+        """All of the writes or none; with a known event_id the answer that was given the first time. Raises RefusedError."""
         if event_id is not None and event_id in self.calls:
             earlier = self.calls[event_id]
             if earlier.request != request:
-                raise Refused("DuplicateEventError")
+                raise RefusedError("DuplicateEventError")
             return earlier.answers
         before = len(self.facts)
         try:
             answers = [self._write(write) for write in choose()]
-        except Refused:
+        except RefusedError:
             del self.facts[before:]
             raise
         if event_id is not None:
@@ -166,9 +168,9 @@ class Domain:
         actual = standing.position if present and standing is not None else None
         met = {"ANY": True, "ABSENT": actual is None, "PRESENT": actual is not None}.get(str(write.expected), write.expected == actual)
         if not met:
-            raise Refused("WrongExpectedError")
+            raise RefusedError("WrongExpectedError")
         if write.text is None and self.first_stands:
-            raise Refused("ContractError")
+            raise RefusedError("ContractError")
         nothing_new = (
             not present
             if write.text is None
@@ -177,5 +179,5 @@ class Domain:
         )
         if nothing_new:
             return Answer(len(self.facts) if standing is None else standing.position, False)
-        self.facts.append(Fact(len(self.facts) + 1, write.key, write.text, write.when))
+        self.facts.append(Fact(len(self.facts) + 1, come_back(write.key), write.text, write.when))
         return Answer(len(self.facts), True)

@@ -640,7 +640,7 @@ def test_the_past_of_a_folder_is_the_fold_up_to_every_position(
 def test_a_view_of_the_past_stands_still(any_store: Store) -> None:
     d = any_store.domain("d")
     d.write_values([("a", 1), ("b", 1)])
-    views = [d.state(as_of=2), d.state(as_of=99), d.state(), d.state(as_of=datetime.max.replace(tzinfo=UTC))]
+    views = [d.state(as_of=2), d.state(as_of=99), d.state(as_of=2**70), d.state(), d.state(as_of=datetime.max.replace(tzinfo=UTC))]
     d.write_value("a", 2)
     d.remove_value("b")
     d.write_value("c", 1)
@@ -668,7 +668,7 @@ def test_a_view_of_the_past_stands_still(any_store: Store) -> None:
         (Head(1, b""), ConfigError),
         (EPOCH.replace(tzinfo=None), NaiveTimeError),
     ],
-    ids=str,
+    ids=["negative", "a boolean", "a float", "text", "bytes", "a head", "naive"],
 )
 def test_a_past_that_is_no_place_or_time_is_refused(any_store: Store, as_of: Any, error: type[Exception]) -> None:
     d = any_store.domain("d")

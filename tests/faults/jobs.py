@@ -87,6 +87,14 @@ def write_and_die(tell: Tell, folder: str, events: int) -> None:
     die()
 
 
+def grow_and_die(tell: Tell, folder: str, events: int) -> None:
+    """Write events that make the database longer, and leave them in the WAL."""
+    domain = eventstore.open(folder).domain(DOMAIN)
+    for number in range(events):
+        tell(**acknowledgement(str(number), [domain.write_value(f"large-{number}", {"number": number, "pad": "x" * 20_000})]))
+    die()
+
+
 def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
     """Flip the bytes listed in `scratch`/places, each in a fresh copy of `template`; tell what is silent, and the counts."""
     logging.getLogger("eventstore").setLevel(logging.ERROR)  # each ignored pointer file is a warning

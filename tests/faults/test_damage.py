@@ -11,6 +11,7 @@ import pytest
 
 import eventstore
 from eventstore import FormatError, TailLostError
+from tests.faults import jobs
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, WAL, Damaged, contents, events_of, leave
 from tests.faults.workers import Server
@@ -224,6 +225,46 @@ def test_unacknowledged_frames_beyond_the_witness_are_no_loss(left: Damaged) -> 
         assert list(domain.events()) == left.events
         domain.write_value("key-after", 1)
         assert store.verify().ok
+
+
+# A checkpoint that was cut off: the database file alone is a mixture, and whole only together with its WAL
+
+
+@pytest.fixture(scope="module")
+def grown(clean_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """A store whose WAL makes its database several pages longer."""
+    folder = tmp_path_factory.mktemp("grown") / "store"
+    leave(clean_server, folder, settled=SETTLED, loose=0)
+    writer = clean_server.start(jobs.grow_and_die, folder=str(folder), events=3)
+    assert len(writer.rest()) == 3
+    assert writer.wait() < 0
+    return Damaged(folder, events_of(folder), SETTLED)
+
+
+def latest_pages(wal: bytes) -> dict[int, bytes]:
+    """What a checkpoint of this WAL would write, in its order: by page number."""
+    pages = {}
+    for start in range(WAL_HEADER, len(wal), FRAME):
+        pages[int.from_bytes(wal[start : start + 4], "big")] = wal[start + 24 : start + FRAME]
+    return dict(sorted(pages.items()))
+
+
+@pytest.mark.parametrize("written", [8_192, 4_096, 512], ids=["at a page", "in half a page", "in a sector"])
+def test_a_checkpoint_that_was_cut_off_anywhere_is_made_up_for(grown: Damaged, tmp_path: Path, written: int) -> None:
+    pages = latest_pages(grown.wal.read_bytes())
+    assert min(pages) == 1, "the first page tells how long the database is, and must be among those written"
+    for count in range(1, len(pages) + 1):
+        store = grown.copy(tmp_path / f"store-{count}")
+        with store.db.open("r+b") as file:
+            for number, page in list(pages.items())[:count]:
+                file.seek((number - 1) * 8_192)
+                file.write(page if number != list(pages)[count - 1] else page[:written])
+        assert events_of(store.folder) == grown.events, f"after {count} of {len(pages)} pages"
+        with eventstore.open(store.folder) as opened:
+            domain = opened.domain(DOMAIN)
+            assert list(domain.events()) == grown.events, f"after {count} of {len(pages)} pages"
+            domain.write_value("key-after", 1)
+            assert opened.verify().ok
 
 
 # The witness itself
