@@ -82,6 +82,26 @@ def _encoded(key: Key) -> str:
     return encoded.decode()
 
 
+def encode_prefix(prefix: Key | None) -> str:
+    """What the canonical text of every longer key starts with whose leading parts are `prefix`; None and () are all keys.
+
+    A leading part may be the empty string. Raises InvalidKeyError.
+    """
+    if prefix is None or prefix == ():
+        return "["
+    parts = _checked_parts((prefix, "") if isinstance(prefix, str) else (*_as_parts(prefix), ""))
+    try:
+        return _encode_json(parts).decode()[:-3]
+    except UnicodeEncodeError:
+        raise InvalidKeyError(f"prefix {prefix!r} holds a lone surrogate, which is no character") from None
+
+
+def _as_parts(key: object) -> tuple[Any, ...]:
+    if not isinstance(key, tuple | list):
+        raise InvalidKeyError(f"a prefix is a string or a tuple of strings and integers, not {type(key).__name__} {key!r}")
+    return tuple(key)
+
+
 def _checked_parts(key: object) -> list[Any]:
     if not isinstance(key, tuple | list) or not key:
         raise InvalidKeyError(f"a key is a string or a tuple of strings and integers, not {type(key).__name__} {key!r}")

@@ -164,6 +164,8 @@ def require_ours(path: Path, domain: str) -> None:
         if primary_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise engine_error(error, domain=domain, path=path) from error
         raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
+    except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema
+        raise FormatError(domain, None, f"the schema of {path} is damaged ({error}); put a copy back") from error
     finally:
         connection.close()
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
 import msgspec
 
 from eventstore.clock import Clock, moment_us
-from eventstore.codec import encode_key
+from eventstore.codec import encode_key, encode_prefix
 from eventstore.commit import Call, Present, drain, earlier
-from eventstore.errors import ConfigError, EventStoreError, NotFoundError, RedactedError, WrongExpectedError
+from eventstore.errors import ClosedError, ConfigError, EventStoreError, NotFoundError, RedactedError, WrongExpectedError
 from eventstore.live import Live
 from eventstore.meta import EventMeta, Meta, meta_text
 from eventstore.model import ABSENT, ANY, DURABILITIES, Domain, Durability, Expected, Key, Receipt
@@ -21,6 +21,7 @@ from eventstore.rules import Intent, Unchanged
 from eventstore.values import encode_value
 from eventstore.view import DomainView, cut_at
 
+MAX_EVENT_ID_BYTES = 1_024
 _MISSING: Any = object()
 _encode_json = msgspec.json.Encoder().encode
 
@@ -83,6 +84,8 @@ class DomainStore(DomainView):
     ) -> list[Receipt]:
         """Append all of `items` or none of them; one receipt each, in order. `expected` holds for every key."""
         _require_unchanged(unchanged)
+        if isinstance(items, Mapping):
+            raise ConfigError("items are (key, value) pairs: pass mapping.items()")
         when_us, demand, (text, said) = _when_us(when), _demand(expected), meta_text(meta, self._actor)
         declared, max_bytes = self.domain.value, self._max_value_bytes
         intents = [
@@ -102,7 +105,7 @@ class DomainStore(DomainView):
     ) -> list[Receipt]:
         """Append that every key under `prefix` (None: every key) is gone, all or none; a receipt for each that was there."""
         texts, when_us = meta_text(meta, self._actor), _when_us(when)
-        named = _prefix_text(prefix)
+        named = encode_prefix(prefix)
 
         def chosen(present: Present) -> list[Intent]:
             return [Intent("remove", key, None, when_us, *texts) for key in present(prefix)]
@@ -129,6 +132,7 @@ class DomainStore(DomainView):
         texts, when_us, canonical = meta_text(meta, self._actor), _when_us(when), encode_key(key)
         request = _request("update_value", canonical, when_us, texts[1])
         if event_id is not None:
+            _require_event_id(event_id)
             answer = earlier(self._live, self._clock, Call([], event_id, self._level(durability), request))
             if answer is not None:
                 return self._commit([], event_id, durability, request)[0]
@@ -149,7 +153,10 @@ class DomainStore(DomainView):
     def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> Iterator[Batch]:
         """Gather writes and removals, and append all of them or none when the block ends; nothing if it raises."""
         batch = Batch(self)
-        yield batch
+        try:
+            yield batch
+        finally:
+            batch.ended = True
         batch.receipts = self._commit(batch.intents, event_id, durability)
 
     def restore_value(
@@ -228,6 +235,7 @@ class Batch:
     def __init__(self, domain: DomainStore) -> None:
         self._domain = domain
         self.intents: list[Intent] = []
+        self.ended = False
         self.receipts: list[Receipt] = []
         """One receipt a write, in order, once the block has ended."""
 
@@ -241,25 +249,24 @@ class Batch:
         unchanged: Unchanged = "append",
         **meta: Unpack[EventMeta],
     ) -> None:
-        """Add a write."""
+        """Add a write. Raises ClosedError after the block."""
+        self._require_open()
         self.intents.append(self._domain._put(key, value, when, expected, unchanged, meta_text(meta, self._domain._actor)))
 
     def remove_value(
         self, key: Key, *, when: datetime | int | None = None, expected: Expected | int = ANY, **meta: Unpack[EventMeta]
     ) -> None:
-        """Add a removal."""
+        """Add a removal. Raises ClosedError after the block."""
+        self._require_open()
         self.intents.append(self._domain._remove(key, when, expected, meta_text(meta, self._domain._actor)))
+
+    def _require_open(self) -> None:
+        if self.ended:
+            raise ClosedError("the batch has ended; what is added to it now would never be written")
 
 
 def _when_us(when: datetime | int | None) -> int | None:
     return None if when is None else moment_us(when)
-
-
-def _prefix_text(prefix: Key | None) -> str:
-    """A prefix as the caller meant it, checked like a key; a leading part may be empty."""
-    if prefix is None:
-        return ""
-    return encode_key((prefix, "") if isinstance(prefix, str) else (*prefix, ""))
 
 
 def _require_unchanged(unchanged: object) -> None:
@@ -270,6 +277,12 @@ def _require_unchanged(unchanged: object) -> None:
 def _require_event_id(event_id: object) -> None:
     if not isinstance(event_id, str) or not event_id:
         raise ConfigError(f"event_id is a string that is not empty, not {event_id!r}")
+    try:
+        size = len(event_id.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"event_id {event_id!r} holds a lone surrogate, which is no character") from None
+    if size > MAX_EVENT_ID_BYTES:
+        raise ConfigError(f"an event_id of {size} bytes; at most {MAX_EVENT_ID_BYTES} are allowed")
 
 
 def _demand(expected: object) -> Expected | int:

@@ -43,7 +43,7 @@ Catch a class and read its attributes; never parse a message.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Outcome = Literal["not_written", "unknown"]
 
@@ -52,6 +52,17 @@ class EventStoreError(Exception):
     """The root of every error this library raises on purpose."""
 
     retryable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process pools; their constructors take other arguments than Exception's.
+        return _revived, (type(self), self.args, self.__dict__.copy())
+
+
+def _revived(kind: type[EventStoreError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EventStoreError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class InvalidValueError(EventStoreError, ValueError):

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import resource
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ import msgspec
 from eventstore import database
 from eventstore.codec import erased
 from eventstore.database import sqlite3
-from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, Outcome
+from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
 from eventstore.files import copy_files, inode, stat_or_none, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head
 
@@ -68,9 +69,15 @@ class LogFile:
             raise FencedError(
                 f"domain {domain}: the process that forked this one closed the log in the same moment; open it in a fresh process"
             )
-        links = path.stat().st_nlink
-        if links > 1:
-            raise AccessError(f"{path} has {links} hard links: two processes could write it under two locks; remove the other names")
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            raise AccessError(f"{path} is a link: the WAL beside it would be another store's; put the file itself here")
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAStoreError(str(path), "not a file; a log is a SQLite database")
+        if status.st_nlink > 1:
+            raise AccessError(
+                f"{path} has {status.st_nlink} hard links: two processes could write it under two locks; remove the other names"
+            )
         database.require_ours(path, domain)
         with self._translated():
             self._reader = self._connect_reader(read_only)
@@ -187,7 +194,7 @@ class LogFile:
                 first = self._reader.execute("SELECT min(position) FROM event").fetchone()[0]
                 if first != 0:
                     found.append(f"the first row is position {first}, not the birth row")
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 found = [str(error)]
         return [sentence for sentence in found if sentence != "ok"]
 
@@ -348,6 +355,8 @@ class LogFile:
             yield
         except sqlite3.Error as error:
             raise database.engine_error(error, domain=self.domain, path=self.path) from error
+        except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema
+            raise FormatError(self.domain, None, f"the database file is damaged ({error})") from error
 
 
 def _events(rows: list[Any]) -> list[Event]:

@@ -57,7 +57,7 @@ def load(folder: Path) -> Manifest:
             raise NotAStoreError(str(folder), _why_no_manifest(folder)) from None
     try:
         found = msgspec.json.decode(content, type=_Versioned)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotAStoreError(str(path), f"not the manifest of an event store ({error})") from error
     if found.format > FORMAT:
         raise NewerFormatError(str(path), f"format {found.format}, this version knows {FORMAT}; upgrade eventstore-kit")
@@ -65,7 +65,7 @@ def load(folder: Path) -> Manifest:
         raise StoreFormatError(str(path), f"format {found.format} is no longer read, this version knows {FORMAT}")
     try:
         return msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FormatError("store", None, f"{path} is damaged: {error}") from error
 
 

@@ -8,8 +8,11 @@ from typing import Any, TypedDict
 import msgspec
 
 from eventstore.errors import ConfigError
+from eventstore.values import encode_value
 
 _encode = msgspec.json.Encoder().encode
+
+MAX_META_BYTES = 65_536
 
 Meta = tuple[str | None, str | None]
 """The JSON text an event will carry, and the part of it that the caller gave."""
@@ -51,13 +54,19 @@ def meta_text(meta: EventMeta, actor: str | None) -> Meta:
     said: dict[str, Any] = {name: value for name, value in meta.items() if value is not None}
     for name, value in said.items():
         _require(name, value)
+    given = _text(said) if said else None
+    if actor is None or "actor" in said:
+        return given, given
+    return _text({"actor": actor, **said}), given
+
+
+def _text(said: dict[str, Any]) -> str:
     try:
-        given = _encode(said).decode() if said else None
-        if actor is None or "actor" in said:
-            return given, given
-        return _encode({"actor": actor, **said}).decode(), given
-    except (UnicodeEncodeError, TypeError) as error:
-        raise ConfigError(f"what the event says of itself cannot be written as JSON: {error}") from error
+        text = encode_value(said, max_bytes=MAX_META_BYTES)
+        _encode(said)  # a lone surrogate, which a value may hold, cannot be read back as meta
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"what the event says of itself cannot be kept: {error}") from error
+    return text
 
 
 def _require(name: str, value: Any) -> None:

@@ -27,9 +27,9 @@ SYSTEM_KEY = "[]"
 _DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
-def is_domain_name(name: str) -> bool:
+def is_domain_name(name: object) -> bool:
     """Whether a domain may be called so: a name that is a folder's name everywhere, and leads nowhere else."""
-    return _DOMAIN_NAME.fullmatch(name) is not None and ".." not in name
+    return isinstance(name, str) and _DOMAIN_NAME.fullmatch(name) is not None and ".." not in name
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -44,10 +44,11 @@ def open_store(
     environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError, NewerFormatError,
     ConfigError, AccessError.
     """
+    location = _location(location)
     if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
     engine = _engine(
-        os.fspath(location),
+        location,
         create=create,
         read_only=read_only,
         durability=_durability(durability or os.environ.get("EVENTSTORE_DURABILITY")),
@@ -56,12 +57,19 @@ def open_store(
     )
     return Store(
         engine,
-        os.fspath(location),
+        location,
         actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
         accept_loss=accept_loss,
         cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
         max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
     )
+
+
+def _location(given: object) -> str:
+    location = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(location, str) or not location or "\0" in location:
+        raise ConfigError(f"the location of a store is a folder's path or memory:, not {given!r}")
+    return location
 
 
 def _durability(wanted: str | None) -> Durability | None:
@@ -82,19 +90,23 @@ def _count(option: str, given: int | None, default: int) -> int:
         given = int(text)
     if given is None:
         return default
-    if isinstance(given, bool) or given < 0:
-        raise ConfigError(f"{option} is a whole number, not {given!r}")
+    if not _is_count(given):
+        raise ConfigError(f"{option} is a whole number below 2^53, not {given!r}")
     return given
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**53
 
 
 def _engine(location: str, *, create: bool, read_only: bool, durability: Durability | None, **options: Any) -> Engine:
     scheme = _SCHEME.fullmatch(location)
     if scheme is not None and scheme[1] == "memory" and not scheme[2]:
+        if read_only:
+            raise ConfigError("memory: is empty when it is opened; read_only would leave it so")
         return import_module("eventstore.adapters.memory").MemoryEngine(durability=durability or "memory", **options)  # type: ignore[no-any-return]
     if scheme is not None and "//" in scheme[2][:2]:
         raise ConfigError(f"{location}: no engine for {scheme[1]}://; known are a folder's path and memory:")
-    if not location:
-        raise ConfigError("the location of a store is a folder or memory:, not an empty string")
     if sys.platform == "win32":
         raise ConfigError(f"{location}: logs need POSIX locks; on Windows run this in WSL, or talk to a server on another machine")
     return import_module("eventstore.local").LocalEngine(  # type: ignore[no-any-return]

@@ -22,6 +22,8 @@ MAX_VALUE_BYTES = 16 * 2**20
 _INT_LIMIT = 10**MAX_INT_DIGITS
 
 _encode = msgspec.json.Encoder().encode
+# A set has another order in every process; a retry must be the same text.
+_encode_typed = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -40,7 +42,7 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
         return text
     # The proof that nothing is lost is to read it back: in C, and cheaper than any walk over the value in Python.
     try:
-        encoded = _encode(value)
+        encoded = _encode(value) if declared is Any else _encode_typed(value)
         exact = (_decode(encoded) if declared is Any else _decoder(declared)(encoded)) == value
     except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
         encoded, exact = b"", False
@@ -113,16 +115,16 @@ def _encode_slowly(value: Any, declared: Any) -> bytes:
     """Take what is plainly equal (a tuple for a list) or hard to say (half an emoji), and name what is not JSON."""
     typed = declared is not Any and declared is not msgspec.Raw
     try:
-        plain = _plain(msgspec.to_builtins(value, str_keys=True) if typed else value, "$")
+        plain = _plain(msgspec.to_builtins(value, str_keys=True, order="deterministic") if typed else value, "$")
         try:
-            encoded = _encode(plain)
+            encoded = _encode_typed(plain) if typed else _encode(plain)
         except UnicodeEncodeError:
             encoded = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
         text = encoded.decode()
         same = decode_value(text) == plain
         if typed and same:
             back = decode_value(text, declared)
-            same = plain == value or msgspec.to_builtins(back, str_keys=True) == plain
+            same = plain == value or msgspec.to_builtins(back, str_keys=True, order="deterministic") == plain
     except InvalidValueError:
         raise
     except RecursionError:

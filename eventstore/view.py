@@ -38,7 +38,10 @@ class DomainView:
         return self.domain.name
 
     def _states(self) -> KeyStates:
-        return self._cut if self._cut is not None else self._live.fresh()
+        if self._cut is None:
+            return self._live.fresh()
+        self._live.log.moved(0)  # says so if the store was closed
+        return self._cut
 
     # ---- values
 
@@ -75,6 +78,9 @@ class DomainView:
 
     def __contains__(self, key: Key) -> bool:
         return self.has_value(key)
+
+    def __bool__(self) -> bool:
+        return True  # a domain without keys is still a domain
 
     def __len__(self) -> int:
         return self._states().present
@@ -150,6 +156,7 @@ class DomainView:
 
     def history(self, key: Key, limit: int | None = None) -> Iterator[Event]:
         """Every event of `key`, removals included, newest first. Nothing if it was never written."""
+        encode_key(key)  # None would be every key's
         return self.events(key=key, reverse=True, limit=limit)
 
     def _proven(self, after: int, last: int) -> Iterator[Event]:
@@ -206,7 +213,7 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
         position = position_at(log, moment_us(as_of), head)
     elif as_of is None:
         position = head
-    elif as_of < 0 or isinstance(as_of, bool):
+    elif not _is_position(as_of):
         raise ConfigError(f"as_of is a position (0 is the empty log) or an aware datetime, not {as_of!r}")
     else:
         position = min(as_of, head)
@@ -216,6 +223,10 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
         last = check(last, event, log.domain)
         states.apply(event)
     return states
+
+
+def _is_position(as_of: object) -> bool:
+    return isinstance(as_of, int) and not isinstance(as_of, bool) and as_of >= 0
 
 
 def position_at(log: EventLog, recorded_us: int, head: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from eventstore.codec import decode_key, encode_key
+from eventstore.codec import decode_key, encode_prefix
 from eventstore.model import SYSTEM_KEY, Event, Head, Key, KeyState, Status
 
 _FEW = 40
@@ -95,7 +95,8 @@ class KeyStates:
 
     def keys(self, prefix: Key | None = None) -> Iterator[tuple[str, KeyState]]:
         """The keys that are there, with their states, in natural order; `prefix` names their leading parts."""
-        opening, whole = _prefix_texts(prefix)
+        opening = encode_prefix(prefix)
+        whole = opening[:-1] + "]"  # the key that is the prefix itself
         # The list is replaced, never changed: a loop over it survives writes that come in between.
         for key in self._in_order():
             if key.startswith(opening) or key == whole:
@@ -117,15 +118,6 @@ class KeyStates:
                 ordered = sorted(keys, key=natural_order)
             self._ordered = ordered
         return ordered
-
-
-def _prefix_texts(prefix: Key | None) -> tuple[str, str]:
-    """What the canonical text of a longer key starts with, and the text of the key that is the prefix itself."""
-    if prefix is None or prefix == ():
-        return "[", "["
-    # A leading empty part is a fine prefix, though alone it is no key.
-    whole = encode_key(prefix) if prefix not in ("", ("",)) else '[""]'
-    return whole[:-1] + ",", whole
 
 
 def natural_order(key: str) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import eventstore
-from eventstore import FormatError, TailLostError
+from eventstore import EngineError, FormatError, TailLostError
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, WAL, Damaged, contents, events_of, leave
@@ -208,12 +208,18 @@ def test_the_evidence_is_copied_once_for_each_state_of_the_files(left: Damaged) 
     assert len(list((left.folder / "quarantine").iterdir())) == 2
 
 
-def test_a_loss_is_accepted_where_the_evidence_cannot_be_kept_but_never_without_saying_so(left: Damaged) -> None:
-    deleted(left)
+def test_without_room_for_the_evidence_the_loss_is_still_named_and_never_accepted(left: Damaged) -> None:
+    cut_at_a_frame(left)
     (left.folder / "quarantine").write_bytes(b"a file where a folder should be")
+    before = contents(left.folder)
     with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match="nowhere") as caught:
         store.domain(DOMAIN)
-    assert "positions 6 to 11 are missing" in str(caught.value)
+    assert "positions 11 to 11 are missing" in str(caught.value)
+    with eventstore.open(left.folder, accept_loss=True) as store, pytest.raises(EngineError, match="evidence"):
+        store.domain(DOMAIN)
+    assert contents(left.folder) == before
+    (left.folder / "quarantine").unlink()
+    accept_by_option(left.folder)
 
 
 def test_unacknowledged_frames_beyond_the_witness_are_no_loss(left: Damaged) -> None:
