@@ -91,7 +91,10 @@ def encode_prefix(prefix: Key | None) -> str:
         return "["
     parts = _checked_parts((prefix, "") if isinstance(prefix, str) else (*_as_parts(prefix), ""))
     try:
-        return _encode_json(parts).decode()[:-3]
+        opening = _encode_json(parts).decode()[:-3]  # without the empty last part and the bracket
+        if len(opening.encode()) > MAX_KEY_BYTES:
+            raise InvalidKeyError(f"a prefix of {len(opening.encode())} bytes; no key takes more than {MAX_KEY_BYTES}")
+        return opening
     except UnicodeEncodeError:
         raise InvalidKeyError(f"prefix {prefix!r} holds a lone surrogate, which is no character") from None
 

@@ -136,17 +136,11 @@ def log_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.db") if _LOG_NAME.fullmatch(path.name))
 
 
-def require_ours(path: Path, domain: str) -> None:
-    """Refuse a file that is not a log of this format, before anything could change a byte of it or beside it.
+def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> None:
+    """Refuse a file that is not a log of this format.
 
-    Raises NotAStoreError, NewerFormatError, StoreFormatError; FormatError for a file of ours that lost its content.
+    Raises NotAStoreError, NewerFormatError, StoreFormatError; FormatError where the damage shows that it is ours.
     """
-    if path.stat().st_size == 0:
-        raise FormatError(domain, None, f"{path} is empty: its content was lost; put a copy back, with the files beside it")
-    try:
-        connection = connect_reader(path, busy_timeout_ms=0, immutable=True)
-    except sqlite3.OperationalError as error:
-        raise engine_error(error, domain=domain, path=path) from error
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -161,13 +155,16 @@ def require_ours(path: Path, domain: str) -> None:
         if found != TABLE:
             raise StoreFormatError(str(path), f"the table `event` is not that of format {FORMAT}: another draft, or altered by a tool")
     except sqlite3.DatabaseError as error:
-        if primary_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise engine_error(error, domain=domain, path=path) from error
-        raise NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})") from error
+        raise not_ours(error, path, domain) from error
     except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema
         raise FormatError(domain, None, f"the schema of {path} is damaged ({error}); put a copy back") from error
-    finally:
-        connection.close()
+
+
+def not_ours(error: sqlite3.Error, path: Path, domain: str) -> EventStoreError:
+    """What it means that SQLite cannot read a file: damage and a foreign file look alike, anything else is the machine's."""
+    if primary_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})")
+    return engine_error(error, domain=domain, path=path)
 
 
 def primary_code(error: sqlite3.Error) -> int:

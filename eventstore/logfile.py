@@ -78,16 +78,32 @@ class LogFile:
             raise AccessError(
                 f"{path} has {status.st_nlink} hard links: two processes could write it under two locks; remove the other names"
             )
-        database.require_ours(path, domain)
-        with self._translated():
+        if status.st_size == 0:
+            raise FormatError(domain, None, f"{path} is empty: its content was lost; put a copy back, with the files beside it")
+        try:
+            wal = stat_or_none(self.wal)
+            if wal is None or wal.st_size == 0:
+                # A first look without locks and side files. Not while a WAL holds pages: then the database alone may be
+                # half a checkpoint, and only both together say what it is.
+                with contextlib.closing(database.connect_reader(path, busy_timeout_ms=0, immutable=True)) as glance:
+                    database.require_ours(glance, path, domain)
             self._reader = self._connect_reader(read_only)
+        except sqlite3.DatabaseError as error:
+            raise database.not_ours(error, path, domain) from error
+        except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema
+            raise FormatError(domain, None, f"the schema of {path} is damaged ({error}); put a copy back") from error
+        try:
+            database.require_ours(self._reader, path, domain)
+        except BaseException:
+            self._reader.close()
+            raise
         self._name, self._wal_name = str(path), str(self.wal)
         self._inodes = (inode(self._name), inode(self._wal_name))
 
     def _connect_reader(self, read_only: bool) -> sqlite3.Connection:
         reader = database.connect_reader(self.path, busy_timeout_ms=self._busy_timeout_ms)
         try:
-            reader.execute("SELECT 1 FROM event LIMIT 1").fetchall()
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
             return reader
         except sqlite3.OperationalError:
             reader.close()

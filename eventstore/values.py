@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import uuid
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -22,8 +22,7 @@ MAX_VALUE_BYTES = 16 * 2**20
 _INT_LIMIT = 10**MAX_INT_DIGITS
 
 _encode = msgspec.json.Encoder().encode
-# A set has another order in every process; a retry must be the same text.
-_encode_typed = msgspec.json.Encoder(order="deterministic").encode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -42,7 +41,7 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
         return text
     # The proof that nothing is lost is to read it back: in C, and cheaper than any walk over the value in Python.
     try:
-        encoded = _encode(value) if declared is Any else _encode_typed(value)
+        encoded = _encoded(value, declared)
         exact = (_decode(encoded) if declared is Any else _decoder(declared)(encoded)) == value
     except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
         encoded, exact = b"", False
@@ -102,6 +101,31 @@ def _converted(plain: Any, declared: Any) -> Any:
         raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
 
 
+def _encoded(value: Any, declared: Any) -> bytes:
+    # A set has another order in every process, and a retry must be the same text. Objects are not to be sorted for it,
+    # so this is for types with sets alone.
+    if declared is not Any and declared is not msgspec.Raw and _holds_sets(declared):
+        return _encode_in_order(value)
+    return _encode(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _holds_sets(declared: Any) -> bool:
+    """Whether a value of this type may hold a set anywhere."""
+    seen: set[int] = set()
+    waiting: list[Any] = [msgspec.inspect.type_info(declared)]
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType):
+            return True
+        if isinstance(info, tuple | list):
+            waiting.extend(info)
+        elif isinstance(info, msgspec.Struct) and id(info) not in seen:
+            seen.add(id(info))
+            waiting.extend(getattr(info, field) for field in info.__struct_fields__)
+    return False
+
+
 @functools.lru_cache(maxsize=256)
 def _decoder(declared: Any) -> Any:
     return msgspec.json.Decoder(declared).decode
@@ -115,16 +139,17 @@ def _encode_slowly(value: Any, declared: Any) -> bytes:
     """Take what is plainly equal (a tuple for a list) or hard to say (half an emoji), and name what is not JSON."""
     typed = declared is not Any and declared is not msgspec.Raw
     try:
-        plain = _plain(msgspec.to_builtins(value, str_keys=True, order="deterministic") if typed else value, "$")
+        order: Literal["deterministic"] | None = "deterministic" if typed and _holds_sets(declared) else None
+        plain = _plain(msgspec.to_builtins(value, str_keys=True, order=order) if typed else value, "$")
         try:
-            encoded = _encode_typed(plain) if typed else _encode(plain)
+            encoded = _encode(plain)
         except UnicodeEncodeError:
             encoded = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
         text = encoded.decode()
         same = decode_value(text) == plain
         if typed and same:
             back = decode_value(text, declared)
-            same = plain == value or msgspec.to_builtins(back, str_keys=True, order="deterministic") == plain
+            same = plain == value or _plain(msgspec.to_builtins(back, str_keys=True, order=order), "$") == plain
     except InvalidValueError:
         raise
     except RecursionError:

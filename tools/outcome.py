@@ -93,9 +93,10 @@ class Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding lacks a character still gets the rest
                 stream.reconfigure(errors="backslashreplace")
-        _say_warnings()
+        as_json = "--json" in words
+        _say_warnings(as_json)
         extra["standalone_mode"] = False
-        sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json="--json" in words))
+        sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json=as_json))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; here, because click itself would answer a closed pipe with 1, which means that something was found."""
@@ -152,8 +153,15 @@ def _let_go_of(stream: IO[str]) -> None:
 
 
 class _Escaping(logging.Formatter):
+    """One line a warning: JSON beside --json, so that every line of stderr is."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
     def format(self, record: logging.LogRecord) -> str:
-        return escape(f"{record.levelname.lower()}: {record.getMessage()}")
+        level, message = record.levelname.lower(), record.getMessage()
+        return to_json({level: message}) if self._as_json else escape(f"{level}: {message}")
 
 
 class _ToStderr(logging.Handler):
@@ -161,11 +169,12 @@ class _ToStderr(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
-def _say_warnings() -> None:
+def _say_warnings(as_json: bool) -> None:
     """The library's warnings belong on stderr, and their text is as untrusted as any other."""
     log = logging.getLogger("eventstore")
-    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
+    handler = next((handler for handler in log.handlers if isinstance(handler, _ToStderr)), None)
+    if handler is None:
         handler = _ToStderr(logging.WARNING)
-        handler.setFormatter(_Escaping())
         log.addHandler(handler)
         log.propagate = False
+    handler.setFormatter(_Escaping(as_json))

@@ -221,6 +221,7 @@ def let_children_end(tell: Tell, folder: str, how: str) -> None:
 
     def end() -> None:
         nonlocal store, domain
+        os.close(go)  # so that the end of the parent is the end of waiting
         os.read(wait, 1)
         if how == "closes":
             store.close()
@@ -257,6 +258,7 @@ def close_beside_a_child(tell: Tell, folder: str, closes: int) -> None:
     os.set_blocking(enough, False)
 
     def write() -> None:
+        os.close(stop)  # so that the end of the parent is the end of writing
         domain = store.domain(DOMAIN)
         for number in itertools.count():
             with contextlib.suppress(BlockingIOError):

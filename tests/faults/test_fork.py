@@ -66,6 +66,7 @@ domain = store.domain("orders")
 domain.write_value("key", 0)
 wait, go = os.pipe()
 if os.fork() == 0:
+    os.close(go)  # so that the end of the parent is the end of waiting
     os.read(wait, 1)
     if sys.argv[2] == "used":
         domain.write_value("child", 1)

@@ -27,8 +27,8 @@ class Answer(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
     def error(self) -> Any:
-        """Standard error as one JSON value."""
-        return json.loads(self.err)
+        """The last line of standard error as a JSON value; warnings may come before it."""
+        return json.loads(self.err.splitlines()[-1])
 
 
 def eventstore(*words: object, stdin: bytes | str = b"") -> Answer:
