@@ -153,7 +153,7 @@ def unlock(descriptor: int) -> None:
 
 
 def lock_holder(status: os.stat_result) -> int | None:
-    """The pid of a process that holds any lock on this file, from /proc/locks; None where that does not tell."""
+    """The pid of a process that holds this file against others, from /proc/locks; None where that does not tell."""
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
         table = Path("/proc/locks").read_text()
@@ -161,7 +161,7 @@ def lock_holder(status: os.stat_result) -> int | None:
         return None
     for line in table.splitlines():
         fields = line.split()
-        if "->" not in fields and device in fields:
+        if "->" not in fields and device in fields and "WRITE" in fields:
             pid = int(fields[4])
             if pid > 0:
                 return pid

@@ -34,8 +34,15 @@ def closed(template: Damaged, tmp_path: Path) -> Damaged:
 
 
 def a_transaction(server: Server, closed: Damaged) -> Worker:
-    """Another program has begun to write."""
-    return server.start(holders.hold_transaction, db=str(closed.db), begin="BEGIN IMMEDIATE", query="SELECT 1")
+    """Another program has begun to write. Others only read: they hold locks too, but not the one that is in the way."""
+
+    def start(begin: str) -> Worker:
+        return server.start(holders.hold_transaction, db=str(closed.db), begin=begin, query="SELECT max(position) FROM event")
+
+    start("BEGIN").told()
+    writer = start("BEGIN IMMEDIATE")
+    start("BEGIN").told()
+    return writer
 
 
 def the_lock(server: Server, closed: Damaged) -> Worker:
