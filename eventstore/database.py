@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 # pysqlite3 where it is installed, else the standard library's. Everybody imports it from here: two SQLite libraries in
 # one process drop each other's locks, and acknowledged rows with them (RELIABILITY.md R4).
-from sqlite_utils.utils import sqlite3 as sqlite3  # pyright: ignore[reportPrivateImportUsage]
+from sqlite_utils.utils import sqlite3 as sqlite3
 
 from eventstore.codec import FORMAT
 from eventstore.errors import (

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from eventstore import database, manifest, recovery
 from eventstore.clock import now_us
@@ -240,7 +240,7 @@ class SqliteLog:
         """Enter writing(): threads, then processes, then signals; and only then is the head the head."""
         self._require_open()
         mutex = self._mutex
-        if mutex._is_owned():  # type: ignore[attr-defined]
+        if _is_held(mutex):
             raise ConfigError(f"{self._what}: a write inside another write of the same domain")
         signals: set[int] | None = None
         try:
@@ -256,7 +256,7 @@ class SqliteLog:
             return self._known
         except BaseException:
             # An interrupt may come between any two steps, so what was taken is asked, not remembered.
-            if mutex._is_owned():  # type: ignore[attr-defined]
+            if _is_held(mutex):
                 self._head_file.unlock()
                 mutex.release()
                 restore_signals(signals)
@@ -442,6 +442,11 @@ class SqliteLog:
             raise HaltedError(
                 f"domain {self.domain}: writing stopped after: {cause}; close the store, look at the disk, open it again"
             ) from cause
+
+
+def _is_held(mutex: Any) -> bool:
+    """Whether this thread holds an RLock; the one question it has no public method for."""
+    return bool(mutex._is_owned())
 
 
 class _Writing:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import eventstore
 from eventstore import Receipt
@@ -190,10 +191,10 @@ def test_a_large_batch_lands_at_its_first_try_beside_a_busy_writer(tmp_path: Pat
         log = domain._live.log
         append = log.append
 
-        def counted(*args: object, **options: object) -> None:
+        def counted(*args: Any, **options: Any) -> None:
             nonlocal entered
             entered += 1
-            append(*args, **options)  # type: ignore[arg-type]
+            append(*args, **options)
 
         log.append = counted  # type: ignore[method-assign]
         receipts = domain.write_values([(f"k{number}", {"number": number}) for number in range(10_000)])
