@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from sqlite_utils.utils import sqlite3  # pyright: ignore[reportPrivateImportUsage]
+from sqlite_utils.utils import sqlite3
 
 from eventstore import manifest
 from eventstore.clock import format_us, now_us

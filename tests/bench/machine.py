@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from sqlite_utils.utils import sqlite3 as our_sqlite3  # pyright: ignore[reportPrivateImportUsage]
+from sqlite_utils.utils import sqlite3 as our_sqlite3
 
 PACKAGES = ("eventstore-kit", "msgspec", "sqlite-utils", "eventsourcing", "diskcache", "lmdb")
 IN_MEMORY = ("tmpfs", "ramfs")

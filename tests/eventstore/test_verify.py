@@ -17,7 +17,7 @@ import eventstore
 from eventstore import Event, Head, NotFoundError, RedactedError, Store
 from eventstore.codec import SALT_BYTES, seal, seal_system
 from eventstore.database import INSERT
-from eventstore.database import sqlite3 as sqlite3  # pyright: ignore[reportPrivateImportUsage]
+from eventstore.database import sqlite3 as sqlite3
 from eventstore.sqlite import SqliteLog
 
 DOMAIN, OTHER, THIRD = "orders", "quotes", "notes"
