@@ -61,7 +61,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
 
     Lock, catch up, decide, append, fold, answer (FORMAT.md section 6). Errors of the log itself are raised, not answered.
     """
-    durability: Durability = max((call.durability for call in calls), key=DURABILITIES.index)
+    durability = DURABILITIES[max(DURABILITIES.index(call.durability) for call in calls)]
     with live.log.writing() as head:
         while True:
             _catch_up(live, head)
