@@ -114,7 +114,8 @@ def test_the_report_reads_well(ran: DemoReport) -> None:
     assert text.count("✓") == len(ran.claims)
     assert "_trailingPriceStopLoss  + 55,304.15" in text
     assert "closed  closeReason time_expired, pnl.pnlPercentage 0.2516" in text
-    assert max(map(len, text.splitlines())) < 160
+    # The commands to go on with hold paths, which are as long as they are.
+    assert max(len(line) for line in text.splitlines() if ran.folder not in line) < 160
     assert msgspec.json.decode(msgspec.json.encode(ran))["ok"] is True
 
 
