@@ -1,14 +1,15 @@
-"""What every engine must do: one check for each sentence of EventLog's docstrings that an engine can break.
+"""What every engine must do: one check for each sentence of the docstrings in log.py that an engine can break.
 
-Hand each check a function that opens logs of a fresh, empty store, such as the bound method `open_log` of an Engine. A check
-returns nothing, or raises AssertionError with the sentence that does not hold. Any runner will do; with pytest:
+Hand each check a fresh engine of an empty store. It returns nothing, or raises AssertionError with the sentence that does
+not hold. Any runner will do; with pytest:
 
     @pytest.mark.parametrize("check", CHECKS + LOCAL_CHECKS, ids=attrgetter("__name__"))
     def test_engine(check: Check, tmp_path: Path) -> None:
-        check(MyEngine(tmp_path).open_log)
+        check(MyEngine(tmp_path))
 
 CHECKS are for every engine, LOCAL_CHECKS for those whose writing() locks out other writers; they wait for a lock in vain, so
-let the logs give up after about a second. What opening refuses, and what a kill leaves, has tests of its own.
+let the engine give up after about a second. A check leaves its logs open. What opening refuses, and what a kill leaves, has
+tests of its own.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-from eventstore.codec import GENESIS, check, erased, read_birth, seal, seal_system
-from eventstore.errors import ClosedError, ConfigError, ConflictError, EventStoreError, UnavailableError
-from eventstore.log import PAGE, EventLog
-from eventstore.model import Durability, Event, Head, WriteRule
+from eventstore.codec import FORMAT, GENESIS, check, erased, read_birth, seal, seal_system
+from eventstore.errors import (
+    ChecksumError,
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    ContractError,
+    EngineError,
+    EventStoreError,
+    NotFoundError,
+    UnavailableError,
+)
+from eventstore.log import PAGE, Engine, EventLog
+from eventstore.model import Durability, Event, Head
 
-
-class OpenLog(Protocol):
-    """Opens a log of one and the same store; called again with the same name, the same log a second time."""
-
-    def __call__(self, name: str, write: WriteRule | None = None, *, birth: Event | None = None) -> EventLog:
-        """See Engine.open_log."""
-        ...
-
-
-Check = Callable[[OpenLog], None]
+Check = Callable[[Engine], None]
 
 CHECKS: list[Check] = []
 """For every engine."""
@@ -59,9 +61,9 @@ def _local_engines(check: Check) -> Check:
 
 
 @_every_engine
-def check_a_new_log_holds_its_birth_row_and_nothing_else(open_log: OpenLog) -> None:
+def check_a_new_log_holds_its_birth_row_and_nothing_else(engine: Engine) -> None:
     """`A log is created with its birth row at position 0, so head() is never empty.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     births = log.get([0])
     _same([event.position for event in births], [0], "get([0]) of a new log gives its birth row")
     birth = read_birth(births[0], "signal")
@@ -71,9 +73,9 @@ def check_a_new_log_holds_its_birth_row_and_nothing_else(open_log: OpenLog) -> N
 
 
 @_every_engine
-def check_a_log_says_what_it_is(open_log: OpenLog) -> None:
+def check_a_log_says_what_it_is(engine: Engine) -> None:
     """`domain`, `durability`, `rule` and `accepted` of a new log."""
-    replaced, first = open_log("signal"), open_log("facts", "first")
+    replaced, first = engine.open_log("signal"), engine.open_log("facts", "first")
     _same((replaced.domain, first.domain), ("signal", "facts"), "a log knows its domain")
     _same((replaced.rule, first.rule), ("replace", "first"), "a log knows its write rule; without one it is 'replace'")
     _same(read_birth(first.get([0])[0], "facts").write, "first", "the birth row says the write rule")
@@ -82,31 +84,78 @@ def check_a_log_says_what_it_is(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_log_starts_from_the_birth_row_it_is_given(open_log: OpenLog) -> None:
-    """`A new log that starts from a sealed birth row`: so a log can be adopted with its checksums."""
-    pattern = open_log("signal").get([0])[0]
-    born = read_birth(pattern, "signal")
-    data = {"format": born.format, "store_id": born.store_id, "domain": "copied", "created_us": 7, "write": "first"}
-    birth = seal_system(GENESIS, prev=0, recorded_us=7, op="open", data=data, salt=b"s" * 16)
-    log = open_log("copied", birth=birth)
-    _same(log.get([0]), [birth], "the birth row is stored as it was given")
-    _same(log.head(), _head_of(birth), "the head is the birth row that was given")
-    _same(log.rule, "first", "the rule is that of the birth row")
+def check_a_log_opens_under_its_own_rule_alone(engine: Engine) -> None:
+    """`write is the rule for a new log (None: "replace") and what an existing one must have (None: any).`"""
+    engine.open_log("signal")
+    engine.open_log("facts", "first")
+    _same(engine.open_log("facts").rule, "first", "a log that is opened without a rule has the one it was made with")
+    _same(engine.open_log("facts", "first").rule, "first", "a log opens under its own rule")
+    _raises(partial(engine.open_log, "facts", "replace"), ContractError, "a log does not open under another rule")
+    _raises(partial(engine.open_log, "signal", "first"), ContractError, "a log made without a rule does not open under 'first'")
 
 
 @_every_engine
-def check_the_head_is_the_last_event(open_log: OpenLog) -> None:
+def check_the_logs_of_a_store_are_listed(engine: Engine) -> None:
+    """`The names of the logs that exist, sorted.`"""
+    _same(engine.domains(), [], "an empty store has no logs")
+    for name in ("signal", "b.2", "a-1"):
+        engine.open_log(name)
+    _same(engine.domains(), ["a-1", "b.2", "signal"], "every log that was opened is listed, sorted")
+
+
+@_every_engine
+def check_an_inspected_log_is_there_for_reading(engine: Engine) -> None:
+    """`The log of a domain for reading alone`; one that does not exist is not made."""
+    events = _append(engine.open_log("signal"), 3)
+    with engine.inspect("signal") as log:
+        _same([*log.get([0]), *log.read()], [*engine.open_log("signal").get([0]), *events], "an inspected log holds what was appended")
+        _same(list(log.faults()), [], "an inspected log tells of its faults")
+    _append(engine.open_log("signal"), 1)
+    _raises(lambda: engine.inspect("nothing").__enter__(), NotFoundError, "a log that does not exist cannot be inspected")
+    _same(engine.domains(), ["signal"], "looking for a log does not make it")
+
+
+@_every_engine
+def check_an_adopted_log_starts_from_its_own_birth_row(engine: Engine) -> None:
+    """`A new log that starts from a sealed birth row, to be filled with events; a domain once the block ends well.`"""
+    birth = _birth(engine, "copied")
+    with engine.adopting("copied", birth) as log:
+        _same(log.get([0]), [birth], "the birth row is stored as it was given")
+        _same(log.head(), _head_of(birth), "and is the head")
+        events = _append(log, PAGE + 1)
+        _same(engine.domains(), [], "a log that is being adopted is no domain yet")
+    _same(engine.domains(), ["copied"], "an adopted log is a domain")
+    log = engine.open_log("copied")
+    _same(log.rule, "first", "its rule is that of the birth row")
+    _same([*log.get([0]), *log.read()], [birth, *events], "its events are those that were adopted, the birth row included")
+    _append(log, 1)
+
+
+@_every_engine
+def check_an_adoption_that_raises_leaves_nothing(engine: Engine) -> None:
+    """`gone if it raises`: the name is free as before."""
+    with contextlib.suppress(ZeroDivisionError), engine.adopting("copied", _birth(engine, "copied")) as log:
+        _append(log, 2)
+        raise ZeroDivisionError
+    _same(engine.domains(), [], "an adoption that raised left no domain")
+    with engine.adopting("copied", _birth(engine, "copied")) as log:
+        events = _append(log, 1)
+    _same(list(engine.open_log("copied").read()), events, "the same name can be adopted after that")
+
+
+@_every_engine
+def check_the_head_is_the_last_event(engine: Engine) -> None:
     """`The last event's position and checksum, as of now.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     for count in (1, 3):
         events = _append(log, count)
         _same(log.head(), _head_of(events[-1]), "the head is the last event appended")
 
 
 @_every_engine
-def check_the_head_has_moved_after_an_append(open_log: OpenLog) -> None:
+def check_the_head_has_moved_after_an_append(engine: Engine) -> None:
     """`False only if nothing was acknowledged after position.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     for head in range(1, 4):
         _append(log, 1)
         for position in range(head):
@@ -114,9 +163,9 @@ def check_the_head_has_moved_after_an_append(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_second_handle_sees_what_the_first_appends(open_log: OpenLog) -> None:
+def check_a_second_handle_sees_what_the_first_appends(engine: Engine) -> None:
     """`as of now, other processes' appends included`, in every reading method, however late it was opened."""
-    log, other = open_log("signal"), open_log("signal")
+    log, other = engine.open_log("signal"), engine.open_log("signal")
     for writer, reader in ((log, other), (other, log), (log, other)):
         before = reader.head().position
         events = _append(writer, 2)
@@ -128,9 +177,9 @@ def check_a_second_handle_sees_what_the_first_appends(open_log: OpenLog) -> None
 
 
 @_every_engine
-def check_logs_of_one_store_are_apart(open_log: OpenLog) -> None:
+def check_logs_of_one_store_are_apart(engine: Engine) -> None:
     """`An ordered list of sealed events`: each log has its own."""
-    log, other = open_log("signal"), open_log("risk")
+    log, other = engine.open_log("signal"), engine.open_log("risk")
     events = _append(log, 2)
     _same(other.head().position, 0, "an append to one log leaves the head of another alone")
     _same(list(other.read()), [], "an append to one log does not appear in another")
@@ -141,9 +190,9 @@ def check_logs_of_one_store_are_apart(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_events_come_back_as_they_were_stored(open_log: OpenLog) -> None:
+def check_events_come_back_as_they_were_stored(engine: Engine) -> None:
     """`as stored`: every field, whatever is in it."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     previous = log.head()
     shapes: list[dict[str, Any]] = [
         {"data": '{"a":1}'},
@@ -169,9 +218,9 @@ def check_events_come_back_as_they_were_stored(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_events_come_back_unchecked(open_log: OpenLog) -> None:
+def check_events_come_back_unchecked(engine: Engine) -> None:
     """`unchecked`: an engine hides nothing from verify, a false checksum least of all."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     event = _sealed(Head(log.head().position, b"\x55" * 32))
     _write(log, [event])
     _same(list(log.read()), [event], "an event whose checksum does not follow comes back as it is stored")
@@ -179,9 +228,9 @@ def check_events_come_back_unchecked(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_read_keeps_its_bounds(open_log: OpenLog) -> None:
+def check_read_keeps_its_bounds(engine: Engine) -> None:
     """`The events with after < position <= until, in order, at most limit.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     events = _append(log, 12)
     for after in (-(2**62), -1, 0, 1, 5, 11, 12, 13, 2**62):
         for until in (None, 0, 1, 5, 6, 12, 13, 2**62):
@@ -192,9 +241,9 @@ def check_read_keeps_its_bounds(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_read_goes_on_across_pages(open_log: OpenLog) -> None:
+def check_read_goes_on_across_pages(engine: Engine) -> None:
     """`The events ... in order`: none lost or doubled where an engine takes a new page."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     _append(log, 2 * PAGE + 3)
     _same([event.position for event in log.read()], list(range(1, 2 * PAGE + 4)), "read() of more than two pages")
     for after, until in ((PAGE - 1, PAGE + 1), (1, 2 * PAGE), (PAGE, 2 * PAGE + 1)):
@@ -205,9 +254,9 @@ def check_read_goes_on_across_pages(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_read_pages_large_values_too(open_log: OpenLog) -> None:
+def check_read_pages_large_values_too(engine: Engine) -> None:
     """`in order, at most limit`: also where a page is cut short because its values are large."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     _append(log, 260, data='"' + "x" * 50_000 + '"')
     _same([event.position for event in log.read()], list(range(1, 261)), "read() of 260 large values")
     _same([event.position for event in log.read(3, limit=205)], list(range(4, 209)), "read(3, limit=205) of large values")
@@ -215,9 +264,9 @@ def check_read_pages_large_values_too(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_reading_under_way_blocks_no_writer(open_log: OpenLog) -> None:
+def check_a_reading_under_way_blocks_no_writer(engine: Engine) -> None:
     """`Holds no lock between two events, so a slow reader never blocks a writer`; what it gives stays in order, without a gap."""
-    log, other = open_log("signal"), open_log("signal")
+    log, other = engine.open_log("signal"), engine.open_log("signal")
     _append(log, PAGE + 2)
     reading = log.read()
     seen = [next(reading).position]
@@ -229,9 +278,9 @@ def check_a_reading_under_way_blocks_no_writer(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_reading_under_way_holds_no_snapshot(open_log: OpenLog) -> None:
+def check_a_reading_under_way_holds_no_snapshot(engine: Engine) -> None:
     """`Holds no snapshot between two events`: what is erased meanwhile does not come out of it pages later."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     last = _append(log, 3 * PAGE)[-1]
     reading = log.read()
     next(reading)
@@ -242,9 +291,9 @@ def check_a_reading_under_way_holds_no_snapshot(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_get_gives_each_event_once_in_order(open_log: OpenLog) -> None:
+def check_get_gives_each_event_once_in_order(engine: Engine) -> None:
     """`The events at positions, in ascending order of position; those that do not exist are left out.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     every = [*log.get([0]), *_append(log, 40)]
     questions: list[Sequence[int]] = [
         [], [3], [0], [41], [-1], [3, 3], [5, 2], [2, 5], [41, 2], [2, 41], (1, 1, 1), [9, 1, 9, 5, 1], [7, -3, 41, 0, 2**62, 7],
@@ -256,18 +305,18 @@ def check_get_gives_each_event_once_in_order(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_get_takes_many_positions(open_log: OpenLog) -> None:
+def check_get_takes_many_positions(engine: Engine) -> None:
     """`The events at positions`, be they more than a statement has parameters."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     _append(log, PAGE)
     found = [event.position for event in log.get(range(40_000, -40_000, -1))]
     _same(found, list(range(PAGE + 1)), "get() of 80,000 positions")
 
 
 @_every_engine
-def check_a_chain_is_one_keys_history_newest_first(open_log: OpenLog) -> None:
+def check_a_chain_is_one_keys_history_newest_first(engine: Engine) -> None:
     """`The event at position, then its prev, its prev's prev ...: one key's history, newest first.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     histories = _interleaved(log, rounds=4)
     for history in histories.values():
         history.reverse()
@@ -278,18 +327,18 @@ def check_a_chain_is_one_keys_history_newest_first(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_chain_keeps_its_limit(open_log: OpenLog) -> None:
+def check_a_chain_keeps_its_limit(engine: Engine) -> None:
     """`at most limit.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     history = _interleaved(log, rounds=5)['["a"]'][::-1]
     for limit in (0, 1, 2, 4, 5, 6, 2**31):
         _same(log.chain(history[0].position, limit=limit), history[:limit], f"chain() with limit {limit} of 5 events")
 
 
 @_every_engine
-def check_a_chain_is_as_long_as_a_history(open_log: OpenLog) -> None:
+def check_a_chain_is_as_long_as_a_history(engine: Engine) -> None:
     """`its prev, its prev's prev ...`: no depth is too deep."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     _append(log, 2 * PAGE + 1)
     found = [event.position for event in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
     _same(found, list(range(2 * PAGE + 1, 0, -1)), "a chain of 2,001 events")
@@ -299,19 +348,19 @@ def check_a_chain_is_as_long_as_a_history(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_appended_events_follow_the_head(open_log: OpenLog) -> None:
+def check_appended_events_follow_the_head(engine: Engine) -> None:
     """`Store all of events directly after after`: one, many, and in one go."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     events = [*_append(log, 1), *_append(log, 2 * PAGE), *_append(log, 1)]
     _same(list(log.read()), events, "everything that was appended, in order")
 
 
 @_every_engine
-def check_an_append_that_fails_leaves_nothing_behind(open_log: OpenLog) -> None:
+def check_an_append_that_fails_leaves_nothing_behind(engine: Engine) -> None:
     """`or none of them`: an append that raises anything at all has written and erased nothing, and the next one works."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     standing = _append(log, 3)
-    for spoiled, erase in (({"data": '"\ud83d"'}, [1]), ({"when_us": 2**63}, [1]), ({}, [1, 999])):
+    for spoiled, erase in (({"data": '"\ud83d"'}, [1]), ({"when_us": 2**63}, [2]), ({}, [3, 999])):
         with log.writing() as head:
             first = _sealed(head)
             second = _sealed(_head_of(first))
@@ -329,9 +378,9 @@ def check_an_append_that_fails_leaves_nothing_behind(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_stale_append_is_refused(open_log: OpenLog) -> None:
+def check_a_stale_append_is_refused(engine: Engine) -> None:
     """`Raises ConflictError when the head is not after`, and has written nothing: older, newer, or another event there."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     born = log.head()
     events = _append(log, 2)
     for stale in (born, _head_of(events[0]), Head(2, b"\x55" * 32), Head(3, events[1].checksum), Head(2**40, b"\x55" * 32)):
@@ -344,9 +393,9 @@ def check_a_stale_append_is_refused(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_stale_append_of_nothing_is_refused(open_log: OpenLog) -> None:
+def check_a_stale_append_of_nothing_is_refused(engine: Engine) -> None:
     """`Raises ConflictError when the head is not after`: also where there is nothing to append, only to make durable."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     born = log.head()
     _append(log, 1)
     for stale in (born, Head(1, b"\x55" * 32), Head(2, b"\x55" * 32)):
@@ -354,13 +403,13 @@ def check_a_stale_append_of_nothing_is_refused(open_log: OpenLog) -> None:
             with log.writing():
                 what = f"append([], after={stale.position}, durability={level!r}) at head 1"
                 _raises(partial(log.append, [], after=stale, durability=level), ConflictError, f"{what} is refused")
-    _same(open_log("signal").head().position, 1, "the log opens again after refused appends")
+    _same(engine.open_log("signal").head().position, 1, "the log opens again after refused appends")
 
 
 @_every_engine
-def check_an_append_of_nothing_changes_nothing(open_log: OpenLog) -> None:
+def check_an_append_of_nothing_changes_nothing(engine: Engine) -> None:
     """`No events at all makes what stands as durable as asked.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     for _ in range(2):
         for level in _levels(log):
             with log.writing() as head:
@@ -371,9 +420,9 @@ def check_an_append_of_nothing_changes_nothing(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_every_level_of_durability_is_honoured_or_refused(open_log: OpenLog) -> None:
+def check_every_level_of_durability_is_honoured_or_refused(engine: Engine) -> None:
     """`as durably as asked; None is the log's own level`: a log that survives nothing refuses to promise anything."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     kept = []
     for level in _levels(log):
         with log.writing() as head:
@@ -390,9 +439,9 @@ def check_every_level_of_durability_is_honoured_or_refused(open_log: OpenLog) ->
 
 
 @_every_engine
-def check_what_was_appended_outlasts_the_handle(open_log: OpenLog) -> None:
+def check_what_was_appended_outlasts_the_handle(engine: Engine) -> None:
     """`Returns only once the fault that durability names would leave the events readable`: closing is the mildest of faults."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     if log.durability == "memory":
         return  # it names no fault, closing included
     events: list[Event] = []
@@ -401,15 +450,15 @@ def check_what_was_appended_outlasts_the_handle(open_log: OpenLog) -> None:
             events.append(_sealed(head))
             log.append(events[-1:], after=head, durability=level)
         log.close()
-        log = open_log("signal")
+        log = engine.open_log("signal")
         _same(list(log.read()), events, f"what was appended at level {level!r} is there when the log is opened again")
         _same(log.head(), _head_of(events[-1]), f"so is the head, at level {level!r}")
 
 
 @_every_engine
-def check_erasing_leaves_a_digest_that_the_checksum_proves(open_log: OpenLog) -> None:
+def check_erasing_leaves_a_digest_that_the_checksum_proves(engine: Engine) -> None:
     """`erase names positions whose data is erased in the same commit`: the data goes, what proves it was there stays."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     births = log.get([0])
     written = [*_append(log, 2), *_append(log, 1, data=b"blob", meta='{"codec":"none"}'), *_append(log, 1, op="remove", data=None)]
     with log.writing() as head:
@@ -424,16 +473,16 @@ def check_erasing_leaves_a_digest_that_the_checksum_proves(open_log: OpenLog) ->
     with log.writing() as head:
         log.append([_sealed(head)], after=head, erase=[1])
     _same(log.get([1]), [erased(written[0])], "erasing a second time changes nothing")
-    _same(open_log("signal").get([1, 3]), [erased(written[0]), erased(written[2])], "another handle finds them erased too")
+    _same(engine.open_log("signal").get([1, 3]), [erased(written[0]), erased(written[2])], "another handle finds them erased too")
 
 
 # ---- writing
 
 
 @_every_engine
-def check_writing_gives_the_head_and_lets_go(open_log: OpenLog) -> None:
+def check_writing_gives_the_head_and_lets_go(engine: Engine) -> None:
     """`Take the right to append, give the head, release on exit`, also when the block raises."""
-    log, other = open_log("signal"), open_log("signal")
+    log, other = engine.open_log("signal"), engine.open_log("signal")
     for writer in (log, other, log):
         known = writer.head()
         with writer.writing() as head:
@@ -445,9 +494,9 @@ def check_writing_gives_the_head_and_lets_go(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_of_two_writers_one_is_first(open_log: OpenLog) -> None:
+def check_of_two_writers_one_is_first(engine: Engine) -> None:
     """`Raises ConflictError when the head is not after`: however many try, each position is given once, and none is lost."""
-    logs = [open_log("signal"), open_log("signal")]
+    logs = [engine.open_log("signal"), engine.open_log("signal")]
     appended: list[Event] = []
 
     def write(log: EventLog, data: str) -> None:
@@ -463,10 +512,10 @@ def check_of_two_writers_one_is_first(open_log: OpenLog) -> None:
 
 
 @_local_engines
-def check_writing_locks_out_another_thread(open_log: OpenLog) -> None:
+def check_writing_locks_out_another_thread(engine: Engine) -> None:
     """`Local engines lock out every other writer of this log`: the next one enters when the first has left, and sees its event."""
-    log = open_log("signal")
-    for other in (log, open_log("signal")):
+    log = engine.open_log("signal")
+    for other in (log, engine.open_log("signal")):
         entered = threading.Event()
         found: list[Head] = []
         thread = _Thread(partial(_enter, other, entered, found))
@@ -480,10 +529,10 @@ def check_writing_locks_out_another_thread(open_log: OpenLog) -> None:
 
 
 @_local_engines
-def check_waiting_for_the_lock_ends(open_log: OpenLog) -> None:
+def check_waiting_for_the_lock_ends(engine: Engine) -> None:
     """`Raises UnavailableError when the lock is not had in time`; and once it is free, it can be had again."""
-    log = open_log("signal")
-    for other in (log, open_log("signal")):
+    log = engine.open_log("signal")
+    for other in (log, engine.open_log("signal")):
         thread = _Thread(partial(_enter, other, threading.Event(), []))
         with log.writing():
             thread.start()
@@ -495,9 +544,9 @@ def check_waiting_for_the_lock_ends(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_healthy_log_has_no_faults(open_log: OpenLog) -> None:
+def check_a_healthy_log_has_no_faults(engine: Engine) -> None:
     """`What the engine itself finds wrong with its storage. Changes nothing.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     for count in (0, 5):
         events = [*log.read(), *_append(log, count)]
         _same(list(log.faults()), [], "a healthy log has no faults")
@@ -506,9 +555,23 @@ def check_a_healthy_log_has_no_faults(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_a_closed_log_says_so(open_log: OpenLog) -> None:
+def check_a_distrusted_log_writes_nothing_more(engine: Engine) -> None:
+    """`Damage was found above: keep the evidence, write nothing more, vouch for nothing at close.`"""
+    log = engine.open_log("signal")
+    events = _append(log, 2)
+    log.distrust(ChecksumError("signal", 1, b"expected", b"found"))
+    if log.durability == "memory":
+        return  # there is nothing that could be kept, or written over
+    _raises(lambda: log.writing().__enter__(), EngineError, "a distrusted log gives no right to append")
+    _same(list(log.read()), events, "a distrusted log can be read")
+    log.close()
+    _same(list(engine.open_log("signal").read()), events, "what was appended before is there when the log is opened again")
+
+
+@_every_engine
+def check_a_closed_log_says_so(engine: Engine) -> None:
     """`Any method may raise ClosedError after close()`: those that would read or write do."""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     _append(log, 2)
     log.close()
     calls: list[tuple[str, Callable[[], object]]] = [
@@ -524,9 +587,9 @@ def check_a_closed_log_says_so(open_log: OpenLog) -> None:
 
 
 @_every_engine
-def check_closing_twice_does_nothing(open_log: OpenLog) -> None:
+def check_closing_twice_does_nothing(engine: Engine) -> None:
     """`Release everything; a second call does nothing`: neither to the handle nor to another one."""
-    log, other = open_log("signal"), open_log("signal")
+    log, other = engine.open_log("signal"), engine.open_log("signal")
     if log is other:
         log.close()
         log.close()
@@ -539,15 +602,15 @@ def check_closing_twice_does_nothing(open_log: OpenLog) -> None:
     log.close()
     _same([event.position for event in other.read()], [1, 2], "another handle reads and writes on after the first was closed")
     other.close()
-    third = open_log("signal")
+    third = engine.open_log("signal")
     _append(third, 1)
     _same([event.position for event in third.read()], [1, 2, 3], "a log that every handle closed opens again")
 
 
 @_every_engine
-def check_a_forked_child_opens_anew(open_log: OpenLog) -> None:
+def check_a_forked_child_opens_anew(engine: Engine) -> None:
     """`In a forked child: let go of what belongs to the parent without touching it; the next call opens anew.`"""
-    log = open_log("signal")
+    log = engine.open_log("signal")
     first = _append(log, 1)
 
     def child() -> None:
@@ -565,9 +628,9 @@ def check_a_forked_child_opens_anew(open_log: OpenLog) -> None:
 
 
 @_local_engines
-def check_a_forked_child_leaves_the_parents_lock_alone(open_log: OpenLog) -> None:
+def check_a_forked_child_leaves_the_parents_lock_alone(engine: Engine) -> None:
     """`without touching it`: the parent's lock is neither kept by the child nor released by it."""
-    log, other = open_log("signal"), open_log("signal")
+    log, other = engine.open_log("signal"), engine.open_log("signal")
     with log.writing() as head:
         _in_child(log.abandon)
         thread = _Thread(partial(_append, other, 1))
@@ -630,6 +693,12 @@ def _sealed(
     recorded_us = 1_700_000_000_000_000 + previous.position
     salt = None if data is None else previous.position.to_bytes(16, "big")
     return seal(previous, prev=prev, recorded_us=recorded_us, when_us=when_us, op=op, key=key, meta=meta, data=data, salt=salt)
+
+
+def _birth(engine: Engine, name: str) -> Event:
+    """A birth row from elsewhere: another time, another rule."""
+    data = {"format": FORMAT, "store_id": engine.store_id, "domain": name, "created_us": 7, "write": "first"}
+    return seal_system(GENESIS, prev=0, recorded_us=7, op="open", data=data, salt=b"s" * 16)
 
 
 def _event_like(event: Event, **fields: Any) -> Event:

@@ -88,8 +88,10 @@ class MemoryLog:
             raise ConfigError(f"domain {self.domain}: durability {durability!r} was asked of a memory: store, which survives nothing")
         if self.head() != after:
             raise ConflictError(self.domain, after.position, len(self._events) - 1)
-        for position in erase:
-            self._events[position] = erased(self._events[position])
+        # All of it is worked out before any of it is done: whatever raises leaves nothing behind.
+        gone = {position: erased(self._events[position]) for position in erase if 0 <= position < len(self._events)}
+        for position, event in gone.items():
+            self._events[position] = event
         self._events.extend(events)
 
     def faults(self) -> Iterator[tuple[str, str]]:

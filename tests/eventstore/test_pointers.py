@@ -727,6 +727,17 @@ def test_a_file_that_lies_in_all_consistency_is_found_by_verify(written: Written
     written.require_right()
 
 
+def test_a_file_of_ids_that_hides_one_is_found_by_verify(written: Written) -> None:
+    """Believed, it would let a retry be written twice."""
+    (ids,) = written.files("*.ids")
+    body = body_of(ids)
+    body[5], body[6] = body[5][8:], body[6][8:]
+    put_body(ids, body)
+    with eventstore.open(written.folder, read_only=True) as store:
+        report = store.verify()
+    assert [(finding.domain, finding.position, finding.kind) for finding in report.findings] == [(DOMAIN, EVENTS, "pointers")]
+
+
 def test_verify_holds_a_file_against_the_log_as_of_its_own_head(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("eventstore.live._TAIL", 256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,28 @@ with eventstore.open(sys.argv[1], busy_timeout_ms=60_000) as store:
         if number == 20:
             print("ready", flush=True)
     print(number, flush=True)
+"""
+# Waits before it opens anything: the first to come makes the store, and the domain.
+FOUNDER = """
+import sys, eventstore
+print("ready", flush=True); sys.stdin.readline()
+with eventstore.open(sys.argv[1], busy_timeout_ms=60_000) as store:
+    domain = store.domain("shared")
+    for number in range(20):
+        try:
+            receipt = domain.write_value(("seat", number), sys.argv[2], expected=eventstore.ABSENT)
+            print(receipt.position, receipt.checksum.hex(), number, flush=True)
+        except eventstore.WrongExpectedError:
+            pass
+"""
+# Opens and closes for every write: each closing checkpoints, and may be the last one for a moment.
+VISITOR = """
+import sys, eventstore
+print("ready", flush=True); sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    with eventstore.open(sys.argv[1], busy_timeout_ms=60_000) as store:
+        receipt = store.domain("shared").write_value((sys.argv[2], number), [sys.argv[2], number])
+        print(receipt.position, receipt.checksum.hex(), number, flush=True)
 """
 READER = """
 import sys, eventstore
@@ -95,7 +117,7 @@ def working(workers: Sequence[Worker]) -> Iterator[None]:
                     stream.close()
 
 
-def require_whole(folder: Path, acknowledged: dict[int, tuple[str, object, object]]) -> None:
+def require_whole(folder: Path, acknowledged: Mapping[int, tuple[str, object, object]]) -> None:
     """Every acknowledged (checksum, key, value) stands at its position, positions have no gap, the chain is whole."""
     with eventstore.open(folder) as store:
         events = list(store.domain("shared").events())
@@ -164,6 +186,31 @@ def test_threads_that_list_beside_threads_that_write_miss_no_key(tmp_path: Path)
             assert len(list(domain.keys())) >= written
         writer.join()
         assert list(domain.keys()) == [f"k{number}" for number in range(150)]
+
+
+def test_processes_that_make_a_store_at_once_share_it_and_every_key_has_one_first_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    workers = [Worker(FOUNDER, folder, f"w{number}") for number in range(4)]
+    with working(workers):
+        for worker in workers:
+            worker.say("go")
+        told = [(f"w{name}", line.split()) for name, worker in enumerate(workers) for line in worker.rest()]
+    acknowledged = {int(position): (checksum, ("seat", int(number)), name) for name, (position, checksum, number) in told}
+    assert len(told) == len(acknowledged) == 20
+    require_whole(folder, acknowledged)
+
+
+def test_processes_that_come_and_go_lose_nothing_of_each_others(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    eventstore.open(folder).close()
+    workers = [Worker(program, folder, f"w{number}", 40) for number, program in enumerate((VISITOR, VISITOR, APPENDER))]
+    with working(workers):
+        for worker in workers:
+            worker.say("go")
+        told = [(f"w{name}", line.split()) for name, worker in enumerate(workers) for line in worker.rest()]
+    acknowledged = {int(position): (checksum, (name, int(number)), [name, int(number)]) for name, (position, checksum, number) in told}
+    assert len(told) == len(acknowledged) == 120
+    require_whole(folder, acknowledged)
 
 
 def test_no_update_is_lost_between_processes(tmp_path: Path) -> None:
