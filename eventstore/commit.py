@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from eventstore.clock import Clock
-from eventstore.codec import GENESIS, SALT_BYTES, seal
+from eventstore.codec import GENESIS, SALT_BYTES, seal_at
 from eventstore.errors import ConflictError, DuplicateEventError, EngineError, EventStoreError, FencedError
 from eventstore.live import Live
 from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
-from eventstore.projections.key_states import KeyStates, natural_order, state_of
+from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
 
 _encode = msgspec.json.Encoder().encode
@@ -100,8 +100,12 @@ def earlier(live: Live, clock: Clock, call: Call) -> list[Receipt] | None:
     return _Draft(live, clock).earlier(call, call.request or "", [])
 
 
-_Decision = tuple[Intent, KeyState | None, bool]
-"""An intent, what its key was before it, and whether it appends."""
+class _Found(msgspec.Struct, frozen=True, gc=False):
+    """An intent that was decided: where its key's latest event stood (0: nowhere), and whether it appends one."""
+
+    intent: Intent
+    prev: int
+    appends: bool
 
 
 class _Draft:
@@ -117,8 +121,9 @@ class _Draft:
         self.base = live.states.head
         self._head = self.base
         self._recorded_us = live.states.recorded_us
-        # The latest of the events above for each of their keys.
-        self._overlay: dict[str, Event] = {}
+        # What the events above make of their keys, and which of them carry an event_id.
+        self._states: dict[str, KeyState] = {}
+        self._ids: dict[str, Event] = {}
 
     def answer(self, call: Call) -> list[Receipt] | EventStoreError:
         """The receipts of one call, or the error it must be answered with."""
@@ -136,105 +141,102 @@ class _Draft:
             earlier = self.earlier(call, request, intents)
             if earlier is not None:
                 return earlier
-        decisions = self._decide(intents)
-        events = self._seal(decisions, self._call_meta(call, request, decisions))
-        receipts = self._receipts(decisions, events, call.durability)
+        found, states = self._decide(intents)
+        events = self._seal(found, self._call_meta(call, request, found))
+        receipts = self._receipts(found, events, call.durability)
+        self._states.update(states)
         self.events += events
-        if call.event_id is not None and not events:
-            self.answered[call.event_id] = (request, receipts)
+        if call.event_id is not None:
+            if events:
+                self._ids[call.event_id] = events[0]
+            else:
+                self.answered[call.event_id] = (request, receipts)
         return receipts
 
     def present(self, prefix: Key | None) -> list[str]:
         """The canonical keys that will be there once the events so far are appended, in natural order."""
         keys = {key for key, _ in self._live.states.keys(prefix)}
-        if self._overlay:
-            drafted = KeyStates(GENESIS, 0, states={key: state_of(event) for key, event in self._overlay.items()})
-            keys = (keys - self._overlay.keys()) | {key for key, _ in drafted.keys(prefix)}
+        if self._states:
+            drafted = KeyStates(GENESIS, 0, states=self._states)
+            keys = (keys - self._states.keys()) | {key for key, _ in drafted.keys(prefix)}
         return sorted(keys, key=natural_order)
 
-    def _decide(self, intents: Sequence[Intent]) -> list[_Decision]:
-        """What each intent finds, and whether it appends; within the call a key's later intent sees the earlier one."""
-        domain, rule, states, overlay = self._domain, self._rule, self._live.states, self._overlay
-        decisions: list[_Decision] = []
-        ahead: dict[str, tuple[KeyState, str | None]] = {}
+    def _decide(self, intents: Sequence[Intent]) -> tuple[list[_Found], dict[str, KeyState]]:
+        """What each intent finds, whether it appends, and what the call makes of its keys: later intents see earlier ones."""
+        domain, rule, known, drafted = self._domain, self._rule, self._live.states, self._states
+        found: list[_Found] = []
+        states: dict[str, KeyState] = {}
+        texts: dict[int, str | None] = {}
         position = self._head.position
 
         def standing(state: KeyState) -> str | None:
-            if key in ahead:
-                return ahead[key][1]
-            if key in overlay:
-                data = overlay[key].data
+            if state.position in texts:
+                return texts[state.position]
+            if state.position > self.base.position:
+                data = self.events[state.position - self.base.position - 1].data
                 return data if isinstance(data, str) else None
-            return self._live.text(key, state)
+            return self._live.text(intent.key, state)
 
         for intent in intents:
             key = intent.key
-            if key in ahead:
-                state: KeyState | None = ahead[key][0]
-            elif key in overlay:
-                state = state_of(overlay[key])
-            else:
-                state = states.get(key)
+            state = states.get(key) or drafted.get(key) or known.get(key)
             appends = decide(domain, rule, state, standing, intent)
             if appends:
                 position += 1
-                ahead[key] = (KeyState(position, intent.when_us, "present" if intent.op == "put" else "removed"), intent.data)
-            decisions.append((intent, state, appends))
-        return decisions
+                states[key] = KeyState(position, intent.when_us, "present" if intent.op == "put" else "removed")
+                texts[position] = intent.data
+            found.append(_Found(intent, 0 if state is None else state.position, appends))
+        return found, states
 
-    def _call_meta(self, call: Call, request: str, decisions: list[_Decision]) -> str | None:
+    def _call_meta(self, call: Call, request: str, found: list[_Found]) -> str | None:
         """What the call's first event carries beside its own meta, so that a retry finds its answer."""
         if call.event_id is None:
             return None
         metas: dict[str, Any] = {"event_id": call.event_id, "request": request}
-        if len(decisions) > 1:
-            skipped = [index for index, (_, _, appends) in enumerate(decisions) if not appends]
-            metas["batch"] = len(decisions) - len(skipped)
+        if len(found) > 1:
+            skipped = [index for index, one in enumerate(found) if not one.appends]
+            metas["batch"] = len(found) - len(skipped)
             if skipped:
                 metas["skipped"] = skipped
         return _encode(metas).decode()
 
-    def _seal(self, decisions: list[_Decision], call_meta: str | None) -> list[Event]:
-        overlay, head = self._overlay, self._head
-        salts = os.urandom(SALT_BYTES * len(decisions))
-        stamps = self._clock.stamps(len(decisions), self._recorded_us)
+    def _seal(self, found: list[_Found], call_meta: str | None) -> list[Event]:
+        appending = [one for one in found if one.appends]
+        if not appending:
+            return []
+        position, checksum = self._head.position, self._head.checksum
+        salts = os.urandom(SALT_BYTES * len(appending))
         events: list[Event] = []
-        for index, (intent, state, appends) in enumerate(decisions):
-            if not appends:
-                continue
+        for one, recorded_us, at in zip(
+            appending, self._clock.stamps(len(appending), self._recorded_us), range(0, len(salts), SALT_BYTES), strict=True
+        ):
+            intent = one.intent
             data, meta = intent.data, intent.meta
             if call_meta is not None and not events:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
-            event = seal(
-                head,
-                prev=0 if state is None else state.position,
-                recorded_us=stamps[index],
-                when_us=intent.when_us,
-                op=intent.op,
-                key=intent.key,
-                meta=meta,
-                data=data,
-                salt=None if data is None else salts[SALT_BYTES * index : SALT_BYTES * (index + 1)],
-            )
-            head = Head(event.position, event.checksum)
-            overlay[intent.key] = event
+            salt = None if data is None else salts[at : at + SALT_BYTES]
+            position += 1
+            event = seal_at(position, checksum, one.prev, recorded_us, intent.when_us, intent.op, intent.key, meta, data, salt)
+            checksum = event.checksum
             events.append(event)
-        if events:
-            self._head, self._recorded_us = head, events[-1].recorded_us
+        self._head, self._recorded_us = Head(position, checksum), events[-1].recorded_us
         return events
 
-    def _receipts(self, decisions: list[_Decision], events: list[Event], durability: Durability) -> list[Receipt]:
-        domain, following = self._domain, iter(events)
+    def _receipts(self, found: list[_Found], events: list[Event], durability: Durability) -> list[Receipt]:
+        domain = self._domain
+        if len(events) == len(found):
+            return [Receipt(domain, event.position, event.checksum, durability, True) for event in events]
+        following = iter(events)
         # What a call that finds nothing answers with: the head as of then.
         last = events[0].position - 1 if events else self._head.position
         receipts: list[Receipt] = []
-        for _, state, appends in decisions:
-            if appends:
+        for one in found:
+            if one.appends:
                 event = next(following)
                 last = event.position
                 receipts.append(Receipt(domain, last, event.checksum, durability, True))
             else:
-                position = last if state is None else state.position
+                position = one.prev or last
                 receipts.append(Receipt(domain, position, self._checksum_at(position, events), durability, False))
         return receipts
 
@@ -255,8 +257,7 @@ class _Draft:
             if answer[0] != request:
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
             return answer[1]
-        event = next((event for event in self.events if event.meta and _decode_call_meta(event.meta).event_id == event_id), None)
-        event = event or self._live.ids.find(event_id)
+        event = self._ids.get(event_id) or self._live.ids.find(event_id)
         if event is None:
             return None
         meta = _decode_call_meta(event.meta or "{}")

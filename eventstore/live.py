@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from eventstore.codec import GENESIS, check
+from eventstore.codec import GENESIS, check, check_all
 from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
 from eventstore.log import EventLog
 from eventstore.model import Event, Head, KeyState, Receipt
@@ -18,6 +19,9 @@ _log = logging.getLogger("eventstore")
 
 _PAGE = 64
 """Values read at a time: each comes with the event before it, and may be large."""
+
+_FOLDED = 16
+"""Events folded at a time; as many as may be large together without being a burden."""
 
 _TAIL = 256
 """Events that an opening may as well read from the log."""
@@ -73,34 +77,37 @@ class Live:
                     _log.warning("%s; nothing beyond it can be read", error)
 
     def _fold(self) -> None:
-        last = self.states.head
-        for event in self.log.read(last.position):
+        events = self.log.read(self.states.position)
+        while some := list(islice(events, _FOLDED)):
             try:
-                last = check(last, event, self.log.domain)
-                self._apply(event)
-            except CorruptionError as error:
-                if not self.lenient:
-                    raise
-                # Not into the cache: whoever asks for this value reads it from the log, and is told.
-                _log.warning("%s", error)
-                last = Head(event.position, event.checksum)
-                self.states.apply(event)
+                check_all(self.states.head, some, self.log.domain)
+            except CorruptionError:
+                for event in some:
+                    self._fold_one(event)
+            else:
+                self._apply(some)
 
-    def follow(self, events: Iterable[Event]) -> None:
+    def _fold_one(self, event: Event) -> None:
+        try:
+            check(self.states.head, event, self.log.domain)
+            self._apply((event,))
+        except CorruptionError as error:
+            if not self.lenient:
+                raise
+            # Not into the cache: whoever asks for this value reads it from the log, and is told.
+            _log.warning("%s", error)
+            self.states.apply(event)
+
+    def follow(self, events: Sequence[Event]) -> None:
         """Fold events that this process has just appended; another thread may have folded them already."""
         with self._folding:
-            for event in events:
-                if event.position == self.states.position + 1:
-                    self._apply(event)
+            self._apply([event for event in events if event.position > self.states.position])
 
-    def _apply(self, event: Event) -> None:
-        # The id first: whoever finds the states up to date relies on the ids being so.
-        self.ids.add(event)
-        before = self.states.apply(event)
-        if before is not None:
-            self.cache.drop(self.log.domain, before.position)
-        if event.op == "put" and isinstance(event.data, str):
-            self.cache.put(self.log.domain, event.position, event.data)
+    def _apply(self, events: Sequence[Event]) -> None:
+        # The ids first: whoever finds the states up to date relies on the ids being so.
+        self.ids.add(events)
+        self.states.apply(*events)
+        self.cache.follow(self.log.domain, events)
 
     # ---- values
 

@@ -63,7 +63,7 @@ class KeyState(msgspec.Struct, frozen=True, gc=False):
     status: Status
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What a write was given.
 
     `appended=False`: nothing new was written, but what stands at `position` is as durable as asked.

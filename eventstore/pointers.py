@@ -239,10 +239,11 @@ class EventIds:
         self._lock = threading.RLock()
         self._runs: list[IdRun] | None = None
 
-    def add(self, event: Event) -> None:
-        """Note the id of a folded event."""
-        if event.meta is not None and (event_id := event_id_of(event)) is not None:
-            self._tail[event_id] = event.position
+    def add(self, events: Sequence[Event]) -> None:
+        """Note the ids of folded events."""
+        for event in events:
+            if event.meta is not None and (event_id := event_id_of(event)) is not None:
+                self._tail[event_id] = event.position
 
     def find(self, event_id: str) -> Event | None:
         """The event that carries `event_id`, confirmed by its row; None if no call ever did."""

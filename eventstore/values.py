@@ -41,17 +41,22 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
         return text
     # The proof that nothing is lost is to read it back: in C, and cheaper than any walk over the value in Python.
     try:
-        encoded = _encoded(value, declared)
-        exact = (_decode(encoded) if declared is Any else _decoder(declared)(encoded)) == value
+        if declared is Any:
+            encoded = _encode(value)
+            exact = _decode(encoded) == value
+        else:
+            encoded = _encoded(value, declared)
+            exact = _decoder(declared)(encoded) == value
     except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
         encoded, exact = b"", False
     if not exact:
         encoded = _encode_slowly(value, declared)
     if len(encoded) > max_bytes:
         raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
-    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH:
-        _check_depth(decode_value(encoded.decode()))
-    return encoded.decode()
+    text = encoded.decode()
+    if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(decode_value(text))
+    return text
 
 
 def decode_value(text: str, declared: Any = Any) -> Any:

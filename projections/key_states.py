@@ -6,7 +6,7 @@ import re
 import threading
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -52,24 +52,24 @@ class KeyStates:
         """How many keys are there, redacted ones included."""
         self._ordered: list[str] = []
 
-    def apply(self, event: Event) -> KeyState | None:
-        """Take the next event; gives the state that its key had before. The caller has checked the event."""
-        key = event.key
-        before: KeyState | None = None
-        if key == SYSTEM_KEY:
-            self.system = event.position
-            if event.op == "redact":
-                self._redact(event)
-        else:
-            before = self._states.get(key)
-            self._states[key] = state_of(event)
-            removed = event.op == "remove"
-            if before is None:
-                self.present += not removed
-            elif removed != (before.status == "removed"):
-                self.present += -1 if removed else 1
-        self.position, self.checksum, self.recorded_us = event.position, event.checksum, event.recorded_us
-        return before
+    def apply(self, *events: Event) -> None:
+        """Take the next events. The caller has checked them."""
+        states, present = self._states, self.present
+        for event in events:
+            key = event.key
+            if key == SYSTEM_KEY:
+                self.system = event.position
+                if event.op == "redact":
+                    self._redact(event)
+                continue
+            before = states.get(key)
+            states[key] = state = state_of(event)
+            present += (state.status != "removed") - (before is not None and before.status != "removed")
+        self.present = present
+        if events:
+            # Last of all: whoever finds the states at a head finds everything up to that head.
+            last = events[-1]
+            self.checksum, self.recorded_us, self.position = last.checksum, last.recorded_us, last.position
 
     @property
     def head(self) -> Head:
@@ -171,16 +171,34 @@ class ValueCache:
                 return
             self._texts[place] = text
             self._bytes += size
-            while self._bytes > self.capacity:
-                _, oldest = self._texts.popitem(last=False)
-                self._bytes -= _cost(oldest)
+            self._make_room()
+
+    def follow(self, domain: str, events: Sequence[Event]) -> None:
+        """Keep what the next events of a domain say, forget what they replace."""
+        texts = self._texts
+        with self._lock:
+            size = self._bytes
+            for event in events:
+                data = event.data
+                if event.prev and (replaced := texts.pop((domain, event.prev), None)) is not None:
+                    size -= _cost(replaced)
+                if event.op == "put" and isinstance(data, str) and (cost := _cost(data)) <= self.capacity:
+                    texts[domain, event.position] = data
+                    size += cost
+            self._bytes = size
+            self._make_room()
 
     def drop(self, domain: str, position: int) -> None:
-        """Forget the value at `position`: it was replaced, or erased."""
+        """Forget the value at `position`: it was erased."""
         with self._lock:
             text = self._texts.pop((domain, position), None)
             if text is not None:
                 self._bytes -= _cost(text)
+
+    def _make_room(self) -> None:
+        while self._bytes > self.capacity:
+            _, oldest = self._texts.popitem(last=False)
+            self._bytes -= _cost(oldest)
 
     def after_fork(self) -> None:
         """In a forked child: another thread may have held the lock when the process split."""

@@ -135,11 +135,13 @@ class Log:
     def __init__(self) -> None:
         self.head = GENESIS
         self.events: list[Event] = []
+        self.latest: dict[str, int] = {}
         self.append(seal_system(GENESIS, prev=0, recorded_us=1, op="open", data={}, salt=b"s" * 16))
 
     def append(self, event: Event) -> Event:
         self.head = Head(event.position, event.checksum)
         self.events.append(event)
+        self.latest[event.key] = event.position
         return event
 
     def put(self, key: Key, data: str = "1", when_us: int | None = None) -> Event:
@@ -152,8 +154,9 @@ class Log:
         salt = None if data is None else b"s" * 16
         recorded_us = self.head.position + 2
         text = encode_key(key)
+        prev = self.latest.get(text, 0)
         return self.append(
-            seal(self.head, prev=0, recorded_us=recorded_us, when_us=when_us, op=op, key=text, meta=None, data=data, salt=salt)
+            seal(self.head, prev=prev, recorded_us=recorded_us, when_us=when_us, op=op, key=text, meta=None, data=data, salt=salt)
         )
 
     def system(self, op: str, data: Any) -> Event:
@@ -181,9 +184,8 @@ def test_a_fold_is_a_dictionary_of_the_latest_events(steps: list[tuple[str, Key,
     states = fold(log.events)
     for op, key, when_us in steps:
         event = log.put(key, when_us=when_us) if op == "put" else log.remove(key, when_us)
-        before = plain.get(event.key)
         plain[event.key] = KeyState(event.position, when_us, "present" if op == "put" else "removed")
-        assert states.apply(event) == before
+        states.apply(event)
         assert states.get(event.key) == plain[event.key] == state_of(event)
         present = {text for text, state in plain.items() if state.status == "present"}
         assert states.present == len(present)
@@ -202,8 +204,7 @@ def test_a_fold_can_go_on_from_a_copy_of_an_earlier_one(steps: list[tuple[str, K
         (log.put if op == "put" else log.remove)(key)
     earlier, whole = fold(log.events[: cut + 1]), fold(log.events)
     resumed = KeyStates(earlier.head, earlier.recorded_us, earlier.system, earlier.snapshot())
-    for event in log.events[cut + 1 :]:
-        resumed.apply(event)
+    resumed.apply(*log.events[cut + 1 :])
     assert list(resumed.keys()) == list(whole.keys())
     assert (resumed.snapshot(), resumed.head, resumed.present, resumed.recorded_us) == (
         whole.snapshot(),
@@ -430,6 +431,20 @@ class Caching(RuleBasedStateMachine):
     def put_again(self, place: tuple[str, int]) -> None:
         if place in self.kept:
             self.cache.put(*place, self.kept[place])
+
+    @rule(domain=st.sampled_from("ab"), texts=st.lists(st.none() | st.integers(0, 400), min_size=1, max_size=4))
+    def follow(self, domain: str, texts: list[int | None]) -> None:
+        """Events of one key: each says something new, or None removes it; all but the last are replaced at once."""
+        log = Log()
+        events = [log.remove("k") if size is None else log.put("k", "x" * size) for size in texts]
+        self.cache.follow(f"{domain}{self.position}", events)
+        place = (f"{domain}{self.position}", events[-1].position)
+        self.position += 1
+        if texts[-1] is not None and isinstance(events[-1].data, str):
+            self.kept[place] = events[-1].data
+            while self.used() > 1_000:
+                del self.kept[next(iter(self.kept))]
+        assert self.cache.get(*place) == self.kept.get(place)
 
     @rule(place=places)
     def get(self, place: tuple[str, int]) -> None:
