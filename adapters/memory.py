@@ -101,6 +101,10 @@ class MemoryLog:
     def distrust(self, error: CorruptionError) -> None:
         """See EventLog.distrust: nothing is kept, so there is nothing to keep."""
 
+    def resume(self) -> None:
+        """See EventLog.resume: a list does not fail."""
+        self._require_open()
+
     def close(self) -> None:
         """See EventLog.close."""
         self._closed = True
@@ -120,7 +124,16 @@ class MemoryEngine:
     read_only = False
     durability: Durability = "memory"
 
-    def __init__(self, *, store_id: str | None = None, durability: Durability = "memory", busy_timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        store_id: str | None = None,
+        durability: Durability = "memory",
+        busy_timeout_ms: int = 10_000,
+        min_free_bytes: int = 0,
+        owner: str | None = None,
+    ) -> None:
+        """Nobody else can open this store: whoever made it owns it, and it needs no disk; `owner` and `min_free_bytes` hold as they are."""
         if durability != "memory":
             raise ConfigError(f"durability {durability!r} was asked of a memory: store, which survives nothing; open a folder instead")
         self.store_id = store_id or secrets.token_hex(16)
@@ -162,3 +175,6 @@ class MemoryEngine:
     def pointers(self, name: str) -> None:
         """See Engine.pointers: a log in memory needs none."""
         return
+
+    def close(self) -> None:
+        """See Engine.close: there is nothing to release."""

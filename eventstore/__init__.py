@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore.codec import decode_key, encode_key
-from eventstore.domain import Batch, DomainStore
+from eventstore.domain import DomainStore
 from eventstore.errors import (
     AccessError,
     ChecksumError,
@@ -26,6 +26,7 @@ from eventstore.errors import (
     NewerFormatError,
     NotAStoreError,
     NotFoundError,
+    OwnedError,
     ReadOnlyError,
     RedactedError,
     StoreFormatError,
@@ -39,6 +40,7 @@ from eventstore.store import Store
 from eventstore.values import decode_value
 from eventstore.verify import DomainReport, Finding, Report
 from eventstore.view import DomainView
+from eventstore.writes import Batch
 
 __all__ = [
     "ABSENT",
@@ -75,6 +77,7 @@ __all__ = [
     "NewerFormatError",
     "NotAStoreError",
     "NotFoundError",
+    "OwnedError",
     "ReadOnlyError",
     "Receipt",
     "RedactedError",

@@ -27,7 +27,8 @@
     │   nothing is wrong with the bytes, but they are not ours to open
     ├── StoreFormatError
     │   ├── NotAStoreError              no store here, or a foreign file
-    │   └── NewerFormatError            written by a newer version of this library
+    │   ├── NewerFormatError            written by a newer version of this library
+    │   └── OwnedError                  another live process acts under this owner's name
     │
     │   the machine refused; .outcome says whether the write may have happened
     └── EngineError
@@ -43,6 +44,7 @@ Catch a class and read its attributes; never parse a message.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 Outcome = Literal["not_written", "unknown"]
@@ -208,6 +210,16 @@ class NotAStoreError(StoreFormatError):
 
 class NewerFormatError(StoreFormatError):
     """The store was written in a format this version does not know."""
+
+
+class OwnedError(StoreFormatError):
+    """Another live process acts under this owner's name. `pid` and `since_us` (microseconds) say who, where that can be told."""
+
+    def __init__(self, path: str, owner: str, pid: int | None, since_us: int | None) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        since = "" if since_us is None else f" since {datetime.fromtimestamp(since_us / 1_000_000, UTC).isoformat(timespec='seconds')}"
+        super().__init__(path, f"owned by {who} as {owner!r}{since}; stop that one first, or open the store under another owner's name")
+        self.owner, self.pid, self.since_us = owner, pid, since_us
 
 
 class EngineError(EventStoreError):

@@ -20,6 +20,9 @@ _log = logging.getLogger("eventstore")
 _PAGE = 64
 """Values read at a time: each comes with the event before it, and may be large."""
 
+_SMALL = 65_536
+"""Characters of a value that an event loop may decode without anybody noticing."""
+
 _FOLDED = 16
 """Events folded at a time; as many as may be large together without being a burden."""
 
@@ -111,6 +114,11 @@ class Live:
 
     # ---- values
 
+    def at_hand(self, position: int) -> bool:
+        """Whether the value written at `position` is in memory, and small enough to be decoded in passing."""
+        text = self.cache.get(self.log.domain, position)
+        return text is not None and len(text) <= _SMALL
+
     def text(self, key: str, state: KeyState) -> str:
         """The JSON text that `key` holds in `state`. Raises RedactedError, CorruptionError."""
         text = self.cache.get(self.log.domain, state.position)
@@ -170,6 +178,12 @@ class Live:
             _log.warning("%s: no pointer files were written: %s", self.log.domain, error)
         finally:
             self.log.close()
+
+    def resume(self) -> None:
+        """Open the log anew after a failure, and fold again: what was seen through the old connections is not believed."""
+        self.log.resume()
+        with self._folding:
+            self._load()
 
     def after_fork(self) -> None:
         """In a forked child: if another thread was folding when the process split, fold anew at the next use."""

@@ -13,7 +13,8 @@ from eventstore import manifest
 from eventstore.database import log_files
 from eventstore.errors import ConfigError, NotAStoreError
 from eventstore.files import os_errors, sync_folder
-from eventstore.model import Domain, Durability, Event, WriteRule, is_domain_name
+from eventstore.lease import Lease
+from eventstore.model import MIN_FREE_BYTES, Domain, Durability, Event, WriteRule, is_domain_name
 from eventstore.sqlite import SqliteLog
 
 
@@ -29,13 +30,17 @@ class LocalEngine:
         read_only: bool = False,
         durability: Durability = "power",
         busy_timeout_ms: int = 10_000,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        owner: str | None = None,
     ) -> None:
         if durability == "memory":
             raise ConfigError("durability 'memory' is that of a memory: store; a folder has process, power or power+")
+        if owner is not None and read_only:
+            raise ConfigError("an owner is who writes; open with read_only, or with an owner")
         self.folder = Path(os.path.realpath(folder))
         self.read_only = read_only
         self.durability: Durability = durability
-        self._busy_timeout_ms = busy_timeout_ms
+        self._busy_timeout_ms, self._min_free_bytes = busy_timeout_ms, min_free_bytes
         with os_errors(f"opening the store in {self.folder}"):
             if self.folder.exists() and not self.folder.is_dir():
                 raise NotAStoreError(str(folder), "not a folder; a store is a folder")
@@ -47,6 +52,7 @@ class LocalEngine:
             raise ConfigError(f"{folder} already is store {found.store_id}; a store_id can be chosen for a new folder only")
         self.store_id = found.store_id
         self.created_us = found.created_us
+        self._lease = None if owner is None else Lease(self.folder, owner)
 
     def domains(self) -> list[str]:
         """See Engine.domains: those that have files, and those that store.json knows, so that a lost one is missed."""
@@ -69,6 +75,7 @@ class LocalEngine:
             read_only=self.read_only,
             accept_loss=accept_loss,
             busy_timeout_ms=self._busy_timeout_ms,
+            min_free_bytes=self._min_free_bytes,
         )
 
     @contextlib.contextmanager
@@ -79,7 +86,14 @@ class LocalEngine:
             scratch = Path(tempfile.mkdtemp(prefix=".tmp-adopt-", dir=self.folder))
             try:
                 manifest.create(scratch, self.store_id)
-                log = SqliteLog(scratch, name, store_id=self.store_id, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
+                log = SqliteLog(
+                    scratch,
+                    name,
+                    store_id=self.store_id,
+                    birth=birth,
+                    busy_timeout_ms=self._busy_timeout_ms,
+                    min_free_bytes=self._min_free_bytes,
+                )
                 try:
                     yield log
                     head = log.head()
@@ -113,3 +127,8 @@ class LocalEngine:
     def pointers(self, name: str) -> Path:
         """See Engine.pointers."""
         return self.folder / "logs" / name / "pointers"
+
+    def close(self) -> None:
+        """See Engine.close."""
+        if self._lease is not None:
+            self._lease.release()

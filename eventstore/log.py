@@ -80,6 +80,10 @@ class EventLog(Protocol):
         """Damage was found above: keep the evidence, write nothing more, vouch for nothing at close."""
         ...
 
+    def resume(self) -> None:
+        """Open anew after a failure: nothing that was opened before it is used again. Raises what still stands in the way."""
+        ...
+
     def close(self) -> None:
         """Release everything; a second call does nothing."""
         ...
@@ -120,4 +124,8 @@ class Engine(Protocol):
 
     def pointers(self, name: str) -> Path | None:
         """The folder for this domain's pointer files, or None where the engine needs or allows none."""
+        ...
+
+    def close(self) -> None:
+        """Release what the store as a whole holds, such as an owner's lease; a second call does nothing."""
         ...

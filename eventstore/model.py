@@ -17,6 +17,10 @@ WriteRule = Literal["replace", "first"]
 DURABILITIES: tuple[Durability, ...] = ("memory", "process", "power", "power+")
 """From the weakest to the strongest (RELIABILITY.md section 1)."""
 
+MIN_FREE_BYTES = 64 * 2**20
+"""Free space below which nothing is appended: on a disk that is full to the last block SQLite's mapped -shm kills the
+process (SIGBUS), and what was acknowledged needs room for its checkpoint."""
+
 Part = str | int
 Key = str | tuple[Part, ...]
 """A key as callers see it: one string, or a tuple of strings and integers."""

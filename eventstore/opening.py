@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eventstore.errors import ConfigError
+from eventstore.failstop import OnHalt
 from eventstore.log import Engine
-from eventstore.model import DURABILITIES, Durability
+from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
 from eventstore.store import CACHE_BYTES, Store
 from eventstore.values import MAX_VALUE_BYTES
 
@@ -29,7 +30,10 @@ def open_store(
     cache_bytes: int | None = None,
     max_value_bytes: int | None = None,
     busy_timeout_ms: int | None = None,
+    min_free_bytes: int | None = None,
     store_id: str | None = None,
+    owner: str | None = None,
+    on_halt: OnHalt | None = None,
 ) -> Store:
     """Open the store in a folder, or a new one in memory (`memory:`).
 
@@ -38,11 +42,14 @@ def open_store(
     acknowledgement promises unless a call says otherwise: "process" survives a killed process, "power" (the default)
     the machine, "power+" also the loss of its record of the head; "memory" for memory:. actor: who writes, in every
     event's meta. cache_bytes: values kept at hand. max_value_bytes: the largest value. busy_timeout_ms:
-    how long to wait for another writer. store_id: 32 hexadecimal digits for a new store, to restore one.
+    how long to wait for another writer. min_free_bytes: free space below which nothing is appended. store_id: 32
+    hexadecimal digits for a new store, to restore one. owner: a name that one live process at a time may open the store
+    under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
+    because it cannot record; see Store.resume().
 
-    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB) or busy_timeout_ms (10,000) is None, the
-    environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError, NewerFormatError,
-    ConfigError, AccessError.
+    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
+    (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
+    NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _location(location)
     if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
@@ -53,7 +60,9 @@ def open_store(
         read_only=read_only,
         durability=_durability(durability or os.environ.get("EVENTSTORE_DURABILITY")),
         busy_timeout_ms=_count("busy_timeout_ms", busy_timeout_ms, 10_000),
+        min_free_bytes=_count("min_free_bytes", min_free_bytes, MIN_FREE_BYTES),
         store_id=store_id,
+        owner=owner,
     )
     return Store(
         engine,
@@ -62,6 +71,7 @@ def open_store(
         accept_loss=accept_loss,
         cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
         max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
+        on_halt=on_halt,
     )
 
 

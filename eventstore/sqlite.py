@@ -21,6 +21,7 @@ from eventstore.errors import (
     ConfigError,
     ConflictError,
     CorruptionError,
+    DiskFullError,
     EngineError,
     EventStoreError,
     FencedError,
@@ -34,7 +35,7 @@ from eventstore.errors import (
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask
 from eventstore.log import PAGE
 from eventstore.logfile import LogFile
-from eventstore.model import Durability, Event, Head, WriteRule
+from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
@@ -63,6 +64,7 @@ class SqliteLog:
         read_only: bool = False,
         accept_loss: bool = False,
         busy_timeout_ms: int = 10_000,
+        min_free_bytes: int = MIN_FREE_BYTES,
     ) -> None:
         self.store, self.domain, self.read_only = store, domain, read_only
         self.durability: Durability = durability
@@ -71,20 +73,20 @@ class SqliteLog:
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
         self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
+        self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
         self._signals: set[int] | None = None
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
-        self._reopening = threading.Lock()
+        self._mutex, self._reopening = threading.RLock(), threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
 
     # ---- opening
 
     def _open(self, accept_loss: bool) -> None:
-        self._mutex = threading.RLock()
         if not self.read_only:
             with os_errors(f"making {self.folder}"):
                 make_folder(self.folder)
@@ -278,6 +280,7 @@ class SqliteLog:
             self._make_durable(after, level)
             return
         head = Head(events[-1].position, events[-1].checksum)
+        self._require_space()
         try:
             self._file.append(events, after=after, durability=level, erase=erase)
         except ConflictError:
@@ -388,6 +391,30 @@ class SqliteLog:
             place = self._try_quarantine(error.position or 0)
             _log.warning("%s: damage was found; the files were copied to %s", self.domain, place)
 
+    def resume(self) -> None:
+        """See EventLog.resume. The new connections stand before the old ones go, so that the log can be read all the while."""
+        self._require_open()
+        if self.read_only:
+            return
+        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise UnavailableError(
+                f"resuming {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
+            )
+        try:
+            self._require_space()
+            file, head_file = self._file, self._head_file
+            try:
+                self._open(accept_loss=False)
+            except BaseException:
+                self._file, self._head_file = file, head_file
+                raise
+            self._halted = None
+            file.close_writer()
+            file.close_reader()
+            head_file.close()
+        finally:
+            self._mutex.release()
+
     def _last_checkpoint(self) -> None:
         try:
             head = self._file.head_for_writing()
@@ -427,6 +454,13 @@ class SqliteLog:
                 if self._forked:
                     self._open(accept_loss=False)
                     self._forked = False
+
+    def _require_space(self) -> None:
+        if self._min_free_bytes and (free := self._head_file.free_bytes()) < self._min_free_bytes:
+            raise DiskFullError(
+                f"domain {self.domain}: {free:,} bytes are free where the store lies, at least {self._min_free_bytes:,} must be"
+                " (min_free_bytes); free some space, or archive old events"
+            )
 
     def _require_same_files(self) -> None:
         self._head_file.require_same()

@@ -13,6 +13,8 @@ from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError
+from eventstore.failstop import FailStop, OnHalt
+from eventstore.group import GroupCommit
 from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
 from eventstore.model import Domain, Event, Head
@@ -37,6 +39,7 @@ class Store:
         accept_loss: bool = False,
         cache_bytes: int = CACHE_BYTES,
         max_value_bytes: int = MAX_VALUE_BYTES,
+        on_halt: OnHalt | None = None,
     ) -> None:
         self.location = location
         self.actor = actor
@@ -45,7 +48,8 @@ class Store:
         self._engine = engine
         self._accept_loss = accept_loss
         self._cache = ValueCache(cache_bytes)
-        self._lives: dict[str, Live] = {}
+        self._groups: dict[str, GroupCommit] = {}
+        self._failstop = FailStop(on_halt)
         self._opening = threading.Lock()
         self._closed = False
         _open_stores.add(self)
@@ -79,17 +83,18 @@ class Store:
         wanted = Domain(domain) if isinstance(domain, str) else domain
         with self._opening:
             self._require_open()
-            live = self._lives.get(wanted.name)
-            if live is None:
+            group = self._groups.get(wanted.name)
+            if group is None:
                 rule = None if isinstance(domain, str) else wanted.write
-                live = self._live(self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss))
+                group = self._group(self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss))
+        rule = group.live.log.rule
         if isinstance(domain, str):
-            wanted = Domain(wanted.name, live.log.rule)
-        elif live.log.rule != wanted.write:
-            raise ContractError(f"{wanted.name}: made with the write rule {live.log.rule!r}, opened with {wanted.write!r}")
-        return DomainStore(wanted, live, self.clock, actor=self.actor, max_value_bytes=self.max_value_bytes)
+            wanted = Domain(wanted.name, rule)
+        elif rule != wanted.write:
+            raise ContractError(f"{wanted.name}: made with the write rule {rule!r}, opened with {wanted.write!r}")
+        return DomainStore(wanted, group, actor=self.actor, max_value_bytes=self.max_value_bytes)
 
-    def _live(self, log: EventLog) -> Live:
+    def _group(self, log: EventLog) -> GroupCommit:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
             live = Live(log, pointers, self._cache, lenient=self.read_only)
@@ -97,8 +102,8 @@ class Store:
             log.close()
             raise
         self.clock.observe(live.states.recorded_us)
-        self._lives[log.domain] = live
-        return live
+        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop)
+        return group
 
     def accept(self, domain: str) -> Head | None:
         """Open a domain whose tail is lost by recording the loss as an event; gives its head, None if nothing was lost."""
@@ -106,9 +111,9 @@ class Store:
             self._require_open()
             if domain not in self.domains():
                 raise NotFoundError(f"no domain {domain!r} in {self.location}")
-            if domain in self._lives:
+            if domain in self._groups:
                 return None
-            return self._live(self._engine.open_log(domain, accept_loss=True)).log.accepted
+            return self._group(self._engine.open_log(domain, accept_loss=True)).live.log.accepted
 
     def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
         """Make a domain out of another log's events, unchanged: positions, times and checksums stay. The first is the birth row.
@@ -131,7 +136,7 @@ class Store:
             with self._engine.adopting(domain, first) as log:
                 _append_all(log, stream, progress)
                 require_whole(log, self._engine)
-            return self._live(self._engine.open_log(domain)).states.head
+            return self._group(self._engine.open_log(domain)).live.states.head
 
     def verify(self, domain: str | None = None, *, progress: Progress | None = None) -> Report:
         """Check every byte of every domain, or of one, against the chain; repairs nothing. Raises NotFoundError for an unknown domain."""
@@ -139,6 +144,22 @@ class Store:
         if domain is not None and domain not in names:
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
         return Report(self.location, verify_store(self._engine, names if domain is None else [domain], progress=progress))
+
+    @property
+    def halted(self) -> EventStoreError | None:
+        """What stopped the writing, None while all is well."""
+        return self._failstop.cause
+
+    def resume(self) -> None:
+        """Write again after a halt, once its cause is gone: every log is opened anew, judged as at the first opening, and folded again.
+
+        Raises what still stands in the way, such as DiskFullError or TailLostError; the store then stays halted, and readable.
+        """
+        with self._opening:
+            self._require_open()
+            for group in self._groups.values():
+                group.live.resume()
+            self._failstop.clear()
 
     def close(self) -> None:
         """Write pointer files, checkpoint, release every lock; a second call does nothing.
@@ -148,12 +169,13 @@ class Store:
         failure: EventStoreError | None = None
         with self._opening:
             self._closed = True
-            for name, live in list(self._lives.items()):
+            for name, group in list(self._groups.items()):
                 try:
-                    live.close()
-                    del self._lives[name]
+                    group.live.close()
+                    del self._groups[name]
                 except EventStoreError as error:
                     failure = failure or error
+            self._engine.close()
         if failure is not None:
             raise failure
 
@@ -166,8 +188,11 @@ class Store:
         self._opening = threading.Lock()
         self.clock.after_fork()
         self._cache.after_fork()
-        for live in self._lives.values():
-            live.after_fork()
+        self._engine.close()  # the owner's lease stays with the parent
+        self._failstop.after_fork()
+        for group in self._groups.values():
+            group.after_fork()
+            group.live.after_fork()
 
     def __enter__(self) -> Self:
         return self

@@ -89,6 +89,13 @@ class DomainView:
         """Where the latest event of `key` stands, and whether it is present, removed or redacted; None if never written."""
         return self._states().get(encode_key(key))
 
+    def at_hand(self, key: Key) -> bool:
+        """Whether read_value(key) would answer from memory, without a look at the disk."""
+        if self._cut is None and self._live.log.moved(self._live.states.position):
+            return False
+        state = (self._cut or self._live.states).get(encode_key(key))
+        return state is None or state.status != "present" or self._live.at_hand(state.position)
+
     def keys(self, prefix: Key | None = None) -> Iterator[Key]:
         """The keys that have a value, in natural order (id2 before id10); `prefix` names their leading parts."""
         return (decode_key(text) for text, _ in self._states().keys(prefix))

@@ -84,6 +84,11 @@ class HeadFile:
                 f"{self.path} was {'replaced' if found else 'removed'} under the open store; close it and look at the files there"
             )
 
+    def free_bytes(self) -> int:
+        """What this user may still write on the file system that the file lies on."""
+        found = os.fstatvfs(self._descriptor)
+        return found.f_bavail * found.f_frsize
+
     def read(self) -> bytes:
         """The witness as it stands, b"" if none was written yet. Call under the lock."""
         return os.pread(self._descriptor, WITNESS_BYTES, 0) if self._descriptor >= 0 else b""

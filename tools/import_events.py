@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from eventstore.codec import GENESIS, check, decode_key, read_birth
-from eventstore.domain import Batch, DomainStore
+from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError
 from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
@@ -17,6 +17,7 @@ from eventstore.tools.imported import Imported, ImportReport
 from eventstore.tools.interchange import Header, Reader, origin_of
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
+from eventstore.writes import Batch
 
 _BATCH = 1_000
 

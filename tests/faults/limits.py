@@ -50,7 +50,8 @@ def fill(tell: Tell, folder: str, size: int, file_limit: int | None, ballast: st
 
     Space ends at `file_limit` bytes a file, or where the disk does: then `ballast` is the file that can go.
     """
-    store = eventstore.open(folder, durability=durability)
+    halts: list[HaltedError] = []
+    store = eventstore.open(folder, durability=durability, min_free_bytes=0, on_halt=halts.append)
     domain = store.domain(DOMAIN)
     with limit(resource.RLIMIT_FSIZE, file_limit) if file_limit else contextlib.nullcontext():
         acknowledged = write_until_refused(tell, domain, size)
@@ -60,25 +61,16 @@ def fill(tell: Tell, folder: str, size: int, file_limit: int | None, ballast: st
         for _ in range(3):
             try:
                 domain.write_value("too-much", "x" * 2 * size)
-                break  # a smaller transaction than the one that failed may fit
             except EngineError as error:
                 tell(again=described(error))
     if ballast is not None:
         Path(ballast).unlink()
-    reopened = False
-    try:
-        domain.write_value("after", 1)
-    except HaltedError:
-        reopened = True
-        with contextlib.suppress(EventStoreError):
-            store.close()
-        store = eventstore.open(folder, durability=durability)
-        domain = store.domain(DOMAIN)
-        domain.write_value("after", 1)
+    tell(halts=len(halts), causes=[type(halt.__cause__).__name__ for halt in halts])
+    store.resume()
+    domain.write_value("after", 1)
     # What was refused is retried: once in the log, whether it had got there or not.
     receipt = domain.write_value(f"key-{acknowledged}", {"number": acknowledged, "pad": "x" * size}, event_id=f"id-{acknowledged}")
     tell(position=receipt.position, checksum=receipt.checksum.hex())
-    tell(reopened=reopened)
     store.close()
 
 

@@ -1,0 +1,324 @@
+"""Store, DomainStore and DomainView, awaited. One body: every verb is the synchronous one (eventstore.aio is the way in).
+
+Reads that memory can answer are answered at once; whatever touches the disk runs in a thread of the store's own, so no
+verb blocks the event loop. Writes that tasks make at the same time share a transaction (group.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from eventstore import domain as threads
+from eventstore import store as stores
+from eventstore import view as views
+from eventstore.commit import Call
+from eventstore.errors import ClosedError, EventStoreError
+from eventstore.group import GroupCommit, Waiting, receipts_of
+from eventstore.model import Domain, Durability, Key, Receipt
+from eventstore.writes import Batch, Writes
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PAGE = 64
+"""Items that an iteration fetches at a time."""
+_THREADS = 4
+"""For writing, and as many for reading: domains beyond that many wait for one another, which costs less than a thread each."""
+
+
+class _Pool:
+    """The threads of one store, and whether it is open."""
+
+    def __init__(self) -> None:
+        self._readers = ThreadPoolExecutor(_THREADS, "eventstore-read")
+        self._writers = ThreadPoolExecutor(_THREADS, "eventstore-write")
+        self._closed = False
+
+    async def read(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`verb(...)` in a thread."""
+        self.require_open()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(verb, *args, **kwargs))
+
+    def write(self, work: Callable[[], None]) -> None:
+        """Have `work` done by a thread that writes."""
+        self.require_open()
+        self._writers.submit(work)
+
+    def require_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the store was closed; open it again")
+
+    async def close(self, closing: Callable[[], None]) -> None:
+        """Do `closing` once everything under way is done; then let the threads end."""
+        loop = asyncio.get_running_loop()
+        if not self._closed:
+            self._closed = True
+            await loop.run_in_executor(None, self._writers.shutdown)
+            await loop.run_in_executor(None, self._readers.shutdown)
+        await loop.run_in_executor(None, closing)
+
+
+# ---- reading
+
+
+def _awaited(verb: Callable[Concatenate[views.DomainView, P], R]) -> Callable[Concatenate[DomainView, P], Coroutine[Any, Any, R]]:
+    """A verb that may touch the disk: in a thread."""
+
+    @functools.wraps(verb)
+    async def awaited(self: DomainView, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._pool.read(verb, self._view, *args, **kwargs)
+
+    return awaited
+
+
+def _at_hand(
+    verb: Callable[Concatenate[views.DomainView, Key, P], R],
+) -> Callable[Concatenate[DomainView, Key, P], Coroutine[Any, Any, R]]:
+    """A verb about one key: here and now if memory answers it, else in a thread."""
+
+    @functools.wraps(verb)
+    async def awaited(self: DomainView, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._view.at_hand(key):
+            return verb(self._view, key, *args, **kwargs)
+        return await self._pool.read(verb, self._view, key, *args, **kwargs)
+
+    return awaited
+
+
+def _streamed(
+    verb: Callable[Concatenate[views.DomainView, P], Iterator[R]],
+) -> Callable[Concatenate[DomainView, P], AsyncIterator[R]]:
+    """A verb that iterates: for `async for`, a page at a time."""
+
+    @functools.wraps(verb)
+    async def streamed(self: DomainView, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+        items = await self._pool.read(verb, self._view, *args, **kwargs)
+        while page := await self._pool.read(list, islice(items, _PAGE)):
+            for item in page:
+                yield item
+
+    return streamed
+
+
+class DomainView:
+    """eventstore.DomainView, awaited; what iterates is for `async for`. Arguments, answers and errors are those of its namesakes."""
+
+    def __init__(self, view: views.DomainView, pool: _Pool) -> None:
+        self._view, self._pool = view, pool
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self._view.name
+
+    # Assigned, not written out, so that no argument and no docstring can differ from the synchronous verb's.
+    read_value = _at_hand(views.DomainView.read_value)
+    get = _at_hand(views.DomainView.get)
+    has_value = _at_hand(views.DomainView.has_value)
+    state_of = _at_hand(views.DomainView.state_of)
+    head = _awaited(views.DomainView.head)
+    event = _awaited(views.DomainView.event)
+    keys = _streamed(views.DomainView.keys)
+    values = _streamed(views.DomainView.values)
+    items = _streamed(views.DomainView.items)
+    events = _streamed(views.DomainView.events)
+    history = _streamed(views.DomainView.history)
+
+
+# ---- writing
+
+
+class _Awaiting(Waiting):
+    """A call that a task waits for."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, call: Call, inbox: _Inbox) -> None:
+        super().__init__(call, inbox)
+        self.future: asyncio.Future[None] = inbox.loop.create_future()
+
+
+class _Inbox:
+    """The calls of one event loop to one domain: committed by the pool's threads, answered in one go for each transaction."""
+
+    def __init__(self, group: GroupCommit, pool: _Pool) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._group, self._pool = group, pool
+        self._told: deque[Waiting] = deque()
+        self._waking = self._leading = False
+
+    async def commit(self, call: Call) -> list[Receipt]:
+        """The receipts of `call`. Cancelled, it is taken back if that is still possible; else the cancellation waits for the answer."""
+        self._pool.require_open()
+        waiting = _Awaiting(call, self)
+        self._group.submit(waiting)
+        self._lead()
+        cancelled: asyncio.CancelledError | None = None
+        while waiting.answer is None:
+            try:
+                await waiting.future
+            except asyncio.CancelledError as error:
+                if self._group.withdraw(waiting):
+                    raise
+                cancelled, waiting.future = error, self.loop.create_future()
+        if cancelled is not None:
+            raise cancelled
+        return receipts_of(waiting)
+
+    def put(self, waiting: Waiting) -> None:
+        """See Inbox.put."""
+        if waiting.answer is None:
+            self._lead()
+            return
+        self._told.append(waiting)
+        if not self._waking:
+            self._waking = True
+            try:
+                self.loop.call_soon_threadsafe(self._wake)
+            except RuntimeError:
+                return  # the loop was closed: nobody waits any more
+
+    def _wake(self) -> None:
+        self._waking = False
+        while self._told:
+            waiting = self._told.popleft()
+            if isinstance(waiting, _Awaiting) and not waiting.future.done():
+                waiting.future.set_result(None)
+
+    def _lead(self) -> None:
+        if not self._leading:
+            self._leading = True
+            try:
+                self._pool.write(self._run)
+            except BaseException:
+                self._leading = False
+                raise
+
+    def _run(self) -> None:
+        while True:
+            self._group.lead_on()
+            self._leading = False
+            # Once more with the flag down: whoever queued up, or stopped leading, while it was up left the rest to this thread.
+            if not (self._group.queued and self._group.lead()):
+                break
+        self._group.failstop.announce()
+
+
+def _in_thread(
+    verb: Callable[Concatenate[threads.DomainStore, P], R],
+) -> Callable[Concatenate[DomainStore, P], Coroutine[Any, Any, R]]:
+    """A verb that reads, then writes: in a thread."""
+
+    @functools.wraps(verb)
+    async def awaited(self: DomainStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._pool.read(verb, self._domain, *args, **kwargs)
+
+    return awaited
+
+
+class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[Receipt]]], DomainView):
+    """eventstore.DomainStore, awaited. A cancelled write has either happened as a whole or not at all, and is never under way."""
+
+    def __init__(self, domain: threads.DomainStore, inbox: _Inbox, pool: _Pool) -> None:
+        DomainView.__init__(self, domain, pool)
+        self.domain = domain.domain
+        self._domain, self._inbox = domain, inbox
+        self._live, self._actor, self._max_value_bytes = domain._live, domain._actor, domain._max_value_bytes
+
+    async def _one(self, call: Call) -> Receipt:
+        return (await self._inbox.commit(call))[0]
+
+    def _many(self, call: Call) -> Coroutine[Any, Any, list[Receipt]]:
+        return self._inbox.commit(call)
+
+    update_value = _in_thread(threads.DomainStore.update_value)
+    restore_value = _in_thread(threads.DomainStore.restore_value)
+
+    @asynccontextmanager
+    async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:
+        """See eventstore.DomainStore.batch: `async with`; what is added inside needs no await."""
+        batch = Batch(self)
+        try:
+            yield batch
+        finally:
+            batch.ended = True
+        batch.receipts = await self._many(self._call(batch.intents, event_id, durability))
+
+    async def state(self, as_of: datetime | int | None = None) -> DomainView:
+        """See eventstore.DomainStore.state."""
+        return DomainView(await self._pool.read(self._domain.state, as_of), self._pool)
+
+
+# ---- the store
+
+
+def _of_store(
+    verb: Callable[Concatenate[stores.Store, P], R],
+) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
+    """A verb of the store: in a thread."""
+
+    @functools.wraps(verb)
+    async def awaited(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._pool.read(verb, self._store, *args, **kwargs)
+
+    return awaited
+
+
+class Store:
+    """eventstore.Store, awaited. Made by eventstore.aio.open(); an async context manager that closes."""
+
+    def __init__(self, store: stores.Store) -> None:
+        self._store = store
+        self._pool = _Pool()
+
+    @property
+    def location(self) -> str:
+        """Where the store is."""
+        return self._store.location
+
+    @property
+    def store_id(self) -> str:
+        """32 hexadecimal digits that no other store has."""
+        return self._store.store_id
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        return self._store.read_only
+
+    @property
+    def halted(self) -> EventStoreError | None:
+        """What stopped the writing, None while all is well."""
+        return self._store.halted
+
+    domains = _of_store(stores.Store.domains)
+    accept = _of_store(stores.Store.accept)
+    verify = _of_store(stores.Store.verify)
+    resume = _of_store(stores.Store.resume)
+
+    async def domain(self, domain: str | Domain) -> DomainStore:
+        """See eventstore.Store.domain."""
+        found = await self._pool.read(self._store.domain, domain)
+        return DomainStore(found, _Inbox(found.group, self._pool), self._pool)
+
+    async def close(self) -> None:
+        """See eventstore.Store.close; waits for the writes under way."""
+        await self._pool.close(self._store.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<eventstore.aio.Store {self.location}>"

@@ -1,0 +1,70 @@
+"""Lease: the one process that acts under an owner's name (RELIABILITY.md, "a forgotten second bot")."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from eventstore.clock import now_us
+from eventstore.errors import ConfigError, OwnedError, UnavailableError
+from eventstore.files import FILE_MODE, lock, make_folder, os_errors
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """What the file of a lease says of who holds it."""
+
+    owner: str
+    pid: int
+    since_us: int
+
+
+class Lease:
+    """An flock on STORE/owners/<owner>, held for as long as the store is open: it ends with the process, however that dies.
+
+    The lock is the lease; what the file says is only for whoever finds it taken.
+    """
+
+    def __init__(self, store: Path, owner: str) -> None:
+        require_owner_name(owner)
+        self.path = store / "owners" / owner
+        with os_errors(f"taking the lease of {owner}"):
+            make_folder(self.path.parent)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+            try:
+                self._take(owner)
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+
+    def _take(self, owner: str) -> None:
+        try:
+            lock(self._descriptor, f"the lease of {owner}", timeout_ms=0)
+        except UnavailableError as error:
+            raise self._owned(owner, error.holder) from error
+        content = msgspec.json.encode(Holder(owner, os.getpid(), now_us()))
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+    def _owned(self, owner: str, holder: int | None) -> OwnedError:
+        try:
+            found = msgspec.json.decode(os.pread(self._descriptor, 4_096, 0), type=Holder)
+        except msgspec.MsgspecError:  # it is being written this very moment
+            return OwnedError(str(self.path.parent.parent), owner, holder, None)
+        return OwnedError(str(self.path.parent.parent), owner, found.pid, found.since_us)
+
+    def release(self) -> None:
+        """Let another process take it. In a forked child it only drops the child's copy; the parent goes on holding it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def require_owner_name(owner: str) -> None:
+    """Raise ConfigError unless `owner` can be the name of a file everywhere."""
+    if not _NAME.fullmatch(owner) or ".." in owner:
+        raise ConfigError(f"owner {owner!r}: 1 to 64 of A-Z a-z 0-9 _ . - are allowed, starting with a letter or digit, without '..'")

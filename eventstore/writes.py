@@ -1,0 +1,225 @@
+"""Writes: the write verbs, once, from arguments to a Call; DomainStore waits for its answer, aio.DomainStore awaits it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, Unpack
+
+import msgspec
+
+from eventstore.clock import moment_us
+from eventstore.codec import encode_key, encode_prefix
+from eventstore.commit import Call, Present
+from eventstore.errors import ClosedError, ConfigError
+from eventstore.live import Live
+from eventstore.meta import EventMeta, Meta, meta_text
+from eventstore.model import ANY, DURABILITIES, Domain, Durability, Expected, Key, Receipt
+from eventstore.rules import Intent, Unchanged
+from eventstore.values import encode_value
+
+MAX_EVENT_ID_BYTES = 1_024
+_encode_json = msgspec.json.Encoder().encode
+
+One = TypeVar("One")
+"""What a verb that writes one event gives: its Receipt, or an awaitable of it."""
+Many = TypeVar("Many")
+"""What a verb that writes many gives: their Receipts, or an awaitable of them."""
+
+
+class Writes(Generic[One, Many]):
+    """The verbs that write to one domain, whoever waits for them.
+
+    Arguments that all writes share: `when`, the caller's own time (aware datetime or microseconds); `expected`, what the
+    key must be for the write to happen (ANY, ABSENT, PRESENT or the position of its current event); `event_id`, which
+    names this call for ever, so that a retry gets the first answer and writes nothing; `durability`, for this call;
+    and the EventMeta members. All raise InvalidKeyError, InvalidValueError, NaiveTimeError, ConfigError before anything is
+    written, WrongExpectedError, ContractError, DuplicateEventError when the answer is no, EngineError when the machine refuses.
+    """
+
+    domain: Domain
+    _live: Live
+    _actor: str | None
+    _max_value_bytes: int
+
+    def write_value(
+        self,
+        key: Key,
+        value: Any,
+        *,
+        when: datetime | int | None = None,
+        expected: Expected | int = ANY,
+        event_id: str | None = None,
+        durability: Durability | None = None,
+        unchanged: Unchanged = "append",
+        **meta: Unpack[EventMeta],
+    ) -> One:
+        """Append `value` as what `key` is now. `unchanged="skip"` appends nothing if value and `when` are those that stand."""
+        intent = self._put(key, value, when, expected, unchanged, meta_text(meta, self._actor))
+        return self._one(self._call([intent], event_id, durability))
+
+    def remove_value(
+        self,
+        key: Key,
+        *,
+        when: datetime | int | None = None,
+        expected: Expected | int = ANY,
+        event_id: str | None = None,
+        durability: Durability | None = None,
+        **meta: Unpack[EventMeta],
+    ) -> One:
+        """Append that `key` is gone. Its history stays; `appended` is False if there was nothing to remove."""
+        return self._one(self._call([self._remove(key, when, expected, meta_text(meta, self._actor))], event_id, durability))
+
+    def write_values(
+        self,
+        items: Iterable[tuple[Key, Any]],
+        *,
+        when: datetime | int | None = None,
+        expected: Expected | int = ANY,
+        event_id: str | None = None,
+        durability: Durability | None = None,
+        unchanged: Unchanged = "append",
+        **meta: Unpack[EventMeta],
+    ) -> Many:
+        """Append all of `items` or none of them; one receipt each, in order. `expected` holds for every key."""
+        _require_unchanged(unchanged)
+        if isinstance(items, Mapping):
+            raise ConfigError("items are (key, value) pairs: pass mapping.items()")
+        at_us, demand, (text, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
+        declared, max_bytes = self.domain.value, self._max_value_bytes
+        intents = [
+            Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
+            for key, value in items
+        ]
+        return self._many(self._call(intents, event_id, durability))
+
+    def remove_all(
+        self,
+        prefix: Key | None = None,
+        *,
+        when: datetime | int | None = None,
+        event_id: str | None = None,
+        durability: Durability | None = None,
+        **meta: Unpack[EventMeta],
+    ) -> Many:
+        """Append that every key under `prefix` (None: every key) is gone, all or none; a receipt for each that was there."""
+        texts, at_us = meta_text(meta, self._actor), when_us(when)
+        named = encode_prefix(prefix)
+
+        def chosen(present: Present) -> list[Intent]:
+            return [Intent("remove", key, None, at_us, *texts) for key in present(prefix)]
+
+        return self._many(self._call(chosen, event_id, durability, request_of("remove_all", named, at_us, texts[1])))
+
+    # ---- from arguments to a call
+
+    @abstractmethod
+    def _one(self, call: Call) -> One:
+        """The answer to a call of one write."""
+
+    @abstractmethod
+    def _many(self, call: Call) -> Many:
+        """The answers to a call of many."""
+
+    def _call(
+        self,
+        intents: Sequence[Intent] | Callable[[Present], Sequence[Intent]],
+        event_id: str | None,
+        durability: Durability | None,
+        request: str | None = None,
+    ) -> Call:
+        if event_id is not None:
+            _require_event_id(event_id)
+        return Call(intents, event_id, self._level(durability), request)
+
+    def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Intent:
+        _require_unchanged(unchanged)
+        text = encode_value(value, self.domain.value, max_bytes=self._max_value_bytes)
+        return Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged)
+
+    def _remove(self, key: Key, when: datetime | int | None, expected: Expected | int, meta: Meta) -> Intent:
+        return Intent("remove", encode_key(key), None, when_us(when), *meta, demanded(expected))
+
+    def _level(self, durability: Durability | None) -> Durability:
+        if durability is None:
+            return self._live.log.durability
+        if durability not in DURABILITIES or (durability == "memory") != (self._live.log.durability == "memory"):
+            offers = (
+                "a memory: store survives nothing" if self._live.log.durability == "memory" else "a folder has process, power or power+"
+            )
+            raise ConfigError(f"durability {durability!r} cannot be had here; {offers}")
+        return durability
+
+
+class Batch:
+    """Writes gathered by `with domain.batch() as b:`; arguments as for the verbs of the same names."""
+
+    def __init__(self, writes: Writes[Any, Any]) -> None:
+        self._writes = writes
+        self.intents: list[Intent] = []
+        self.ended = False
+        self.receipts: list[Receipt] = []
+        """One receipt a write, in order, once the block has ended."""
+
+    def write_value(
+        self,
+        key: Key,
+        value: Any,
+        *,
+        when: datetime | int | None = None,
+        expected: Expected | int = ANY,
+        unchanged: Unchanged = "append",
+        **meta: Unpack[EventMeta],
+    ) -> None:
+        """Add a write. Raises ClosedError after the block."""
+        self._require_open()
+        self.intents.append(self._writes._put(key, value, when, expected, unchanged, meta_text(meta, self._writes._actor)))
+
+    def remove_value(
+        self, key: Key, *, when: datetime | int | None = None, expected: Expected | int = ANY, **meta: Unpack[EventMeta]
+    ) -> None:
+        """Add a removal. Raises ClosedError after the block."""
+        self._require_open()
+        self.intents.append(self._writes._remove(key, when, expected, meta_text(meta, self._writes._actor)))
+
+    def _require_open(self) -> None:
+        if self.ended:
+            raise ClosedError("the batch has ended; what is added to it now would never be written")
+
+
+def when_us(when: datetime | int | None) -> int | None:
+    """The caller's time in microseconds, None if he named none. Raises NaiveTimeError, ConfigError."""
+    return None if when is None else moment_us(when)
+
+
+def demanded(expected: object) -> Expected | int:
+    """`expected` as it was meant. Raises ConfigError for what is no demand."""
+    if isinstance(expected, Expected):
+        return expected
+    if isinstance(expected, int) and not isinstance(expected, bool) and expected > 0:
+        return expected
+    raise ConfigError(f"expected is ANY, ABSENT, PRESENT or the position of the key's current event, not {expected!r}")
+
+
+def request_of(*parts: str | int | None) -> str:
+    """16 hex digits that tell one request from another where the writes themselves cannot."""
+    return hashlib.sha256(_encode_json(parts)).hexdigest()[:16]
+
+
+def _require_unchanged(unchanged: object) -> None:
+    if unchanged != "append" and unchanged != "skip":
+        raise ConfigError(f"unchanged is 'append' or 'skip', not {unchanged!r}")
+
+
+def _require_event_id(event_id: object) -> None:
+    if not isinstance(event_id, str) or not event_id:
+        raise ConfigError(f"event_id is a string that is not empty, not {event_id!r}")
+    try:
+        size = len(event_id.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"event_id {event_id!r} holds a lone surrogate, which is no character") from None
+    if size > MAX_EVENT_ID_BYTES:
+        raise ConfigError(f"an event_id of {size} bytes; at most {MAX_EVENT_ID_BYTES} are allowed")
