@@ -98,6 +98,10 @@ class MemoryLog:
         """See EventLog.faults: there is no storage that could be at fault."""
         return iter(())
 
+    def wal_bytes(self) -> int:
+        """See EventLog.wal_bytes."""
+        return 0
+
     def distrust(self, error: CorruptionError) -> None:
         """See EventLog.distrust: nothing is kept, so there is nothing to keep."""
 

@@ -34,6 +34,7 @@ from eventstore.errors import (
     UnavailableError,
     WrongExpectedError,
 )
+from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
@@ -50,6 +51,7 @@ __all__ = [
     "Batch",
     "ChecksumError",
     "ClosedError",
+    "Commit",
     "ConfigError",
     "ConflictError",
     "ContractError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,11 @@ class _Pool:
 
     def write(self, work: Callable[[], None]) -> None:
         """Have `work` done by a thread that writes."""
-        self.require_open()
-        self._writers.submit(work)
+        try:
+            self._writers.submit(work)
+        except RuntimeError:
+            # Closed in between. The log says so to whoever waits; that must not happen in the event loop's thread either.
+            threading.Thread(target=work).start()
 
     def require_open(self) -> None:
         if self._closed:
@@ -161,7 +165,10 @@ class _Inbox:
         self._pool.require_open()
         waiting = _Awaiting(call, self)
         self._group.submit(waiting)
-        self._lead()
+        if not self._leading:
+            self._leading = True
+            # Not at once: the tasks that are ready now will share the transaction, and the thread has the interpreter for itself.
+            self.loop.call_soon(self._start)
         cancelled: asyncio.CancelledError | None = None
         while waiting.answer is None:
             try:
@@ -174,10 +181,12 @@ class _Inbox:
             raise cancelled
         return receipts_of(waiting)
 
-    def put(self, waiting: Waiting) -> None:
+    def put(self, waiting: Waiting, /) -> None:
         """See Inbox.put."""
         if waiting.answer is None:
-            self._lead()
+            if not self._leading:
+                self._leading = True
+                self._start()
             return
         self._told.append(waiting)
         if not self._waking:
@@ -194,14 +203,8 @@ class _Inbox:
             if isinstance(waiting, _Awaiting) and not waiting.future.done():
                 waiting.future.set_result(None)
 
-    def _lead(self) -> None:
-        if not self._leading:
-            self._leading = True
-            try:
-                self._pool.write(self._run)
-            except BaseException:
-                self._leading = False
-                raise
+    def _start(self) -> None:
+        self._pool.write(self._run)
 
     def _run(self) -> None:
         while True:
@@ -304,6 +307,7 @@ class Store:
     accept = _of_store(stores.Store.accept)
     verify = _of_store(stores.Store.verify)
     resume = _of_store(stores.Store.resume)
+    metrics = _of_store(stores.Store.metrics)
 
     async def domain(self, domain: str | Domain) -> DomainStore:
         """See eventstore.Store.domain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal_at
 from eventstore.errors import ConflictError, DuplicateEventError, EngineError, EventStoreError, FencedError
 from eventstore.live import Live
+from eventstore.metrics import Meter
 from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
@@ -56,7 +58,7 @@ def request_of(intents: Sequence[Intent]) -> str:
     ]
 
 
-def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt] | EventStoreError]:
+def drain(live: Live, clock: Clock, calls: Sequence[Call], meter: Meter) -> list[list[Receipt] | EventStoreError]:
     """Decide, seal and append what `calls` ask for, in order, in one transaction; one answer a call.
 
     Lock, catch up, decide, append, fold, answer (FORMAT.md section 6). Errors of the log itself are raised, not answered.
@@ -67,6 +69,7 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
             _catch_up(live, head)
             draft = _Draft(live, clock)
             answers = [draft.answer(call) for call in calls]
+            started_ns = time.perf_counter_ns()
             try:
                 live.log.append(draft.events, after=draft.base, durability=durability)
                 break
@@ -76,7 +79,11 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
             except EngineError as error:
                 error.event_id = next((call.event_id for call in calls if call.event_id), None)
                 raise
+        append_us = (time.perf_counter_ns() - started_ns) // 1_000
         live.follow(draft.events)
+        if draft.events:
+            size = sum(len(event.data) for event in draft.events if event.data is not None)
+            meter.committed(live.states.position, len(calls), len(draft.events), size, append_us)
         live.answered.update(draft.answered)
         while len(live.answered) > REMEMBERED:
             live.answered.popitem(last=False)

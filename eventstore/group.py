@@ -14,6 +14,7 @@ from eventstore.commit import Call, drain
 from eventstore.errors import ConfigError, EngineError, EventStoreError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
+from eventstore.metrics import Meter
 from eventstore.model import Receipt
 
 MOST_EVENTS = 10_000
@@ -48,8 +49,8 @@ class GroupCommit:
     decided in the order they came; each gets its own receipts or its own error.
     """
 
-    def __init__(self, live: Live, clock: Clock, failstop: FailStop) -> None:
-        self.live, self.clock, self.failstop = live, clock, failstop
+    def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter) -> None:
+        self.live, self.clock, self.failstop, self.meter = live, clock, failstop, meter
         self._queue: deque[Waiting] = deque()
         self._taken: list[Waiting] = []
         self._leading: Any = threading.RLock()
@@ -128,7 +129,7 @@ class GroupCommit:
 
     def _commit_taken(self) -> None:
         try:
-            answers = drain(self.live, self.clock, [waiting.call for waiting in self._taken])
+            answers = drain(self.live, self.clock, [waiting.call for waiting in self._taken], self.meter)
         except EventStoreError as error:
             self.failstop.met(error)
             for waiting in self._taken:

@@ -11,6 +11,7 @@ from itertools import islice
 from eventstore.codec import GENESIS, check, check_all
 from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
 from eventstore.log import EventLog
+from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
 from eventstore.pointers import SPACING, EventIds, PointerFolder
 from eventstore.projections.key_states import KeyStates, ValueCache
@@ -152,6 +153,10 @@ class Live:
             found[position] = event.data
             self.cache.put(self.log.domain, position, event.data)
         return found
+
+    def gauges(self) -> Gauges:
+        """How the domain is at this moment."""
+        return Gauges(self.log.head().position, self.states.position, self.log.wal_bytes())
 
     # ---- pointer files
 

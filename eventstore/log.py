@@ -76,6 +76,10 @@ class EventLog(Protocol):
         """What the engine itself finds wrong with its storage, as (kind, sentence): structure, a lost tail. Changes nothing."""
         ...
 
+    def wal_bytes(self) -> int:
+        """What the write-ahead log takes on the disk; 0 where there is none."""
+        ...
+
     def distrust(self, error: CorruptionError) -> None:
         """Damage was found above: keep the evidence, write nothing more, vouch for nothing at close."""
         ...

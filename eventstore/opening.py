@@ -12,6 +12,7 @@ from typing import Any
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.log import Engine
+from eventstore.metrics import OnCommit
 from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
 from eventstore.store import CACHE_BYTES, Store
 from eventstore.values import MAX_VALUE_BYTES
@@ -34,6 +35,7 @@ def open_store(
     store_id: str | None = None,
     owner: str | None = None,
     on_halt: OnHalt | None = None,
+    on_commit: OnCommit | None = None,
 ) -> Store:
     """Open the store in a folder, or a new one in memory (`memory:`).
 
@@ -45,7 +47,7 @@ def open_store(
     how long to wait for another writer. min_free_bytes: free space below which nothing is appended. store_id: 32
     hexadecimal digits for a new store, to restore one. owner: a name that one live process at a time may open the store
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
-    because it cannot record; see Store.resume().
+    because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
 
     Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
     (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
@@ -72,6 +74,7 @@ def open_store(
         cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
         max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
         on_halt=on_halt,
+        on_commit=on_commit,
     )
 
 

@@ -32,7 +32,7 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask
+from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none
 from eventstore.log import PAGE
 from eventstore.logfile import LogFile
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
@@ -231,6 +231,12 @@ class SqliteLog:
             loss = self._judge(self._file.head())
         if loss is not None:
             yield "tail", loss.sentence
+
+    def wal_bytes(self) -> int:
+        """See EventLog.wal_bytes. The size of the file, which a checkpoint does not shrink: it grows when a reader or a failing disk stands in its way."""
+        self._require_open()
+        status = stat_or_none(self._file.wal)
+        return status.st_size if status is not None else 0
 
     # ---- writing
 

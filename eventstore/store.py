@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from eventstore import metrics
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
@@ -17,6 +18,7 @@ from eventstore.failstop import FailStop, OnHalt
 from eventstore.group import GroupCommit
 from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
+from eventstore.metrics import Meter, OnCommit
 from eventstore.model import Domain, Event, Head
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
@@ -40,6 +42,7 @@ class Store:
         cache_bytes: int = CACHE_BYTES,
         max_value_bytes: int = MAX_VALUE_BYTES,
         on_halt: OnHalt | None = None,
+        on_commit: OnCommit | None = None,
     ) -> None:
         self.location = location
         self.actor = actor
@@ -50,6 +53,7 @@ class Store:
         self._cache = ValueCache(cache_bytes)
         self._groups: dict[str, GroupCommit] = {}
         self._failstop = FailStop(on_halt)
+        self._on_commit = on_commit
         self._opening = threading.Lock()
         self._closed = False
         _open_stores.add(self)
@@ -102,7 +106,7 @@ class Store:
             log.close()
             raise
         self.clock.observe(live.states.recorded_us)
-        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop)
+        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop, Meter(log.domain, self._on_commit))
         return group
 
     def accept(self, domain: str) -> Head | None:
@@ -160,6 +164,14 @@ class Store:
             for group in self._groups.values():
                 group.live.resume()
             self._failstop.clear()
+
+    def metrics(self) -> str:
+        """What the open domains did since the store was opened, and how they are, in Prometheus's text format."""
+        with self._opening:
+            self._require_open()
+            groups = sorted(self._groups.items())
+        found = [(group.meter, group.live.gauges()) for _, group in groups]
+        return metrics.text(found, halted=self.halted is not None, halts=self._failstop.halts)
 
     def close(self) -> None:
         """Write pointer files, checkpoint, release every lock; a second call does nothing.

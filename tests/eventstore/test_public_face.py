@@ -50,13 +50,14 @@ def moment(us: int) -> datetime:
 COMMON = "event_id=None, durability=None"
 SIGNATURES: dict[str, str] = {
     "open": "(location, *, create=True, read_only=False, accept_loss=False, durability=None, actor=None, cache_bytes=None,"
-    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None)",
+    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
     "Store.verify": "(self, domain=None, *, progress=None)",
     "Store.accept": "(self, domain)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
+    "Store.metrics": "(self)",
     "DomainStore.write_value": f"(self, key, value, *, when=None, expected=ANY, {COMMON}, unchanged='append', **meta)",
     "DomainStore.remove_value": f"(self, key, *, when=None, expected=ANY, {COMMON}, **meta)",
     "DomainStore.write_values": f"(self, items, *, when=None, expected=ANY, {COMMON}, unchanged='append', **meta)",
