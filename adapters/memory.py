@@ -11,7 +11,7 @@ from itertools import islice
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
 from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, CorruptionError, NotFoundError, UnavailableError
-from eventstore.log import PAGE
+from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.model import Domain, Durability, Event, Head, WriteRule
 
 
@@ -25,6 +25,7 @@ class MemoryLog:
         self.durability: Durability = "memory"
         self.rule: WriteRule = write
         self.accepted: Head | None = None
+        self.released = nobody_waits
         self._busy_timeout_ms = busy_timeout_ms
         self._mutex = threading.Lock()
         self._closed = False
@@ -72,15 +73,18 @@ class MemoryLog:
             events = [self._events[position]] if position > 0 else []
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Head]:
+    def writing(self, *, wait: bool = True) -> Iterator[Head]:
         """See EventLog.writing."""
         self._require_open()
-        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+        if not self._mutex.acquire(wait, self._busy_timeout_ms / 1_000 if wait else -1):
+            if not wait:
+                raise Busy
             raise UnavailableError(f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms")
         try:
             yield self.head()
         finally:
             self._mutex.release()
+            self.released()
 
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """See EventLog.append. Raises ConfigError when asked for more than memory can promise."""

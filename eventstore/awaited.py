@@ -213,7 +213,7 @@ class _Inbox:
             # Once more with the flag down: whoever queued up, or stopped leading, while it was up left the rest to this thread.
             if not (self._group.queued and self._group.lead()):
                 break
-        self._group.failstop.announce()
+        self._group.tell()
 
 
 def _in_thread(

@@ -12,9 +12,9 @@ import msgspec
 
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal_at
-from eventstore.errors import ConflictError, DuplicateEventError, EngineError, EventStoreError, FencedError
+from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError
 from eventstore.live import Live
-from eventstore.metrics import Meter
+from eventstore.metrics import Commit, Meter
 from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
@@ -58,37 +58,34 @@ def request_of(intents: Sequence[Intent]) -> str:
     ]
 
 
-def drain(live: Live, clock: Clock, calls: Sequence[Call], meter: Meter) -> list[list[Receipt] | EventStoreError]:
+def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Meter) -> list[list[Receipt] | EventStoreError]:
     """Decide, seal and append what `calls` ask for, in order, in one transaction; one answer a call.
 
-    Lock, catch up, decide, append, fold, answer (FORMAT.md section 6). Errors of the log itself are raised, not answered.
+    Catch up, decide, append, fold, answer (FORMAT.md section 6). Must be called inside writing(), with the `head` that gave.
+    Errors of the log itself are raised, not answered.
     """
     durability = DURABILITIES[max(DURABILITIES.index(call.durability) for call in calls)]
-    with live.log.writing() as head:
-        while True:
-            _catch_up(live, head)
-            draft = _Draft(live, clock)
-            answers = [draft.answer(call) for call in calls]
-            started_ns = time.perf_counter_ns()
-            try:
-                live.log.append(draft.events, after=draft.base, durability=durability)
-                break
-            except ConflictError:
-                # The head that writing() gave was only the last one known: a remote engine's, or a killed writer's.
-                head = live.log.head()
-            except EngineError as error:
-                error.event_id = next((call.event_id for call in calls if call.event_id), None)
-                raise
-        append_us = (time.perf_counter_ns() - started_ns) // 1_000
-        live.follow(draft.events)
-        if draft.events:
-            size = sum(len(event.data) for event in draft.events if event.data is not None)
-            meter.committed(live.states.position, len(calls), len(draft.events), size, append_us)
-        live.answered.update(draft.answered)
-        while len(live.answered) > REMEMBERED:
-            live.answered.popitem(last=False)
-        live.save_pointers()
-        return answers
+    while True:
+        _catch_up(live, head)
+        draft = _Draft(live, clock)
+        answers = [draft.answer(call) for call in calls]
+        started_ns = time.perf_counter_ns()
+        try:
+            live.log.append(draft.events, after=draft.base, durability=durability)
+            break
+        except ConflictError:
+            # The head that writing() gave was only the last one known: a remote engine's, or a killed writer's.
+            head = live.log.head()
+    append_us = (time.perf_counter_ns() - started_ns) // 1_000
+    live.follow(draft.events)
+    if draft.events:
+        size = sum(len(event.data) for event in draft.events if event.data is not None)
+        meter.count(Commit(live.log.domain, live.states.position, len(calls), len(draft.events), size, append_us))
+    live.answered.update(draft.answered)
+    while len(live.answered) > REMEMBERED:
+        live.answered.popitem(last=False)
+    live.save_pointers()
+    return answers
 
 
 def _catch_up(live: Live, head: Head) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections import deque
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from eventstore.clock import Clock
 from eventstore.commit import Call, drain
-from eventstore.errors import ConfigError, EngineError, EventStoreError
+from eventstore.errors import EngineError, EventStoreError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
+from eventstore.log import Busy
 from eventstore.metrics import Meter
-from eventstore.model import Receipt
+from eventstore.model import Head, Receipt
 
 MOST_EVENTS = 10_000
 """Events after which a transaction takes no further call: those that wait longer than it takes would only wait longer."""
@@ -34,32 +34,56 @@ class Inbox(Protocol):
 class Waiting:
     """A call in the queue, its answer once there is one, and where its caller waits."""
 
-    __slots__ = ("answer", "call", "inbox")
+    __slots__ = ("answer", "call", "inbox", "taken")
 
     def __init__(self, call: Call, inbox: Inbox) -> None:
         self.call = call
         self.answer: Answer | None = None
         self.inbox = inbox
+        self.taken = False
+        """Whether a transaction has it: from then on it cannot be taken back."""
 
 
 class GroupCommit:
-    """The one queue of a domain's writes. Whoever finds nobody committing commits, for himself and for all that wait.
+    """The one queue of a domain's writes. Whoever finds nobody writing commits, for himself and for all that wait.
 
     So a lone thread pays no hand-over, and the more callers there are, the more of them share a transaction. Calls are
-    decided in the order they came; each gets its own receipts or its own error.
+    decided in the order they came; each gets its own receipts or its own error. Whoever has the right to write leads:
+    everything that must not be interrupted half way happens while the log holds the signals back (RELIABILITY.md R6).
     """
 
     def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter) -> None:
         self.live, self.clock, self.failstop, self.meter = live, clock, failstop, meter
         self._queue: deque[Waiting] = deque()
-        self._taken: list[Waiting] = []
-        self._leading: Any = threading.RLock()
+        live.log.released = self._call_next
 
     def commit(self, call: Call) -> list[Receipt]:
         """Wait for the receipts of `call`; commits itself if nobody else does. Raises what the call is answered with."""
         self.failstop.require_running()
-        if self._leading._is_owned():
-            raise ConfigError(f"domain {self.live.log.domain}: a write inside another write of the same domain")
+        try:
+            if not self._queue:
+                try:
+                    return self._commit_alone(call)
+                except Busy:
+                    pass
+            return self._commit_with_others(call)
+        finally:
+            self.tell()
+
+    def _commit_alone(self, call: Call) -> list[Receipt]:
+        try:
+            with self.live.log.writing(wait=False) as head:
+                (answer,) = drain(self.live, head, self.clock, [call], self.meter)
+        except EventStoreError as error:
+            self.failstop.met(error)
+            if isinstance(error, EngineError):
+                error.event_id = call.event_id
+            raise
+        if isinstance(answer, EventStoreError):
+            raise answer
+        return answer
+
+    def _commit_with_others(self, call: Call) -> list[Receipt]:
         told: SimpleQueue[Waiting] = SimpleQueue()
         waiting = Waiting(call, told)
         try:
@@ -68,18 +92,18 @@ class GroupCommit:
                 if not self.lead():
                     told.get()
         except BaseException:
-            # An interrupt, between any two steps: what was taken is asked, not remembered.
-            if self._leading._is_owned():
-                self._let_go()
-            self._call_next()
             if not self.withdraw(waiting):
-                while waiting.answer is None and waiting in self._taken:
+                while waiting.taken and waiting.answer is None:
                     told.get()  # another thread has it in a transaction: the interrupt waits for the end of that
             raise
-        finally:
-            if self.failstop.cause is not None:
-                self.failstop.announce()
         return receipts_of(waiting)
+
+    def tell(self) -> None:
+        """Call the hooks, with no lock held."""
+        if self.meter.untold:
+            self.meter.tell()
+        if self.failstop.cause is not None:
+            self.failstop.announce()
 
     def submit(self, waiting: Waiting) -> None:
         """Queue a call for the next lead(). Raises HaltedError."""
@@ -92,68 +116,65 @@ class GroupCommit:
             self._queue.remove(waiting)
         except ValueError:
             return False
-        return True
-
-    def lead(self) -> bool:
-        """Commit what waits, in one transaction; False if another thread does so already, and will tell the next."""
-        if not self._leading.acquire(blocking=False):
-            return False
-        try:
-            self._take()
-            if self._taken:
-                self._commit_taken()
-        finally:
-            self._let_go()
-            self._call_next()
-        return True
+        return not waiting.taken
 
     @property
     def queued(self) -> bool:
         """Whether anybody waits for a leader."""
         return bool(self._queue)
 
+    def lead(self) -> bool:
+        """Commit what waits, in one transaction; False if another thread writes, who will tell the next when he is done."""
+        taken: list[Waiting] = []
+        try:
+            with self.live.log.writing(wait=False) as head:
+                self._take(taken)
+                if taken:
+                    self._commit_taken(taken, head)
+        except Busy:
+            return False
+        except EventStoreError as error:
+            # The right to write was not given: nobody who waits now would fare better.
+            self.failstop.met(error)
+            self._take(taken)
+            _answer(taken, [_own(error, waiting.call) for waiting in taken])
+        return True
+
     def lead_on(self) -> None:
-        """Commit until nothing waits, or another thread leads."""
+        """Commit until nothing waits, or another thread writes."""
         while self._queue and self.lead():
             pass
 
-    def _take(self) -> None:
+    def _take(self, taken: list[Waiting]) -> None:
         size = 0
         while self._queue and size < MOST_EVENTS:
             waiting = self._queue[0]
-            # First into the list, then out of the queue: an interrupt in between must not lose it.
-            if waiting.answer is None and waiting not in self._taken[-1:]:
-                self._taken.append(waiting)
-                size += len(waiting.call.intents) if isinstance(waiting.call.intents, Sequence) else 1
+            taken.append(waiting)
+            waiting.taken = True
             self._queue.popleft()
+            size += len(waiting.call.intents) if isinstance(waiting.call.intents, Sequence) else 1
 
-    def _commit_taken(self) -> None:
+    def _commit_taken(self, taken: list[Waiting], head: Head) -> None:
         try:
-            answers = drain(self.live, self.clock, [waiting.call for waiting in self._taken], self.meter)
+            _answer(taken, drain(self.live, head, self.clock, [waiting.call for waiting in taken], self.meter))
         except EventStoreError as error:
             self.failstop.met(error)
-            for waiting in self._taken:
-                waiting.answer = _own(error, waiting.call)
-        else:
-            for waiting, answer in zip(self._taken, answers, strict=True):
-                waiting.answer = answer
+            _answer(taken, [_own(error, waiting.call) for waiting in taken])
+        except BaseException as error:
+            _answer(taken, [waiting.answer or self._unknown(waiting.call, error) for waiting in taken])
+            raise
 
-    def _let_go(self) -> None:
-        """Tell everybody who was in the transaction, and let the next one lead."""
-        for waiting in self._taken:
-            if waiting.answer is None:
-                waiting.answer = EngineError(
-                    f"domain {self.live.log.domain}: the thread that committed this write with its own was interrupted;"
-                    " retry with the same event_id",
-                    outcome="unknown",
-                    event_id=waiting.call.event_id,
-                )
-            waiting.inbox.put(waiting)
-        self._taken.clear()
-        self._leading.release()
+    def _unknown(self, call: Call, cause: BaseException) -> EngineError:
+        error = EngineError(
+            f"domain {self.live.log.domain}: the thread that wrote this with its own was interrupted; retry with the same event_id",
+            outcome="unknown",
+            event_id=call.event_id,
+        )
+        error.__cause__ = cause
+        return error
 
     def _call_next(self) -> None:
-        """Tell whoever waits first that it is his turn. After _let_go(): who queued up before that and failed to lead is found here."""
+        """Tell whoever waits first that it is his turn. After each release: whoever found the log busy before it is in the queue."""
         try:
             first = self._queue[0]
         except IndexError:
@@ -162,9 +183,13 @@ class GroupCommit:
 
     def after_fork(self) -> None:
         """In a forked child: those who waited are threads of the parent."""
-        self._leading = threading.RLock()
         self._queue.clear()
-        self._taken.clear()
+
+
+def _answer(taken: list[Waiting], answers: Sequence[Answer]) -> None:
+    for waiting, answer in zip(taken, answers, strict=True):
+        waiting.answer = answer
+        waiting.inbox.put(waiting)
 
 
 def receipts_of(waiting: Waiting) -> list[Receipt]:

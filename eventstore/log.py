@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,10 @@ from eventstore.model import Durability, Event, Head, WriteRule
 
 PAGE = 1_000
 """Events read at a time where nothing else bounds a page."""
+
+
+class Busy(Exception):  # noqa: N818  no error: it says whose turn it is not
+    """Another thread of this process writes to the log; see EventLog.writing."""
 
 
 class EventLog(Protocol):
@@ -28,6 +32,8 @@ class EventLog(Protocol):
     """By which rule the domain may be written, as its birth row says."""
     accepted: Head | None
     """The `loss` event that opening appended because a lost tail was accepted; None if nothing was lost."""
+    released: Callable[[], None]
+    """Called whenever the right to append was given back, or was not had after all: somebody else may try. Does nothing unless set."""
 
     def head(self) -> Head:
         """The last event's position and checksum, as of now, other processes' appends included."""
@@ -53,11 +59,12 @@ class EventLog(Protocol):
         """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`."""
         ...
 
-    def writing(self) -> AbstractContextManager[Head]:
+    def writing(self, *, wait: bool = True) -> AbstractContextManager[Head]:
         """Take the right to append, give the head, release on exit.
 
-        Local engines lock out every other writer of this log, threads and processes; remote ones cannot. The head is
-        the last one known: if it is not the true one, append() says so.
+        Local engines lock out every other writer of this log, threads and processes; remote ones only this process's
+        threads. The head is the last one known: if it is not the true one, append() says so. `wait=False` raises Busy at
+        once while another thread of this process has the right; `released` will be called after that.
         Raises UnavailableError when the lock is not had in time, ReadOnlyError, HaltedError, FencedError.
         """
         ...
@@ -95,6 +102,10 @@ class EventLog(Protocol):
     def abandon(self) -> None:
         """In a forked child: let go of what belongs to the parent without touching it; the next call opens anew."""
         ...
+
+
+def nobody_waits() -> None:
+    """What EventLog.released is until somebody waits."""
 
 
 class Engine(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -32,7 +33,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
 
 
 OnCommit = Callable[[Commit], None]
-"""Called after each transaction, in the thread that committed it. Be quick: the next transaction waits for it."""
+"""Called after each transaction, in a thread that wrote, with no lock held."""
 
 
 class Meter:
@@ -42,19 +43,30 @@ class Meter:
         self.domain = domain
         self.transactions = self.calls = self.events = self.data_bytes = self.append_us = 0
         self.buckets = [0] * (len(BUCKETS_US) + 1)
+        self.untold: deque[Commit] = deque()
+        """What on_commit was not called with yet."""
         self._on_commit = on_commit
 
-    def committed(self, position: int, calls: int, events: int, data_bytes: int, append_us: int) -> None:
-        """Count a transaction."""
+    def count(self, commit: Commit) -> None:
+        """Count a transaction; tell() tells of it, once no lock is held."""
         self.transactions += 1
-        self.calls += calls
-        self.events += events
-        self.data_bytes += data_bytes
-        self.append_us += append_us
-        self.buckets[bisect_left(BUCKETS_US, append_us)] += 1
+        self.calls += commit.calls
+        self.events += commit.events
+        self.data_bytes += commit.data_bytes
+        self.append_us += commit.append_us
+        self.buckets[bisect_left(BUCKETS_US, commit.append_us)] += 1
         if self._on_commit is not None:
+            self.untold.append(commit)
+
+    def tell(self) -> None:
+        """Call on_commit for what it was not told of."""
+        while self._on_commit is not None and self.untold:
             try:
-                self._on_commit(Commit(self.domain, position, calls, events, data_bytes, append_us))
+                commit = self.untold.popleft()
+            except IndexError:  # another thread tells
+                return
+            try:
+                self._on_commit(commit)
             except Exception:  # noqa: BLE001  the write is done; somebody's gauge must not make it look otherwise
                 _log.exception("on_commit raised")
 

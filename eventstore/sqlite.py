@@ -33,7 +33,7 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none
-from eventstore.log import PAGE
+from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.logfile import LogFile
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
 from eventstore.witness import HeadFile
@@ -72,6 +72,7 @@ class SqliteLog:
         self._what = f"domain {domain}"
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
+        self.released = nobody_waits
         self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
@@ -227,24 +228,24 @@ class SqliteLog:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
         self._require_open()
         yield from (("structure", sentence) for sentence in self._file.integrity())
-        with self._mutex, self._locked("checking"):
+        with self._without_threads("checking"), self._locked("checking"):
             loss = self._judge(self._file.head())
         if loss is not None:
             yield "tail", loss.sentence
 
     def wal_bytes(self) -> int:
-        """See EventLog.wal_bytes. The size of the file, which a checkpoint does not shrink: it grows when a reader or a failing disk stands in its way."""
+        """See EventLog.wal_bytes. A checkpoint does not shrink the file; one that cannot be made lets it grow."""
         self._require_open()
         status = stat_or_none(self._file.wal)
         return status.st_size if status is not None else 0
 
     # ---- writing
 
-    def writing(self) -> _Writing:
+    def writing(self, *, wait: bool = True) -> _Writing:
         """See EventLog.writing. The lock comes first: deciding before it starves large writers (FORMAT.md section 6)."""
-        return _Writing(self)
+        return _Writing(self, wait)
 
-    def begin(self) -> Head:
+    def begin(self, wait: bool) -> Head:
         """Enter writing(): threads, then processes, then signals; and only then is the head the head."""
         self._require_open()
         mutex = self._mutex
@@ -252,7 +253,9 @@ class SqliteLog:
             raise ConfigError(f"{self._what}: a write inside another write of the same domain")
         signals: set[int] | None = None
         try:
-            if not mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            if not mutex.acquire(wait, self._busy_timeout_ms / 1_000 if wait else -1):
+                if not wait:
+                    raise Busy
                 raise UnavailableError(f"{self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid())
             self._require_writable()
             self._head_file.lock(self._what, self._busy_timeout_ms)
@@ -267,6 +270,7 @@ class SqliteLog:
             if _is_held(mutex):
                 self._head_file.unlock()
                 mutex.release()
+                self.released()
                 restore_signals(signals)
             raise
 
@@ -277,6 +281,8 @@ class SqliteLog:
             self._head_file.unlock()
         finally:
             self._mutex.release()
+            # Still with the signals held back: whoever waits must be told.
+            self.released()
             restore_signals(signals)
 
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
@@ -364,19 +370,25 @@ class SqliteLog:
         if self._forked:
             self._closed = True
             return
-        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
-            raise UnavailableError(
-                f"closing {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
-            )
-        try:
+        with self._without_threads("closing"):
             self._head_file.lock(f"closing {self._what}", self._busy_timeout_ms)
             self._closed = True
             try:
                 self._close_files()
             finally:
                 self._head_file.close()
+
+    @contextlib.contextmanager
+    def _without_threads(self, doing: str) -> Iterator[None]:
+        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise UnavailableError(
+                f"{doing} {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
+            )
+        try:
+            yield
         finally:
             self._mutex.release()
+            self.released()
 
     def _close_files(self) -> None:
         if self.read_only or self._halted is not None or self._file.failed is not None or not self._file.is_same():
@@ -402,11 +414,7 @@ class SqliteLog:
         self._require_open()
         if self.read_only:
             return
-        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
-            raise UnavailableError(
-                f"resuming {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
-            )
-        try:
+        with self._without_threads("resuming"):
             self._require_space()
             file, head_file = self._file, self._head_file
             try:
@@ -418,8 +426,6 @@ class SqliteLog:
             file.close_writer()
             file.close_reader()
             head_file.close()
-        finally:
-            self._mutex.release()
 
     def _last_checkpoint(self) -> None:
         try:
@@ -441,6 +447,7 @@ class SqliteLog:
         if self._quiet:
             self._file.after_fork_in_parent()
             self._mutex.release()
+            self.released()
 
     def abandon(self) -> None:
         """See EventLog.abandon: give back the parent's lock, touch nothing else, open anew when next used (R9)."""
@@ -492,13 +499,13 @@ def _is_held(mutex: Any) -> bool:
 class _Writing:
     """The context of SqliteLog.writing(); a class, as entering a generator costs several times as much, and every write pays it."""
 
-    __slots__ = ("_log",)
+    __slots__ = ("_log", "_wait")
 
-    def __init__(self, log: SqliteLog) -> None:
-        self._log = log
+    def __init__(self, log: SqliteLog, wait: bool) -> None:
+        self._log, self._wait = log, wait
 
     def __enter__(self) -> Head:
-        return self._log.begin()
+        return self._log.begin(self._wait)
 
     def __exit__(self, *error: object) -> None:
         self._log.end()

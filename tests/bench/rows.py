@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import ours, peers, workers
+from tests.bench import groups, ours, peers, workers
 from tests.bench.measure import Against, Goal, Row
 
 ROWS: tuple[Row, ...] = (
@@ -19,6 +19,23 @@ ROWS: tuple[Row, ...] = (
             Against(peers.DiskCacheSingleFull),
             Against(peers.LmdbSingle),
         ),
+    ),
+    Row(
+        name="lone",
+        work="a lone thread, with the queue of group commit",
+        unit="/s",
+        ours=groups.OneByOne,
+        against=(Against(groups.Drain, Goal(">=", 0.98)),),
+    ),
+    *(
+        Row(
+            name=f"{contender.name.split()[1]}-{contender.name.split()[0]}",
+            work=f"group commit, {contender.name}, one event a call",
+            unit="/s",
+            ours=contender,
+            against=(Against(groups.OneByOne, Goal(">=", goal)),),
+        )
+        for contender, goal in ((groups.Threads8, 2.2), (groups.Threads64, 5.0), (groups.Tasks64, 15.0), (groups.Tasks512, 30.0))
     ),
     Row(
         name="batch",

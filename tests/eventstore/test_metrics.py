@@ -70,7 +70,7 @@ def test_a_halt_is_seen(tmp_path: Path) -> None:
 def test_the_buckets_of_a_histogram_add_up() -> None:
     meter = Meter("d", None)
     for append_us in (1, 100, 101, 999_999, 1_000_000, 5_000_000):
-        meter.committed(1, 1, 1, 0, append_us)
+        meter.count(Commit("d", 1, 1, 1, 0, append_us))
     assert meter.buckets[0] == 2  # a bound belongs to its bucket
     assert meter.buckets[1] == 1
     assert meter.buckets[len(BUCKETS_US) - 1 :] == [2, 1]
