@@ -26,7 +26,7 @@ class MemoryLog:
         self.rule: WriteRule = write
         self.accepted: Head | None = None
         self.released = nobody_waits
-        self._busy_timeout_ms = busy_timeout_ms
+        self.busy_timeout_ms = busy_timeout_ms
         self._mutex = threading.Lock()
         self._closed = False
         birth = birth or seal_birth(Birth(FORMAT, store_id, domain, now_us(), write), secrets.token_bytes(SALT_BYTES))
@@ -76,10 +76,10 @@ class MemoryLog:
     def writing(self, *, wait: bool = True) -> Iterator[Head]:
         """See EventLog.writing."""
         self._require_open()
-        if not self._mutex.acquire(wait, self._busy_timeout_ms / 1_000 if wait else -1):
+        if not self._mutex.acquire(wait, self.busy_timeout_ms / 1_000 if wait else -1):
             if not wait:
                 raise Busy
-            raise UnavailableError(f"domain {self.domain}: another thread writes for more than {self._busy_timeout_ms} ms")
+            raise UnavailableError(f"domain {self.domain}: another thread writes for more than {self.busy_timeout_ms} ms")
         try:
             yield self.head()
         finally:

@@ -210,8 +210,8 @@ class _Inbox:
         while True:
             self._group.lead_on()
             self._leading = False
-            # Once more with the flag down: whoever queued up, or stopped leading, while it was up left the rest to this thread.
-            if not (self._group.queued and self._group.lead()):
+            # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
+            if not self._group.queued:
                 break
         self._group.tell()
 

@@ -240,8 +240,8 @@ class UnavailableError(EngineError):
 
     retryable = True
 
-    def __init__(self, message: str, *, holder: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, holder: int | None = None, event_id: str | None = None) -> None:
+        super().__init__(message, event_id=event_id)
         self.holder = holder
 
 

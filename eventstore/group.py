@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections import deque
 from collections.abc import Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from eventstore.clock import Clock
 from eventstore.commit import Call, drain
-from eventstore.errors import EngineError, EventStoreError
+from eventstore.errors import EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
@@ -89,14 +90,26 @@ class GroupCommit:
         try:
             self._queue.append(waiting)
             while waiting.answer is None:
-                if not self.lead():
-                    told.get()
+                if not self.lead(wait=False):
+                    self._wait(waiting, told)
         except BaseException:
             if not self.withdraw(waiting):
                 while waiting.taken and waiting.answer is None:
                     told.get()  # another thread has it in a transaction: the interrupt waits for the end of that
             raise
         return receipts_of(waiting)
+
+    def _wait(self, waiting: Waiting, told: SimpleQueue[Waiting]) -> None:
+        busy_timeout_ms = self.live.log.busy_timeout_ms
+        try:
+            told.get(timeout=busy_timeout_ms / 1_000)
+        except Empty:
+            if self.withdraw(waiting):
+                raise UnavailableError(
+                    f"domain {self.live.log.domain}: another thread writes for more than {busy_timeout_ms} ms",
+                    holder=os.getpid(),
+                    event_id=waiting.call.event_id,
+                ) from None
 
     def tell(self) -> None:
         """Call the hooks, with no lock held."""
@@ -123,11 +136,11 @@ class GroupCommit:
         """Whether anybody waits for a leader."""
         return bool(self._queue)
 
-    def lead(self) -> bool:
-        """Commit what waits, in one transaction; False if another thread writes, who will tell the next when he is done."""
+    def lead(self, *, wait: bool) -> bool:
+        """Commit what waits, in one transaction. False if another thread writes and it is not to `wait`: that one tells the next."""
         taken: list[Waiting] = []
         try:
-            with self.live.log.writing(wait=False) as head:
+            with self.live.log.writing(wait=wait) as head:
                 self._take(taken)
                 if taken:
                     self._commit_taken(taken, head)
@@ -141,9 +154,9 @@ class GroupCommit:
         return True
 
     def lead_on(self) -> None:
-        """Commit until nothing waits, or another thread writes."""
-        while self._queue and self.lead():
-            pass
+        """Commit until nothing waits."""
+        while self._queue:
+            self.lead(wait=True)
 
     def _take(self, taken: list[Waiting]) -> None:
         size = 0

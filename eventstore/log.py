@@ -32,6 +32,8 @@ class EventLog(Protocol):
     """By which rule the domain may be written, as its birth row says."""
     accepted: Head | None
     """The `loss` event that opening appended because a lost tail was accepted; None if nothing was lost."""
+    busy_timeout_ms: int
+    """How long to wait for another writer."""
     released: Callable[[], None]
     """Called whenever the right to append was given back, or was not had after all: somebody else may try. Does nothing unless set."""
 

@@ -73,7 +73,7 @@ class SqliteLog:
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
         self.released = nobody_waits
-        self._store_id, self._birth, self._busy_timeout_ms = store_id, birth, busy_timeout_ms
+        self._store_id, self._birth, self.busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
         self._signals: set[int] | None = None
@@ -94,7 +94,7 @@ class SqliteLog:
         self._head_file = HeadFile(self.folder / "head", writable=not self.read_only, create=not self.read_only)
         try:
             with self._locked("opening"), os_errors(f"opening the log of domain {self.domain}"):
-                self._file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self._busy_timeout_ms)
+                self._file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
                 try:
                     self._take_charge(accept_loss)
                 except BaseException:
@@ -107,7 +107,7 @@ class SqliteLog:
 
     @contextlib.contextmanager
     def _locked(self, doing: str) -> Iterator[None]:
-        self._head_file.lock(f"{doing} domain {self.domain}", self._busy_timeout_ms)
+        self._head_file.lock(f"{doing} domain {self.domain}", self.busy_timeout_ms)
         try:
             yield
         finally:
@@ -253,12 +253,12 @@ class SqliteLog:
             raise ConfigError(f"{self._what}: a write inside another write of the same domain")
         signals: set[int] | None = None
         try:
-            if not mutex.acquire(wait, self._busy_timeout_ms / 1_000 if wait else -1):
+            if not mutex.acquire(wait, self.busy_timeout_ms / 1_000 if wait else -1):
                 if not wait:
                     raise Busy
-                raise UnavailableError(f"{self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid())
+                raise UnavailableError(f"{self._what}: another thread writes for more than {self.busy_timeout_ms} ms", holder=os.getpid())
             self._require_writable()
-            self._head_file.lock(self._what, self._busy_timeout_ms)
+            self._head_file.lock(self._what, self.busy_timeout_ms)
             signals = self._signals = signal_mask()
             defer_signals(signals)
             self._require_same_files()
@@ -371,7 +371,7 @@ class SqliteLog:
             self._closed = True
             return
         with self._without_threads("closing"):
-            self._head_file.lock(f"closing {self._what}", self._busy_timeout_ms)
+            self._head_file.lock(f"closing {self._what}", self.busy_timeout_ms)
             self._closed = True
             try:
                 self._close_files()
@@ -380,9 +380,9 @@ class SqliteLog:
 
     @contextlib.contextmanager
     def _without_threads(self, doing: str) -> Iterator[None]:
-        if not self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000):
+        if not self._mutex.acquire(timeout=self.busy_timeout_ms / 1_000):
             raise UnavailableError(
-                f"{doing} {self._what}: another thread writes for more than {self._busy_timeout_ms} ms", holder=os.getpid()
+                f"{doing} {self._what}: another thread writes for more than {self.busy_timeout_ms} ms", holder=os.getpid()
             )
         try:
             yield
@@ -438,7 +438,7 @@ class SqliteLog:
     def before_fork(self) -> None:
         """Wait until no thread writes or reads: a transaction that is copied into a child never ends there."""
         # Not for ever: the thread that forks may itself be the one that writes.
-        self._quiet = not self._closed and not self._forked and self._mutex.acquire(timeout=self._busy_timeout_ms / 1_000)
+        self._quiet = not self._closed and not self._forked and self._mutex.acquire(timeout=self.busy_timeout_ms / 1_000)
         if self._quiet:
             self._file.before_fork()
 
