@@ -28,11 +28,14 @@ from eventstore.errors import (
     NotFoundError,
     ReadOnlyError,
     RedactedError,
+    SettledError,
     StoreFormatError,
     TailLostError,
     UnavailableError,
+    UncertainError,
     WrongExpectedError,
 )
+from eventstore.intents import OpenIntent, UncertainIntent
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
@@ -75,14 +78,18 @@ __all__ = [
     "NewerFormatError",
     "NotAStoreError",
     "NotFoundError",
+    "OpenIntent",
     "ReadOnlyError",
     "Receipt",
     "RedactedError",
     "Report",
+    "SettledError",
     "Store",
     "StoreFormatError",
     "TailLostError",
     "UnavailableError",
+    "UncertainError",
+    "UncertainIntent",
     "WrongExpectedError",
     "decode_key",
     "decode_value",

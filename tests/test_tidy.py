@@ -43,6 +43,7 @@ FLOORS = [
     ["live"],
     ["commit", "view", "follow"],
     ["domain"],
+    ["intents"],
     ["verify", "backup", "store"],
     ["aio", "projections.projection"],
     ["adapters.*"],
