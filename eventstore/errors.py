@@ -135,10 +135,10 @@ class SettledError(EventStoreError):
     """
 
     def __init__(self, domain: str, event_id: str, position: int, status: str, *, result: Any = None, reason: str | None = None) -> None:
-        told = "done; its result is in `result`: do not do it again"
+        told = "is done; its result is in `result`: do not do it again"
         if status == "failed":
-            told = f"failed for certain ({reason}); to try again, use a new event_id"
-        super().__init__(f"{domain}@{position}: {event_id!r} is {told}")
+            told = f"has failed for certain ({reason}); to try again, use a new event_id"
+        super().__init__(f"{domain}@{position}: {event_id!r} {told}")
         self.domain, self.event_id, self.position, self.status, self.result, self.reason = (
             domain,
             event_id,

@@ -109,7 +109,8 @@ class OpenIntent:
         self.result: Any = None
         """What done() was given."""
         self._domain, self._effect, self._resume = domain, effect, resume
-        self._durability, self._max_bytes, self._meta = durability, max_bytes, meta
+        self._durability: Durability | None = durability
+        self._max_bytes, self._meta = max_bytes, meta
         self._state: Literal["new", "inside", "ended"] = "new"
         self._expected: Expected | int = ABSENT
         """What the record must be for the next write: ours."""
@@ -198,7 +199,9 @@ class OpenIntent:
                 # which an acknowledgement that failed half way needs; a record that somebody removed is written anew.
                 standing = self._standing()
                 if standing is not None and standing[1].status != "pending" and standing[0].data != text:
-                    raise _settled(self.event_id, standing[0].position, standing[1]) from None
+                    error = _settled(self.event_id, standing[0].position, standing[1])
+                    error.add_note(f"this block says {status}, {said}: nothing was written; ask the other side which of the two is true")
+                    raise error from None
         if self._settled[0] != text:
             raise _settled(self.event_id, self._settled[1].position, decode_value(self._settled[0], IntentRecord))
         return self._settled[1]
