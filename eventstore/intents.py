@@ -105,7 +105,7 @@ class OpenIntent:
         self.uncertain = False
         """Whether it was begun before (only with resume=True): ask the other side before acting, or act under the same id."""
         self.status: IntentStatus = "pending"
-        """What this block has said of it so far."""
+        """What this block has said of it so far, or has been told."""
         self.result: Any = None
         """What done() was given."""
         self._domain, self._effect, self._resume = domain, effect, resume
@@ -126,8 +126,11 @@ class OpenIntent:
             raise ConfigError(f"intent {self.event_id!r} was entered already: call store.intent() for each block")
         while True:
             standing = self._standing()
-            if standing is not None:
+            if standing is None:
+                self._expected = ABSENT
+            else:
                 self._require_resumable(*standing)
+                self._expected = standing[0].position
             try:
                 self._write(_pending(self._effect))
             except WrongExpectedError:
@@ -167,13 +170,9 @@ class OpenIntent:
     # ---- what stands, and what may follow it
 
     def _standing(self) -> tuple[Event, IntentRecord] | None:
-        """The latest record of this id, which the next write must follow; None if there is none."""
+        """The latest record of this id; None if there is none."""
         event = next(self._domain.history(self.event_id, limit=1), None)
-        if event is None or event.op == "remove":
-            self._expected = ABSENT
-            return None
-        self._expected = event.position
-        return event, _record_of(event)
+        return None if event is None or event.op == "remove" else (event, _record_of(event))
 
     def _require_resumable(self, event: Event, record: IntentRecord) -> None:
         # Of what came as msgspec.Raw the text may differ from the one that plain data gets.
@@ -195,23 +194,35 @@ class OpenIntent:
                 self._settled = text, self._write(text, unchanged="skip")
                 self.status = status
             except WrongExpectedError:
-                # Another process resumed it, noted an error, or settled it. The same words again are the same settlement,
-                # which an acknowledgement that failed half way needs; a record that somebody removed is written anew.
-                standing = self._standing()
-                if standing is not None and standing[1].status != "pending" and standing[0].data != text:
-                    error = _settled(self.event_id, standing[0].position, standing[1])
-                    error.add_note(f"this block says {status}, {said}: nothing was written; ask the other side which of the two is true")
-                    raise error from None
+                self._expected = self._followed(text)
         if self._settled[0] != text:
             raise _settled(self.event_id, self._settled[1].position, decode_value(self._settled[0], IntentRecord))
         return self._settled[1]
+
+    def _followed(self, text: str) -> Expected | int:
+        """What `text` may follow, where the record is not ours any more. Raises SettledError if it was settled otherwise.
+
+        Another process resumed it, noted an error, or settled it. The same words again are the same settlement, which an
+        acknowledgement that failed half way needs; a record that somebody removed is written anew.
+        """
+        standing = self._standing()
+        if standing is None:
+            return ABSENT
+        event, record = standing
+        if record.status == "pending" or event.data == text:
+            return event.position
+        # Whoever is told need not be told again on leaving. What is expected stays what it was: nothing written here may follow.
+        self.status = record.status
+        error = _settled(self.event_id, event.position, record)
+        error.add_note(f"here it was to be {text}: nothing was written; ask the other side which of the two is true")
+        raise error from None
 
     def _note(self, error: Exception) -> None:
         """Keep the exception with the record, which stays pending. It is raised whatever becomes of the note."""
         try:
             self._write(_pending(self._effect, error=_described(error)))
         except WrongExpectedError:
-            error.add_note(f"intent {self.event_id!r}: another process has recorded more since; this exception was not noted there")
+            error.add_note(f"intent {self.event_id!r}: more was recorded there since, so that this exception was not noted")
         except EventStoreError as failure:
             error.add_note(f"intent {self.event_id!r} stays uncertain, and this exception could not be noted there: {failure}")
 

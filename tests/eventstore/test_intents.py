@@ -199,6 +199,7 @@ def test_an_effect_nested_too_deep_for_its_record_does_not_let_the_block_run(any
 def test_a_read_only_store_lists_and_refuses(open_store: Callable[..., Store]) -> None:
     with open_store() as store:
         assert store.uncertain() == []
+        assert store.domains() == []  # who only looks makes nothing
         assert open_store(read_only=True).uncertain() == []
         begin(store, "order-1")
     with open_store(read_only=True) as store:
@@ -450,6 +451,8 @@ def test_two_that_settle_one_effect_must_agree(any_store: Store) -> None:
         with pytest.raises(SettledError, match="unknown there") as caught:
             slow.done("filled after all")
         assert '"result":"filled after all"' in caught.value.__notes__[0]
+        with pytest.raises(SettledError):
+            slow.done("filled after all")
         slow.fail("unknown there")
     with any_store.intent("order-3", ORDER) as slow:
         any_store.intent("order-3", ORDER, resume=True).__enter__()
@@ -461,13 +464,33 @@ def test_two_that_settle_one_effect_must_agree(any_store: Store) -> None:
     assert record(any_store, "order-4").result == "filled"
 
 
+def test_a_settlement_elsewhere_outlives_whatever_the_slower_block_does(any_store: Store) -> None:
+    def refuse_elsewhere(intent: OpenIntent) -> None:
+        act(any_store.intent(intent.event_id, ORDER, resume=True), lambda other: other.fail("unknown there"))
+
+    # The conflict leaves the block, the block leaves in silence, the block is left by another exception.
+    with pytest.raises(SettledError):
+        act(any_store.intent("order-1", ORDER), refuse_elsewhere, lambda intent: intent.done("filled"))
+    with pytest.raises(SettledError):
+        act(any_store.intent("order-2", ORDER), refuse_elsewhere)
+    with pytest.raises(TimeoutError):
+        act(any_store.intent("order-3", ORDER), refuse_elsewhere, fails(TimeoutError()))
+    with any_store.intent("order-4", ORDER) as slow:
+        refuse_elsewhere(slow)
+        with pytest.raises(SettledError):
+            slow.done("filled")
+        assert slow.status == "failed"
+    for event_id in ("order-1", "order-2", "order-3", "order-4"):
+        assert record(any_store, event_id) == IntentRecord("failed", ORDER, reason="unknown there")
+
+
 def test_the_error_of_one_that_was_resumed_elsewhere_is_not_lost(any_store: Store) -> None:
     def elsewhere(_: OpenIntent) -> None:
         act(any_store.intent("order-1", ORDER, resume=True), lambda other: other.done("filled"))
 
     with pytest.raises(TimeoutError) as caught:
         act(any_store.intent("order-1", ORDER), elsewhere, fails(TimeoutError("no answer")))
-    assert "another process has recorded more since" in caught.value.__notes__[0]
+    assert "more was recorded there since" in caught.value.__notes__[0]
     assert record(any_store, "order-1").status == "done"
 
 

@@ -264,6 +264,7 @@ def test_killed_at_each_of_the_worst_moments_every_order_is_executed_exactly_onc
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 def test_killed_fifty_times_every_order_is_executed_exactly_once(tmp_path: Path, seed: str) -> None:
     with ordeal(tmp_path, LIVE, seed) as trial:
         ways = [trial.before_it_is_executed, trial.before_it_is_answered, trial.before_it_is_acknowledged] * 6
