@@ -29,11 +29,14 @@ from eventstore.errors import (
     OwnedError,
     ReadOnlyError,
     RedactedError,
+    SettledError,
     StoreFormatError,
     TailLostError,
     UnavailableError,
+    UncertainError,
     WrongExpectedError,
 )
+from eventstore.intents import OpenIntent, UncertainIntent
 from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
@@ -79,15 +82,19 @@ __all__ = [
     "NewerFormatError",
     "NotAStoreError",
     "NotFoundError",
+    "OpenIntent",
     "OwnedError",
     "ReadOnlyError",
     "Receipt",
     "RedactedError",
     "Report",
+    "SettledError",
     "Store",
     "StoreFormatError",
     "TailLostError",
     "UnavailableError",
+    "UncertainError",
+    "UncertainIntent",
     "WrongExpectedError",
     "decode_key",
     "decode_value",

@@ -14,6 +14,8 @@
     ├── RedactedError (KeyError)        the value was erased; that it was there remains
     ├── WrongExpectedError              the key is not in the state the write expected
     ├── DuplicateEventError             this event_id already belongs to another request
+    ├── SettledError                    this effect is done, or has failed for certain: it must not be done again
+    ├── UncertainError                  this effect was begun before, and nobody knows whether it happened
     ├── ConflictError                   the head has moved; only raw logs show it (retryable)
     ├── ClosedError                     the store was closed
     │
@@ -126,6 +128,44 @@ class DuplicateEventError(EventStoreError):
             " an event_id names one call for ever: use a new one for a new write"
         )
         self.domain, self.event_id, self.position = domain, event_id, position
+
+
+class SettledError(EventStoreError):
+    """The effect under this event_id was settled before; it must not be done again, and nothing was written.
+
+    `status` is "done", and `result` what was kept of the answer, or "failed", and `reason` says why it never happened.
+    """
+
+    def __init__(self, domain: str, event_id: str, position: int, status: str, *, result: Any = None, reason: str | None = None) -> None:
+        told = "is done; its result is in `result`: do not do it again"
+        if status == "failed":
+            told = f"has failed for certain ({reason}); to try again, use a new event_id"
+        super().__init__(f"{domain}@{position}: {event_id!r} {told}")
+        self.domain, self.event_id, self.position, self.status, self.result, self.reason = (
+            domain,
+            event_id,
+            position,
+            status,
+            result,
+            reason,
+        )
+
+
+class UncertainError(EventStoreError):
+    """The effect under this event_id was begun before, and whether it happened is not known; nothing was written.
+
+    `pid` is the process that began it, `error` the exception that ended it ("Type: message"), None if there was none.
+    """
+
+    def __init__(self, domain: str, event_id: str, position: int, *, pid: int | None = None, error: str | None = None) -> None:
+        begun = "begun" if pid is None else f"begun by process {pid}"
+        ended = f", ended with {error}," if error else ""
+        super().__init__(
+            f"{domain}@{position}: {event_id!r} was {begun}{ended} and may have happened; make sure that nobody is"
+            " still at it, enter it with resume=True, and ask the other side by this id, or do it again under this same id if the"
+            " other side knows it then"
+        )
+        self.domain, self.event_id, self.position, self.pid, self.error = domain, event_id, position, pid, error
 
 
 class ConflictError(EventStoreError):

@@ -7,19 +7,21 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, Unpack
 
 from eventstore import metrics
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
-from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError
+from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
 from eventstore.group import GroupCommit
+from eventstore.intents import INTENTS, OpenIntent, UncertainIntent, effect_text, uncertain_intents
 from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
+from eventstore.meta import EventMeta
 from eventstore.metrics import Meter, OnCommit
-from eventstore.model import Domain, Event, Head
+from eventstore.model import Domain, Durability, Event, Head
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
 from eventstore.values import MAX_VALUE_BYTES
@@ -97,6 +99,41 @@ class Store:
         elif rule != wanted.write:
             raise ContractError(f"{wanted.name}: made with the write rule {rule!r}, opened with {wanted.write!r}")
         return DomainStore(wanted, group, actor=self.actor, max_value_bytes=self.max_value_bytes)
+
+    def intent(
+        self, event_id: str, effect: Any, *, resume: bool = False, durability: Durability | None = None, **meta: Unpack[EventMeta]
+    ) -> OpenIntent:
+        """Do something outside the store, once: `with store.intent("order-17", order) as intent:`, and act in the block.
+
+        `effect` (any JSON) is recorded under `event_id` before the block runs, as durably as the store is or `durability`
+        says. The block then says intent.done(result) or intent.fail(reason); leaving it without a word is done(None). An
+        exception settles nothing: it is noted and raised, and the effect stays uncertain, as it does after a crash.
+        Of several processes that enter one id at one moment, one runs its block.
+
+        Raised on entering, instead of running the block: SettledError, with the recorded result, if it is done or failed;
+        UncertainError if it was begun before, or is under way elsewhere; DuplicateEventError if the id names another effect.
+        `resume=True` runs the block of an uncertain one as well, with intent.uncertain set: for callers who ask the
+        other side by this id before they act, or whose other side knows an id that it has seen. Nothing tells a crashed
+        process from a slow one here: resume when no other process is at it.
+
+        Raises, with nothing recorded, ConfigError, InvalidKeyError (an event_id is a key here), InvalidValueError,
+        ReadOnlyError; on entering EngineError: the block did not run, and the effect may be listed as uncertain all the same.
+        """
+        text = effect_text(event_id, effect, max_bytes=self.max_value_bytes)
+        if self.read_only:
+            raise ReadOnlyError(f"{self.location} is open read-only: what cannot be recorded must not be done")
+        domain = self.domain(INTENTS)
+        return OpenIntent(domain, event_id, text, resume=resume, durability=durability, max_bytes=self.max_value_bytes, meta=meta)
+
+    def uncertain(self) -> list[UncertainIntent]:
+        """The effects of Store.intent() that were begun and not settled, the one begun first at the head of the list.
+
+        Those under way at this moment, in any process, are among them. Settle each by entering it with `resume=True`.
+        Reads every value of the domain `intents`; raises ContractError if it holds anything else, CorruptionError.
+        """
+        if INTENTS.name not in self.domains():
+            return []
+        return uncertain_intents(self.domain(INTENTS))
 
     def _group(self, log: EventLog) -> GroupCommit:
         try:

@@ -44,6 +44,7 @@ FLOORS = [
     ["commit", "view", "follow", "failstop"],
     ["group", "writes"],
     ["domain"],
+    ["intents"],
     ["verify", "backup", "store"],
     ["awaited", "projections.projection"],
     ["adapters.*"],

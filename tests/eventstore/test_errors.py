@@ -86,6 +86,21 @@ MADE: dict[str, tuple[EventStoreError, dict[str, Any], list[str]]] = {
         {"domain": "orders", "event_id": "e1", "position": 3},
         ["orders@3", "'e1'", "another request", "use a new one"],
     ),
+    "settled, done": (
+        errors.SettledError("intents", "o1", 3, "done", result={"fill": 1}),
+        {"domain": "intents", "event_id": "o1", "position": 3, "status": "done", "result": {"fill": 1}, "reason": None},
+        ["intents@3", "'o1' is done", "do not do it again"],
+    ),
+    "settled, failed": (
+        errors.SettledError("intents", "o1", 3, "failed", reason="margin"),
+        {"status": "failed", "result": None, "reason": "margin"},
+        ["intents@3", "'o1' has failed for certain (margin)", "new event_id"],
+    ),
+    "uncertain": (
+        errors.UncertainError("intents", "o1", 3, pid=12, error="TimeoutError: 5 s"),
+        {"domain": "intents", "event_id": "o1", "position": 3, "pid": 12, "error": "TimeoutError: 5 s"},
+        ["intents@3", "'o1' was begun by process 12", "TimeoutError: 5 s", "resume=True", "same id"],
+    ),
     "conflict": (
         errors.ConflictError("orders", 5, 6),
         {"domain": "orders", "expected": 5, "found": 6},

@@ -58,6 +58,10 @@ SIGNATURES: dict[str, str] = {
     "Store.close": "(self)",
     "Store.resume": "(self)",
     "Store.metrics": "(self)",
+    "Store.intent": "(self, event_id, effect, *, resume=False, durability=None, **meta)",
+    "Store.uncertain": "(self)",
+    "OpenIntent.done": "(self, result=None)",
+    "OpenIntent.fail": "(self, reason)",
     "DomainStore.write_value": f"(self, key, value, *, when=None, expected=ANY, {COMMON}, unchanged='append', **meta)",
     "DomainStore.remove_value": f"(self, key, *, when=None, expected=ANY, {COMMON}, **meta)",
     "DomainStore.write_values": f"(self, items, *, when=None, expected=ANY, {COMMON}, unchanged='append', **meta)",
@@ -108,7 +112,7 @@ def test_a_verb_takes_the_arguments_that_are_documented(path: str) -> None:
     assert signature_of(path) == SIGNATURES[path]
 
 
-@pytest.mark.parametrize("kind", [Store, DomainStore, DomainView, eventstore.Batch])
+@pytest.mark.parametrize("kind", [Store, DomainStore, DomainView, eventstore.Batch, eventstore.OpenIntent])
 def test_there_is_no_verb_that_nobody_decided_on(kind: type) -> None:
     decided = {path.split(".")[1] for path in SIGNATURES if path.startswith(f"{kind.__name__}.")}
     internal = {"adopt", "after_fork"}
