@@ -48,7 +48,11 @@ def os_errors(doing: str) -> Iterator[None]:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a file's own fsync does not (its entry may be lost with the power)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -79,14 +83,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def copy_files(paths: Iterable[Path], folder: Path) -> None:
-    """Copy files into `folder` by a subprocess. Raises EngineError.
+    """Copy files into `folder`, durably, by a subprocess. Raises EngineError.
 
     Closing a descriptor of a database in this process would drop the locks SQLite holds on it (RELIABILITY.md R4).
     """
-    command = ["cp", "-p", "--", *(str(path) for path in paths if path.exists()), str(folder)]
+    present = [path for path in paths if path.exists()]
+    command = ["cp", "-p", "--", *map(str, present), str(folder)]
     copied = subprocess.run(command, capture_output=True, text=True, check=False)
     if copied.returncode != 0:
         raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
+    # cp leaves them in the cache: evidence that the next power loss takes along is none.
+    for path in present:
+        _sync(folder / path.name, os.O_RDONLY | os.O_NOFOLLOW)
+    sync_folder(folder)
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:

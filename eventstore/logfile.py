@@ -127,6 +127,9 @@ class LogFile:
             raise FormatError(self.domain, None, f"{self.path} is in journal mode {mode!r} instead of WAL: a tool changed it")
         status = stat_or_none(self.wal)
         self.wal_pages = status.st_size // database.PAGE_BYTES if status is not None else 0
+        if not self.wal_pages:
+            # The WAL is new. SQLite syncs its name with the first commit, and does not look whether that worked.
+            sync_folder(self.path.parent)
 
     @property
     def writer(self) -> sqlite3.Connection:

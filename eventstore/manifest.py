@@ -15,7 +15,7 @@ from eventstore.clock import now_us
 from eventstore.codec import FORMAT
 from eventstore.database import log_files
 from eventstore.errors import FormatError, NewerFormatError, NotAStoreError, StoreFormatError
-from eventstore.files import FILE_MODE, lock, make_folder, os_errors, replace_file, unlock
+from eventstore.files import FILE_MODE, lock, make_folder, os_errors, replace_file, sync_folder, unlock
 from eventstore.model import Head
 
 NAME = "store.json"
@@ -84,6 +84,9 @@ def create(folder: Path, store_id: str | None = None) -> Manifest:
     """
     with os_errors(f"making a store in {folder}"):
         make_folder(folder)
+        # Somebody else may have made it, and not made its name durable. A parent that must not be read is not ours to sync.
+        with contextlib.suppress(PermissionError):
+            sync_folder(folder.parent)
         _require_empty(folder)  # before the lock, which would already leave a file there
         with locked(folder):
             if (folder / NAME).exists():

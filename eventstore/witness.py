@@ -100,7 +100,7 @@ class HeadFile:
 
     def witness(self, head: Head, *, sync: bool = False) -> None:
         """Record that everything up to `head` is durable; `sync` makes this record durable too ("power+")."""
-        os.pwrite(self._descriptor, pack_witness(head) + _HINT.pack(head.position), 0)
+        self._write(pack_witness(head) + _HINT.pack(head.position), 0)
         if sync:
             os.fsync(self._descriptor)
         self.witnessed = head
@@ -108,7 +108,13 @@ class HeadFile:
     def hint(self, position: int) -> None:
         """Tell readers that `position` is acknowledged, though perhaps not durable."""
         if os.fstat(self._descriptor).st_size >= WITNESS_BYTES:
-            os.pwrite(self._descriptor, _HINT.pack(position), WITNESS_BYTES)
+            self._write(_HINT.pack(position), WITNESS_BYTES)
+
+    def _write(self, content: bytes, offset: int) -> None:
+        """All of it: where space runs out a write may stop half-way without an error, and half a witness is damage."""
+        written = os.pwrite(self._descriptor, content, offset)
+        while written < len(content):
+            written += os.pwrite(self._descriptor, content[written:], offset + written)
 
     def moved(self, position: int) -> bool:
         """Whether the hint says something else than `position`."""

@@ -3,5 +3,11 @@
     workers   processes to be killed, forked by a clean server        jobs    what they do
     ledger    what was acknowledged, and the proof that it is there   stores  stores to damage, their bytes before and after
 
-FAULTS_SEED in the environment repeats a run: what a worker writes, the instants of its kills, which bytes are flipped.
+    shim.c, recorder      what a process does to a folder, call by call; calls that are refused
+    crash_states          what the disk may hold after the power failed at one of these calls
+    lives, survival       recorded lives; what must have survived them, and the proof
+    refusals              what a writer does whose disk refuses a call
+
+FAULTS_SEED in the environment repeats a run: what a worker writes, the instants of its kills, which bytes are flipped, which crash
+states are tried, which calls refused. FAULTS_STATE narrows it to one crash state.
 """

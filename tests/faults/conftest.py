@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.faults.recorder import build
 from tests.faults.workers import Server, serving
 
 
@@ -23,6 +26,28 @@ def server(clean_server: Server) -> Iterator[Server]:
     """Starts workers; whatever a test leaves behind is ended with it."""
     yield clean_server
     clean_server.tidy()
+
+
+@pytest.fixture(scope="session")
+def clean_recording_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server whose workers run under the shim."""
+    with serving(LD_PRELOAD=str(build(tmp_path_factory.mktemp("shim")))) as server:
+        yield server
+
+
+@pytest.fixture
+def recording_server(clean_recording_server: Server) -> Iterator[Server]:
+    """Starts workers whose calls can be written down and refused (shim.c)."""
+    yield clean_recording_server
+    clean_recording_server.tidy()
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder where fsync costs nothing, if the system has one: for tests that open stores by the thousands."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="eventstore-", dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

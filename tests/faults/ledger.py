@@ -64,14 +64,20 @@ def call_of_size(name: str, writes: int) -> str:
     return next(call for number in itertools.count() if len(plan(call := f"{name}-{number}").writes) == writes)
 
 
-def carry_out(domain: eventstore.DomainStore, call: str, *, retry: bool = False) -> list[eventstore.Receipt]:
-    """Make a call; a receipt for each of its writes. With `retry` it has an event_id, and may be made again."""
+def carry_out(
+    domain: eventstore.DomainStore, call: str, *, retry: bool = False, durability: Durability | None = None
+) -> list[eventstore.Receipt]:
+    """Make a call, with another durability than planned if one is given; a receipt for each of its writes.
+
+    With `retry` it has an event_id, and may be made again.
+    """
     planned = plan(call)
+    level = durability or planned.durability
     event_id = f"id of {call}" if retry else planned.event_id
     if len(planned.writes) == 1 and planned.writes[0].op == "put":
         write = planned.writes[0]
-        return [domain.write_value(write.key, write.value, event_id=event_id, durability=planned.durability, run_id=call)]
-    with domain.batch(event_id=event_id, durability=planned.durability) as batch:
+        return [domain.write_value(write.key, write.value, event_id=event_id, durability=level, run_id=call)]
+    with domain.batch(event_id=event_id, durability=level) as batch:
         for write in planned.writes:
             if write.op == "put":
                 batch.write_value(write.key, write.value, run_id=call)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ PARTS = 4
 SAMPLE = 150
 NOTHING_IS_NEUTRAL = {str(WAL)}
 """Files of which every byte says something."""
-
-
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A folder where fsync costs nothing, if the system has one: tens of thousands of stores are opened here."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="eventstore-", dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture

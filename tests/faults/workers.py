@@ -170,12 +170,12 @@ class Worker:
 class Server:
     """The clean process that forks workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         self._control, theirs = socket.socketpair()
         code = f"from tests.faults.workers import serve; serve({theirs.fileno()})"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EVENTSTORE_")}
-        environment["PYTHONPATH"] = str(ROOT)
-        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, env=environment)
+        around = {name: value for name, value in os.environ.items() if not name.startswith("EVENTSTORE_")}
+        around |= {"PYTHONPATH": str(ROOT), **environment}
+        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=ROOT, env=around)
         theirs.close()
         self._control.settimeout(PATIENCE)
         self._workers: list[Worker] = []
@@ -224,7 +224,7 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    for name in ("jobs", "holders", "limits", "splits"):
+    for name in ("jobs", "holders", "limits", "lives", "refusals", "splits"):
         import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()
@@ -277,9 +277,9 @@ def _live(pipe: int, asked: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    """A server for as long as tests run."""
-    server = Server()
+def serving(**environment: str) -> Iterator[Server]:
+    """A server for as long as tests run, its environment changed by `environment`."""
+    server = Server(**environment)
     try:
         yield server
     finally:

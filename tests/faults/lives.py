@@ -1,0 +1,154 @@
+"""Recorded lives of a store: what workers do while the shim writes it down, each promise marked once it was given."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import eventstore
+from eventstore import live, pointers, sqlite
+from eventstore.model import Durability, Event
+from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
+from tests.faults.recorder import mark, recorded
+from tests.faults.workers import Tell, adjust, die
+
+DOMAINS = [DOMAIN, "quotes", "signals"]
+
+
+def small_settings() -> None:
+    """Checkpoints every dozen pages, pointer files every few dozen events: the power must be able to fail within one."""
+    adjust(sqlite, CHECKPOINT_PAGES=12)
+    adjust(pointers, SPACING=40)
+    adjust(live, SPACING=40, _TAIL=1)
+
+
+def promise(domain: eventstore.DomainStore, call: str, durability: Durability | None) -> None:
+    """Make a call; mark what its receipts say."""
+    receipts = carry_out(domain, call, durability=durability)
+    mark(domain=domain.name, durability=receipts[0].durability, **acknowledgement(call, receipts))
+
+
+def sessions(place: Path, name: str, calls: Sequence[int], domains: Sequence[str], durability: Durability | None) -> None:
+    """Open the store as often as there are numbers in `calls`, make so many calls in each domain, close it."""
+    for session, count in enumerate(calls):
+        with eventstore.open(place) as store:
+            mark(open=True)
+            for number in range(count):
+                for domain in domains:
+                    promise(store.domain(domain), f"{name}.{domain}.{session}.{number}", durability)
+
+
+def write(
+    tell: Tell,
+    root: str,
+    log: str | None,
+    name: str,
+    calls: Sequence[int],
+    domains: Sequence[str] = DOMAINS,
+    durability: Durability | None = None,
+    fault: str = "",
+    lie: bool = False,
+    made: bool = False,
+) -> None:
+    """Sessions under the recorder. `made`: the folder is made before us, by somebody who did not sync it."""
+    small_settings()
+    with recorded(Path(root), Path(log) if log else None, fault=fault, lie=lie):
+        place = Path(root, "store")
+        if made:
+            place.mkdir()
+        sessions(place, name, calls, domains, durability)
+
+
+def write_until_refused(tell: Tell, folder: str, name: str) -> None:
+    """Not recorded: write durably, say so, until the disk is gone."""
+    small_settings()
+    with contextlib.suppress(eventstore.EngineError), eventstore.open(folder) as store:
+        for number in itertools.count():
+            call = f"{name}.{number}"
+            tell(**acknowledgement(call, carry_out(store.domain(DOMAIN), call, durability="power")))
+
+
+def promise_too_early(tell: Tell, root: str, log: str, name: str, calls: int) -> None:
+    """A canary: says that events are durable before they are committed."""
+    small_settings()
+    append = sqlite.SqliteLog.append
+
+    def hasty(
+        self: sqlite.SqliteLog,
+        events: Sequence[Event],
+        *,
+        after: eventstore.Head,
+        durability: Durability | None = None,
+        erase: Sequence[int] = (),
+    ) -> None:
+        appended = [[event.position, event.checksum.hex()] for event in events]
+        mark(domain=self.domain, durability="power", call="", appended=appended)
+        append(self, events, after=after, durability=durability, erase=erase)
+
+    sqlite.SqliteLog.append = hasty  # type: ignore[method-assign]
+    with recorded(Path(root), Path(log)):
+        sessions(Path(root, "store"), name, [calls], [DOMAIN], "power")
+
+
+def write_and_die(tell: Tell, root: str, name: str, calls: int) -> None:
+    """Write, and leave all of it in the WAL."""
+    with eventstore.open(Path(root, "store")) as store:
+        for number in range(calls):
+            carry_out(store.domain(DOMAIN), f"{name}.{number}")
+        die()
+
+
+def accept_loss(tell: Tell, root: str, log: str, name: str) -> None:
+    """Open a store with a lost tail by accepting the loss; write on."""
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), accept_loss=True) as store:
+        store.domain(DOMAIN)
+        mark(open=True, loss_of=DOMAIN)
+        for number in range(5):
+            promise(store.domain(DOMAIN), f"{name}.{number}", None)
+
+
+def adopt(tell: Tell, root: str, log: str, name: str, calls: int) -> None:
+    """Take over a domain of another store, whole or not at all."""
+    with eventstore.open(Path(log).with_name("source")) as source:
+        for number in range(calls):
+            carry_out(source.domain(DOMAIN), f"{name}.{number}")
+        with source._engine.inspect(DOMAIN) as log_of_source:
+            events = [*log_of_source.get([0]), *log_of_source.read()]
+        store_id = source.store_id
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), store_id=store_id) as store:
+        mark(open=True)
+        store.adopt(DOMAIN, events)
+        appended = [[event.position, event.checksum.hex()] for event in events[1:]]
+        mark(domain=DOMAIN, durability="power", adopted=len(appended), appended=appended)
+
+
+def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str) -> None:
+    """Write through a sync that fails; open again as whoever reads the error is told to, retry, go on."""
+    small_settings()
+    with recorded(Path(root), Path(log), fault=fault):
+        place, halts = Path(root, "store"), 0
+        store, domain = None, None
+        for number in range(40):
+            call = f"{name}.{number}"
+            for _ in range(3):
+                try:
+                    if store is None:
+                        store = eventstore.open(place)
+                        mark(open=True)
+                    domain = store.domain(DOMAIN)
+                    receipts = carry_out(domain, call, retry=True, durability="power")
+                    mark(domain=DOMAIN, durability="power", **acknowledgement(call, receipts))
+                    break
+                except eventstore.EngineError:
+                    halts += 1
+                    if store is not None:
+                        with contextlib.suppress(eventstore.EngineError):
+                            store.close()
+                    store = None
+            else:
+                raise AssertionError(f"{call} could not be written, not even after opening again")
+        if store is not None:
+            store.close()
+    tell(halts=halts)

@@ -1,0 +1,181 @@
+"""What must have survived a power loss, and the proof that it has: every promise given before, nothing but what was written.
+
+`python -m tests.faults.survival TRACE --seed SEED --state NUMBER --models MODEL...` makes a crash state of a recorded life
+again, beside the recording, and judges it; a failing test says these words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+import eventstore
+from eventstore.model import Durability, Event
+from eventstore.witness import WITNESS_BYTES, unpack_witness
+from tests.faults.crash_states import Model, State, Trace
+from tests.faults.ledger import Ledger, call_of
+
+STORE = "store"
+"""The store's folder below the recorded root."""
+
+
+class Said(msgspec.Struct):
+    """A mark of a recorded life."""
+
+    domain: str = ""
+    call: str = ""
+    durability: Durability = "process"
+    appended: list[tuple[int, str]] = []
+    open: bool = False
+    """Whether it says that the store was opened, and so made."""
+    adopted: int = 0
+    """How many events the domain was made of at once."""
+    loss_of: str = ""
+    """The domain whose lost tail was accepted."""
+
+
+class Story:
+    """A recorded life: what it wrote, all in all, and what it was promised when."""
+
+    def __init__(self, trace: Trace) -> None:
+        records = trace.records
+        self.said = [(at, msgspec.convert(record.said, Said)) for at, record in enumerate(records, 1) if record.kind == "M"]
+        self.events: dict[str, list[Event]] = {}
+        self.ends: dict[str, set[int]] = {}
+        with eventstore.open(trace.root / STORE, read_only=True) as store:
+            for name in store.domains():
+                events = list(store.domain(name).events())
+                self._require_sound(name, events)
+                self.events[name] = events
+                calls = [call_of(event) if event.op != "loss" else event.op for event in events]
+                self.ends[name] = {0} | {at for at in range(1, len(calls) + 1) if calls[at - 1 : at] != calls[at : at + 1]}
+        for _, said in self.said:
+            if said.adopted:
+                self.ends[said.domain] -= set(range(1, said.adopted))
+        self.kept = self._standing_before(trace)
+        """How many events each domain had before the recording: they were on the disk."""
+        self.loss = next(((at, said.loss_of) for at, said in self.said if said.loss_of), None)
+        self.evidence: dict[str, bytes] = {}
+        if self.loss is not None:
+            logs = (trace.before / STORE / "logs" / self.loss[1]).iterdir()
+            self.evidence = {path.name: path.read_bytes() for path in logs if path.is_file() and not path.name.endswith("-shm")}
+
+    def _require_sound(self, domain: str, events: list[Event]) -> None:
+        """Without a power loss everything is there: else what follows would measure against the wrong thing."""
+        if any(event.op == "loss" for event in events):
+            return
+        ledger = Ledger()
+        for _, said in self.said:
+            if said.domain == domain and said.call:
+                ledger.take({"call": said.call, "appended": said.appended})
+        ledger.require(events)
+
+    def _standing_before(self, trace: Trace) -> dict[str, int]:
+        if not (trace.before / STORE / "store.json").exists():
+            return {}
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(trace.before / STORE, Path(folder, STORE))
+            with eventstore.open(copy, read_only=True) as store:
+                return {name: store.domain(name).head().position for name in store.domains()}
+
+    def promised(self, domain: str, instant: int, *levels: Durability) -> int:
+        """The last position that was acknowledged at one of `levels` before the power failed."""
+        given = (
+            said.appended[-1][0]
+            for at, said in self.said
+            if at <= instant and said.domain == domain and said.durability in levels and said.appended
+        )
+        return max(given, default=self.kept.get(domain, 0))
+
+
+def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
+    """Open what is left in `folder` after `state` and prove it, write on, prove it again; how many events each domain had."""
+    place = folder / STORE
+    made = any(said.open and at <= state.instant for at, said in story.said)
+    assert not made or (place / "store.json").is_file(), "the store was made, and is gone"
+    if story.loss is not None and not _is_accepted(story, state, place):
+        return {}
+    found: dict[str, int] = {}
+    with eventstore.open(place) as store:
+        for name in sorted(story.events.keys() | set(store.domains())):
+            domain = store.domain(name)
+            events = list(domain.events())
+            _require_kept(story, state, name, events)
+            found[name] = len(events)
+            domain.write_value("after the power loss", state.number, event_id="after")
+        report = store.verify()
+        assert report.ok, report.findings
+    if random.Random(state.number).random() < 0.1:
+        # What was written after it lasts, and another opening finds nothing to say against it.
+        with eventstore.open(place, read_only=True) as store:
+            assert {name: len(store.domain(name)) > 0 for name in found} == dict.fromkeys(found, True)
+            assert {name: store.domain(name).head().position for name in found} == {name: count + 1 for name, count in found.items()}
+    return found
+
+
+def _require_kept(story: Story, state: State, domain: str, events: list[Event]) -> None:
+    written = story.events.get(domain, [])
+    assert events == written[: len(events)], f"{domain}: other events than were written, of {len(events)}"
+    least = story.promised(domain, state.instant, "power", "power+")
+    assert len(events) >= least, f"{domain}: {least} events were acknowledged, {len(events)} are there"
+    assert len(events) in story.ends.get(domain, {0}), f"{domain}: ends within a call, after {len(events)} events"
+    witnessed = story.promised(domain, state.instant, "power+")
+    if witnessed > story.kept.get(domain, 0):
+        head = unpack_witness((state.files[f"{STORE}/logs/{domain}/head"] or b"")[:WITNESS_BYTES])
+        assert head is not None, f"{domain}: the witness of power+ is not whole"
+        assert head.position >= witnessed, f"{domain}: position {witnessed} was acknowledged with power+, the witness knows {head.position}"
+
+
+def _is_accepted(story: Story, state: State, place: Path) -> bool:
+    """Whether the loss is on record; until it was acknowledged the refusal may stand, and after it the evidence must."""
+    assert story.loss is not None
+    instant, domain = story.loss
+    accepted = state.instant >= instant
+    with contextlib.ExitStack() as handles:
+        store = handles.enter_context(eventstore.open(place))
+        try:
+            ops = [event.op for event in store.domain(domain).events()]
+        except eventstore.TailLostError:
+            assert not accepted, "the loss was accepted, and is refused again"
+            with eventstore.open(place, accept_loss=True) as again:
+                again.domain(domain).write_value("after", 1)
+                assert again.verify().ok
+            return False
+    assert "loss" in ops, "a lost tail was forgotten: neither refused nor on record"
+    evidence = {path.name: path.read_bytes() for path in place.glob(f"quarantine/{domain}-*/*")}
+    missing = [name for name, content in story.evidence.items() if evidence.get(name) != content]
+    assert not missing, f"the loss is on record, its evidence is not: {missing}"
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.survival", description="Make a crash state again, and judge it.")
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("--seed", required=True)
+    parser.add_argument("--state", required=True, type=int)
+    parser.add_argument("--models", required=True, nargs="+", choices=["posix", "ext4", "gate"])
+    asked = parser.parse_args(arguments)
+    models: list[Model] = asked.models
+    trace = Trace(asked.trace)
+    (state,) = trace.states(asked.seed, [asked.state], models)
+    left, judged = asked.trace / f"state-{state.number}", asked.trace / f"judged-{state.number}"
+    for folder in (left, judged):
+        shutil.rmtree(folder, ignore_errors=True)
+        state.write(folder)
+    sys.stdout.write(f"the power failed after record {state.instant} of {len(trace.records)}, model {state.model}; what was left: {left}\n")
+    judge(Story(trace), state, judged)
+    sys.stdout.write("all that was promised is there\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

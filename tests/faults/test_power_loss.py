@@ -1,0 +1,197 @@
+"""Power loss: at any instant, whatever the disk had not yet been told to keep may be gone, and every promise stands.
+
+A life of the store is recorded call by call (recorder.py), then cut at random instants; each time the disk is left in a state
+that the model allows (crash_states.py), opened by the library and held against what had been acknowledged (survival.py).
+A failure names seed, state and trace; CONTRIBUTING.md says how to see it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventstore
+from tests.faults import lives, survival
+from tests.faults.crash_states import Model, Trace
+from tests.faults.ledger import DOMAIN
+from tests.faults.survival import Story, judge
+from tests.faults.workers import Job, Server
+
+BOTH: list[Model] = ["posix", "ext4"]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Trace:
+    """Where a life is recorded."""
+    trace = Trace(tmp_path)
+    trace.root.mkdir()
+    return trace
+
+
+class Losses:
+    """Runs lives, cuts their power, judges what is left."""
+
+    def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int) -> None:
+        self.trace, self.seed = trace, seed
+        self._server, self._scratch, self._times = server, scratch, times
+
+    def prepare(self, job: Job, **arguments: Any) -> None:
+        """Let a job that ends in a kill leave something behind before the recording begins."""
+        worker = self._server.start(job, root=str(self.trace.root), name=f"{self.seed}.before", **arguments)
+        said = worker.rest()
+        assert worker.wait() < 0, said
+
+    def of(self, trace: Trace, seed: str) -> Losses:
+        """The same for another recording."""
+        return Losses(self._server, trace, self._scratch, seed, self._times)
+
+    def record(self, *jobs: Job, **arguments: Any) -> None:
+        """Record lives that run side by side, to their end."""
+        self.trace.begin()
+        workers = [
+            self._server.start(job, root=str(self.trace.root), log=str(self.trace.log), name=f"{self.seed}.{number}", **arguments)
+            for number, job in enumerate(jobs)
+        ]
+        for worker in workers:
+            said = worker.rest()
+            assert worker.wait() == 0, said
+
+    def record_killed(self, kills: Sequence[tuple[str, int]]) -> None:
+        """Record writers that are killed one after the other, each at the n-th of its calls of a kind, then one that is not."""
+        self.trace.begin()
+        for number, (what, n) in enumerate([*kills, ("sync", 0)]):
+            arguments = {"calls": [3], "domains": [DOMAIN], "fault": f"{what}:{n}:kill:once"}
+            name = f"{self.seed}.{number}"
+            worker = self._server.start(lives.write, root=str(self.trace.root), log=str(self.trace.log), name=name, **arguments)
+            said = worker.rest()
+            assert (worker.wait() < 0) == (n > 0), f"the writer to be killed at {what} {n}: {said}"
+
+    def failures(self, count: int, models: Sequence[Model] = BOTH) -> tuple[int, dict[int, str]]:
+        """Judge `count` states: how many differed from each other, and what was wrong with which."""
+        story, seen = Story(self.trace), set[int]()
+        wrong: dict[int, str] = {}
+        chosen = os.environ.get("FAULTS_STATE")
+        numbers = range(count * self._times) if chosen is None else [int(chosen)]
+        for state in self.trace.states(self.seed, numbers, models):
+            content = hash((state.instant, tuple(sorted(state.files.items()))))
+            if content in seen:
+                continue
+            seen.add(content)
+            folder = self._scratch / "root"
+            state.write(folder)
+            try:
+                judge(story, state, folder)
+            except (AssertionError, eventstore.EventStoreError) as error:
+                wrong[state.number] = f"--state {state.number} (model {state.model}, after record {state.instant}): {error!r}"
+            shutil.rmtree(folder)
+        return len(seen), wrong
+
+    def require_none(self, count: int, models: Sequence[Model] = BOTH) -> None:
+        """Judge `count` states; nothing may be wrong with any."""
+        tried, wrong = self.failures(count, models)
+        again = f"python -m tests.faults.survival {self.trace.folder} --seed {self.seed} --models {' '.join(models)}"
+        assert not wrong, f"FAULTS_SEED={self.seed}: {len(wrong)} of {tried} states are wrong\n{again}\n" + "\n".join(
+            [*wrong.values()][:20]
+        )
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(1, marks=pytest.mark.faults, id="ci"),
+        pytest.param(25, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
+    ]
+)
+def losses(request: pytest.FixtureRequest, recording_server: Server, trace: Trace, in_memory: Path, seed: str) -> Losses:
+    """See Losses."""
+    return Losses(recording_server, trace, in_memory, seed, request.param)
+
+
+@pytest.mark.parametrize("durability", ["power", "power+", "process", None])
+def test_one_writer_of_one_domain(losses: Losses, durability: str | None) -> None:
+    """At power nothing acknowledged is lost, at power+ the witness knows it, at process what is left is a whole beginning."""
+    losses.record(lives.write, calls=[25, 15], domains=[DOMAIN], durability=durability)
+    losses.require_none(500)
+
+
+@pytest.mark.parametrize("durability", ["process", None])
+def test_one_writer_of_several_domains(losses: Losses, durability: str | None) -> None:
+    losses.record(lives.write, calls=[6, 0, 5], durability=durability)
+    losses.require_none(220)
+
+
+def test_two_writers_at_once(losses: Losses) -> None:
+    losses.record(lives.write, lives.write, calls=[12, 12], domains=[DOMAIN], durability=None)
+    losses.require_none(550)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["by us", "by somebody else"])
+def test_a_new_store_is_absent_or_complete(losses: Losses, made: bool) -> None:
+    """Whoever made the folder: once the store is open it stays."""
+    losses.record(lives.write, calls=[1], domains=[DOMAIN, "quotes"], durability="power", made=made)
+    losses.require_none(350)
+
+
+def test_writers_are_killed_and_then_the_power_fails(losses: Losses) -> None:
+    """What a killed writer had not synced yet is synced by whoever builds on it."""
+    losses.record_killed([("name", n) for n in range(1, 12)] + [("sync", n) for n in range(1, 7)] + [("write", n) for n in range(2, 20, 3)])
+    losses.require_none(600)
+
+
+def test_a_loss_is_accepted_with_its_evidence(losses: Losses) -> None:
+    losses.prepare(lives.write_and_die, calls=20)
+    (wal,) = losses.trace.root.glob("store/logs/*/*.db-wal")
+    content = bytearray(wal.read_bytes())
+    content[len(content) // 2] ^= 1
+    wal.write_bytes(content)
+    losses.record(lives.accept_loss)
+    losses.require_none(200)
+
+
+def test_a_domain_is_adopted_whole_or_not_at_all(losses: Losses) -> None:
+    losses.record(lives.adopt, calls=20)
+    losses.require_none(150)
+
+
+@pytest.mark.parametrize("at", [*range(8, 20), 30])
+def test_what_a_failed_sync_may_have_dropped_is_written_again(losses: Losses, at: int) -> None:
+    """The kernel reports a failed sync once; the pages count as written from then on, and are on no disk."""
+    losses.record(lives.survive_a_failed_sync, fault=f"sync:{at}:5:once")
+    losses.require_none(60, ["gate"])
+
+
+def test_the_power_fails_again_during_recovery(losses: Losses, tmp_path: Path) -> None:
+    """What was on the disk after the first time is there after the second."""
+    losses.record(lives.write, calls=[12], domains=[DOMAIN], durability="process")
+    for state in list(losses.trace.states(losses.seed, range(8), BOTH)):
+        trace = Trace(tmp_path / f"again-{state.number}")
+        trace.folder.mkdir()
+        state.write(trace.root)
+        again = losses.of(trace, f"{losses.seed}.{state.number}")
+        again.record(lives.write, calls=[2, 1], domains=[DOMAIN], durability=None)
+        again.require_none(40)
+
+
+# The tests tested
+
+
+def test_a_disk_that_lies_about_syncs_is_noticed(losses: Losses) -> None:
+    losses.record(lives.write, calls=[25], domains=[DOMAIN], durability="power", lie=True)
+    tried, wrong = losses.failures(200)
+    lost = [number for number, sentence in wrong.items() if "were acknowledged" in sentence]
+    assert len(wrong) > tried // 2, wrong
+    assert lost, wrong
+    # What is told of a failure leads to it again.
+    again = [str(losses.trace.folder), "--seed", losses.seed, "--state", str(lost[0]), "--models", *BOTH]
+    with pytest.raises(AssertionError, match="were acknowledged"):
+        survival.main(again)
+
+
+def test_an_acknowledgement_before_the_commit_is_noticed(losses: Losses) -> None:
+    losses.record(lives.promise_too_early, calls=25)
+    _, wrong = losses.failures(200)
+    assert any("were acknowledged" in sentence for sentence in wrong.values()), wrong
