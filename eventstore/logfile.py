@@ -249,6 +249,8 @@ class LogFile:
                 self.writer.execute("ROLLBACK")
         except sqlite3.Error as rollback_error:
             self.failed = rollback_error
+        if isinstance(error, UnicodeDecodeError):  # from the binding, when SQLite quotes a damaged trigger
+            raise FormatError(self.domain, None, f"the database file is damaged ({error}); nothing was written; put a copy back") from error
         if not isinstance(error, sqlite3.Error):
             return
         full = database.primary_code(error) == sqlite3.SQLITE_FULL or self._at_size_limit(error)

@@ -203,11 +203,16 @@ class SqliteLog:
         """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
         last = _FOREVER if until is None else until
         left = _FOREVER if limit is None else limit
+        after = max(after, 0)
         while left > 0:
             self._require_open()
-            page = self._file.page(max(after, 0), last, min(left, PAGE))
+            page = self._file.page(after, last, min(left, PAGE))
             if not page:
                 return
+            if page[0].position <= after or page[-1].position <= after:
+                # A page of the file stands in another one's place: going on from here would never end.
+                message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
+                raise FormatError(self.domain, None, message)
             yield from page
             after, left = page[-1].position, left - len(page)
 
