@@ -28,12 +28,14 @@ from eventstore.errors import (
     StoreFormatError,
     UnavailableError,
 )
-from eventstore.files import FILE_MODE, lock_holder, stat_or_none, sync_folder
+from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, has_descriptors, lock_holder, stat_or_none, sync_folder
 from eventstore.model import Durability, Event
 
 APPLICATION_ID = 0x45564B31
 USER_VERSION = FORMAT + 1
 PAGE_BYTES = 8_192
+_DESCRIPTORS = 8
+"""More than the database, its WAL and its -shm take for two connections."""
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
 
 TABLE = """CREATE TABLE event(
@@ -132,8 +134,15 @@ def make(path: Path, birth: Event) -> None:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The files of a log, in order. By their whole name: one that a killed process left half made is none of them."""
-    return sorted(path for path in folder.glob("*.db") if _LOG_NAME.fullmatch(path.name))
+    """The files of a log, in order; none where there is no folder. Raises OSError: a folder that cannot be listed is not empty.
+
+    By their whole name: one that a killed process left half made is none of them.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if _LOG_NAME.fullmatch(name))
 
 
 def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> None:
@@ -194,6 +203,8 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
+    if code == sqlite3.SQLITE_CANTOPEN and not has_descriptors(_DESCRIPTORS):  # SQLite says of every open() that fails the same
+        return EngineError(f"{what} ({path}); {OUT_OF_DESCRIPTORS}", outcome=outcome)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return AccessError(f"{what} ({path}); check owner and permissions of the folder", outcome=outcome)
     return EngineError(what, outcome=outcome)

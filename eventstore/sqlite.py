@@ -141,9 +141,9 @@ class SqliteLog:
         loss = self._judge(found)
         if loss is not None:
             # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
-            place = self._quarantine(found.position) if accept_loss else self._try_quarantine(found.position)
             if not accept_loss:
-                raise TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+                raise self._tail_lost(loss, found)
+            self._quarantine(found.position)
         self._known = found
         if self.domain not in manifest.load(self.store).heads:
             manifest.raise_head(self.store, self.domain, self._file.head())  # its maker was killed before it could say so
@@ -169,6 +169,17 @@ class SqliteLog:
     def _judge(self, found: Head) -> recovery.Loss | None:
         known = manifest.load(self.store).heads.get(self.domain)
         return recovery.judge(self._file, found, self._head_file.read(), known.head() if known else None)
+
+    def _tail_lost(self, loss: recovery.Loss, found: Head) -> TailLostError:
+        """The refusal, with the evidence kept where that is possible."""
+        place = self._try_quarantine(found.position)
+        return TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+
+    def _require_tail(self, found: Head) -> None:
+        """Raise TailLostError if a log that was altered under the open store lacks what is on record as durable."""
+        loss = self._judge(found)
+        if loss is not None:
+            raise self._tail_lost(loss, found)
 
     def _accept(self, found: Head, loss: recovery.Loss) -> None:
         """Append the event that says what was lost, and start a new witness from there."""
@@ -258,6 +269,9 @@ class SqliteLog:
             self._require_same_files()
             if self._head_file.moved(self._known.position):
                 self._known = self._file.head_for_writing()
+                witnessed = self._head_file.refresh()
+                if witnessed is not None and witnessed.position > self._known.position:
+                    self._require_tail(self._known)  # writing on would give lost positions to other events
             return self._known
         except BaseException:
             # An interrupt may come between any two steps, so what was taken is asked, not remembered.
@@ -380,6 +394,13 @@ class SqliteLog:
             self._file.close_writer()
             self._file.close_reader()
             return
+        try:
+            # What is recorded at the end becomes the record: it must not be less than what was acknowledged.
+            self._require_tail(self._file.head())
+        except BaseException:
+            self._file.close_writer()
+            self._file.close_reader()
+            raise
         self._file.close_reader()
         try:
             self._last_checkpoint()
