@@ -126,6 +126,11 @@ def processes() -> Iterator[Process]:
         yield Process(int(entry.name), name, program)
 
 
+def processes_are_visible() -> bool:
+    """Whether this system shows which files a process has open."""
+    return Path("/proc/self/fd").is_dir()
+
+
 def holders(folder: Path) -> list[Process]:
     """Who has a file below `folder` open, as far as this user may know."""
     return [process for process in processes() if any(path.is_relative_to(folder) for path in _open_files(process.pid))]

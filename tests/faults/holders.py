@@ -15,10 +15,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 import eventstore
-from eventstore import EventStoreError
+from eventstore import EventStoreError, manifest
+from eventstore.local import LocalEngine
+from eventstore.tools.doctor import doctor
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
-from tests.faults.workers import Tell
+from tests.faults.limits import be_nobody
+from tests.faults.workers import Tell, adjust, die
 
 
 def hold_until_killed(tell: Tell) -> None:
@@ -88,3 +93,24 @@ def lose_locks(tell: Tell, folder: str, db: str, scratch: str, inside_a_write: b
             tell(error=type(error).__name__)
     tell(over=True)
     os._exit(0)
+
+
+def die_half_way(tell: Tell, folder: str, what: str, pattern: str) -> None:
+    """Be killed while something is half made, at the fsync of what `pattern` matches: store.json, a new log, or one that is adopted."""
+    store = eventstore.open(folder)
+    head = store.domain(DOMAIN).head()
+    adjust(os, fsync=lambda descriptor: die() if any(Path(folder).glob(pattern)) else None)
+    if what == "manifest":
+        manifest.raise_head(Path(folder), DOMAIN, eventstore.Head(head.position + 1, bytes(32)))
+    elif what == "log":
+        store.domain("quotes")
+    else:
+        birth = next(iter(LocalEngine(Path(folder)).open_log(DOMAIN).get([0])))
+        with LocalEngine(Path(folder)).adopting("adopted", birth):
+            raise AssertionError("it lives")
+
+
+def doctor_as_nobody(tell: Tell, folder: str) -> None:
+    """`doctor --fix` by somebody who owns nothing of the store."""
+    be_nobody()
+    tell(fixes=msgspec.to_builtins(doctor(folder, fixing=True).fixes))
