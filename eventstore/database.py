@@ -31,9 +31,13 @@ from eventstore.errors import (
 from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, has_descriptors, lock_holder, stat_or_none, sync_folder
 from eventstore.model import Durability, Event
 
+# Extended result codes (https://www.sqlite.org/rescode.html), which pysqlite3 has no names for.
+IOERR_WRITE, IOERR_TRUNCATE, IOERR_SHMSIZE = 778, 1_546, 4_874
+
 APPLICATION_ID = 0x45564B31
 USER_VERSION = FORMAT + 1
 PAGE_BYTES = 8_192
+_SHM_BYTES = 32_768
 _DESCRIPTORS = 8
 """More than the database, its WAL and its -shm take for two connections."""
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
@@ -181,11 +185,14 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _no_space(error: sqlite3.Error) -> bool:
+def _no_space(error: sqlite3.Error, path: Path) -> bool:
     """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process."""
     extended = getattr(error, "sqlite_errorcode", 0)
     limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
-    return extended == sqlite3.SQLITE_IOERR_SHMSIZE or (limited and extended in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE))
+    if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does
+        disk = os.statvfs(path.parent)
+        return limited or disk.f_bavail * disk.f_frsize < _SHM_BYTES
+    return extended == IOERR_SHMSIZE or (limited and extended in (IOERR_WRITE, IOERR_TRUNCATE))
 
 
 def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written") -> EventStoreError:
@@ -199,7 +206,7 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         holder = lock_holder(status) if status else None
         by = f"process {holder}" if holder else "another program"
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
-    if code == sqlite3.SQLITE_FULL or _no_space(error):
+    if code == sqlite3.SQLITE_FULL or _no_space(error, path):
         return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)

@@ -270,7 +270,7 @@ class LogFile:
 
         The frame that did not fit is incomplete, so the transaction was not written.
         """
-        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_IOERR_WRITE:
+        if getattr(error, "sqlite_errorcode", 0) not in (database.IOERR_WRITE, sqlite3.SQLITE_IOERR):  # pysqlite3 says no more
             return False
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         sizes = [status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None]

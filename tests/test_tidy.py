@@ -246,6 +246,14 @@ def test_a_process_holds_one_sqlite() -> None:
     require_none(found)
 
 
+def test_the_library_asks_for_no_name_that_one_sqlite_lacks() -> None:
+    """pysqlite3 names only SQLite's primary result codes: an extended one would be an AttributeError there, in the midst of a fault."""
+    asked = [
+        (place(path, node), node.attr) for path in python_files(*HOUSE) for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)
+    ]
+    require_none([f"{where}: {name}" for where, name in asked if re.fullmatch(r"SQLITE_[A-Z]+_[A-Z_]+", name)])
+
+
 # Code
 
 

@@ -39,6 +39,8 @@ from eventstore.tools.machine import (
     is_installed,
     mount_of,
     read_mounts,
+    sqlite_libraries,
+    statfs_kind,
 )
 from eventstore.tools.terminal import Paint, count_text, escape, size_text
 
@@ -157,6 +159,8 @@ def _latest(folder: Path) -> list[tuple[int | None, Check | None]]:
 
 def _file_system(folder: Path, mounts: str | None) -> Iterator[Check]:
     mount = mount_of(folder, mounts) if mounts is not None else None
+    if mount is None and (kind := statfs_kind(folder)) is not None:
+        mount = Mount(str(folder), kind, False)  # a system without /proc still knows
     if mount is None:
         yield Check("file system", "ok", "this system does not tell which one it is; it must be a local disk")
         return
@@ -207,7 +211,18 @@ def _few(names: list[str]) -> str:
 
 
 def _open_elsewhere(folder: Path) -> Check:
-    others = [f"{process.name} (pid {process.pid})" for process in holders(folder)]
+    found = holders(folder)
+    for process in found:
+        libraries = sqlite_libraries(process.pid)
+        # sqlite-utils itself loads the standard library's beside pysqlite3, and uses only one of them.
+        if len([file for file in libraries if "/pysqlite3/" not in file]) > 1:
+            return Check(
+                "open in",
+                "warn",
+                f"{process.name} (pid {process.pid}) holds {len(libraries)} SQLite libraries ({', '.join(libraries)}): where one of them"
+                " closes a file of the store, the other's locks on it are gone; open its files through one of them only",
+            )
+    others = [f"{process.name} (pid {process.pid})" for process in found]
     return Check("open in", "ok", _few(others) if others else "no other process that this user can see")
 
 

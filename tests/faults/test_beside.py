@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from eventstore.tools.doctor import doctor
 from tests.faults import holders, jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import Damaged, contents, events_of, leave
-from tests.faults.workers import Server
+from tests.faults.workers import ROOT, Server
 
 pytestmark = pytest.mark.corrupts
 
@@ -179,6 +181,9 @@ def test_locks_dropped_by_a_second_library_lose_nothing_that_was_acknowledged(se
     with eventstore.open(folder) as store:
         ledger.take(acknowledgement("other", carry_out(store.domain(DOMAIN), "other")))
     assert not db.with_name(db.name + "-wal").exists(), "its locks still hold: nothing was tried"
+    found = {check.name: check for check in doctor(str(folder)).checks}
+    assert found["open in"].status == "warn"
+    assert re.search(rf"\(pid {victim.pid}\) holds [23] SQLite libraries .*{tmp_path}", found["open in"].message)
     victim.signal(signal.SIGUSR1)
     told = victim.rest()
     assert told[-1] == {"over": True}
@@ -204,3 +209,22 @@ def test_locks_dropped_in_the_middle_of_a_write_let_no_second_writer_in(server: 
     for said in victim.rest():
         ledger.take(said)
     ledger.require_kept(folder)
+
+
+BOTH = """
+import sys
+import eventstore  # takes pysqlite3, where it is installed
+from eventstore.tools import machine
+from eventstore.tools.doctor import doctor
+from sqlite_utils.utils import sqlite3 as ours
+import pysqlite3, sqlite3
+sqlite3.connect(":memory:").execute("SELECT 1")
+assert ours.__name__.startswith("pysqlite3") and pysqlite3.sqlite_version != sqlite3.sqlite_version, ours
+print(machine.has_two_libraries(), [check.status for check in doctor(None).checks if check.name == "bindings"])
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pysqlite3") is None, reason="needs the extra `sqlite`; .ci/run installs it for this file")
+def test_two_bindings_that_are_both_loaded_are_told() -> None:
+    done = subprocess.run([sys.executable, "-c", BOTH], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "True ['warn']"

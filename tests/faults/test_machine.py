@@ -329,6 +329,16 @@ def test_a_value_beyond_the_limit_is_refused_before_anything_is_written(tmp_path
         assert store.verify().ok
 
 
+@pytest.mark.parametrize("location", ["memory:", "folder"])
+def test_no_limit_goes_beyond_what_a_row_can_hold(tmp_path: Path, location: str) -> None:
+    """SQLite refuses a row of more than 10^9 bytes; that is said when the store is opened, not when such a value comes."""
+    where = location if location == "memory:" else tmp_path / "store"
+    with pytest.raises(eventstore.ConfigError, match="at most 999,000,000, not 1,000,000,001"):
+        eventstore.open(where, max_value_bytes=1_000_000_001)
+    assert list(tmp_path.iterdir()) == []
+    eventstore.open(where, max_value_bytes=999_000_000).close()
+
+
 @pytest.mark.faults
 def test_a_value_of_100_megabytes_is_stored_where_the_limit_is_raised(server: Server, tmp_path: Path) -> None:
     written, read = server.run(limits.write_huge, folder=str(tmp_path / "store"), size=100_000_000)
