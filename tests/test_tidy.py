@@ -366,6 +366,19 @@ def _documented_values() -> frozenset[str]:
     return frozenset(found)
 
 
+def test_what_reliability_names_as_a_test_is_one() -> None:
+    """A promise that names its test is worth something only while there is that test."""
+    text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    files = python_files("tests")
+    defined = {node.name for path in files for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)}
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 20
+    known = {str(path.relative_to(ROOT)) for path in files} | {path.name for path in files if path.parent.name == "faults"}
+    require_none(
+        sorted(named - defined) + sorted(set(re.findall(r"`(?:tests/\S+/)?test_\w+\.py`", text)) - {f"`{name}`" for name in known})
+    )
+
+
 def test_the_changelog_knows_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
