@@ -240,7 +240,7 @@ def _rebuild_pointers(engine: LocalEngine, domain: str) -> str:
     _open_and_close(engine, domain)
     if wrong := _torn(engine, domain):
         raise _LeftError(f"{wrong[0]} could not be removed")
-    count = sum(1 for path in engine.pointers(domain).glob("[0-9]*"))
+    count = len(list(engine.pointers(domain).glob("[0-9]*")))
     return f"rebuilt: {count} files" if count else "removed; so few events are read from the log"
 
 

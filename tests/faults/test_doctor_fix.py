@@ -65,7 +65,7 @@ def fixed(folder: Path) -> list[Fix]:
 def old(path: Path) -> Path:
     """Let a path have been written an hour ago, with everything in it."""
     for each in [*path.rglob("*"), path]:
-        os.utime(each, (time.time() - OLD,) * 2)
+        os.utime(each, (time.time() - OLD, time.time() - OLD))
     return path
 
 
