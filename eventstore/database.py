@@ -28,12 +28,18 @@ from eventstore.errors import (
     StoreFormatError,
     UnavailableError,
 )
-from eventstore.files import FILE_MODE, lock_holder, stat_or_none, sync_folder
+from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, has_descriptors, lock_holder, stat_or_none, sync_folder
 from eventstore.model import Durability, Event
+
+# Extended result codes (https://www.sqlite.org/rescode.html), which pysqlite3 has no names for.
+IOERR_WRITE, IOERR_TRUNCATE, IOERR_SHMSIZE = 778, 1_546, 4_874
 
 APPLICATION_ID = 0x45564B31
 USER_VERSION = FORMAT + 1
 PAGE_BYTES = 8_192
+_SHM_BYTES = 32_768
+_DESCRIPTORS = 8
+"""More than the database, its WAL and its -shm take for two connections."""
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
 
 TABLE = """CREATE TABLE event(
@@ -132,8 +138,15 @@ def make(path: Path, birth: Event) -> None:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The files of a log, in order. By their whole name: one that a killed process left half made is none of them."""
-    return sorted(path for path in folder.glob("*.db") if _LOG_NAME.fullmatch(path.name))
+    """The files of a log, in order; none where there is no folder. Raises OSError: a folder that cannot be listed is not empty.
+
+    By their whole name: one that a killed process left half made is none of them.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if _LOG_NAME.fullmatch(name))
 
 
 def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> None:
@@ -172,11 +185,14 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _no_space(error: sqlite3.Error) -> bool:
+def _no_space(error: sqlite3.Error, path: Path) -> bool:
     """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process."""
     extended = getattr(error, "sqlite_errorcode", 0)
     limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
-    return extended == sqlite3.SQLITE_IOERR_SHMSIZE or (limited and extended in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE))
+    if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does
+        disk = os.statvfs(path.parent)
+        return limited or disk.f_bavail * disk.f_frsize < _SHM_BYTES
+    return extended == IOERR_SHMSIZE or (limited and extended in (IOERR_WRITE, IOERR_TRUNCATE))
 
 
 def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written") -> EventStoreError:
@@ -190,10 +206,12 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         holder = lock_holder(status) if status else None
         by = f"process {holder}" if holder else "another program"
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
-    if code == sqlite3.SQLITE_FULL or _no_space(error):
+    if code == sqlite3.SQLITE_FULL or _no_space(error, path):
         return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
+    if code == sqlite3.SQLITE_CANTOPEN and not has_descriptors(_DESCRIPTORS):  # SQLite says of every open() that fails the same
+        return EngineError(f"{what} ({path}); {OUT_OF_DESCRIPTORS}", outcome=outcome)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return AccessError(f"{what} ({path}); check owner and permissions of the folder", outcome=outcome)
     return EngineError(what, outcome=outcome)

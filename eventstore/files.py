@@ -27,7 +27,11 @@ _DEFERRED = {signal.SIGINT, signal.SIGTERM}
 # The function behind the module's wrapper, which makes enums of the old mask: several microseconds that every write would pay.
 _sigmask: Any = getattr(getattr(signal, "_signal", signal), "pthread_sigmask", None)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+OUT_OF_DESCRIPTORS = "too many files are open: raise the limit (`ulimit -n`), or keep fewer stores and domains open in one process"
 
 
 @contextlib.contextmanager
@@ -43,7 +47,25 @@ def os_errors(doing: str) -> Iterator[None]:
             raise ReadOnlyError(message + "; open with read_only=True to read") from error
         if error.errno in _DENIED:
             raise AccessError(message + "; check owner, permissions and links of that path") from error
+        if error.errno in _NO_DESCRIPTORS:
+            raise EngineError(f"{message}; {OUT_OF_DESCRIPTORS}") from error
         raise EngineError(message) from error
+
+
+def has_descriptors(count: int) -> bool:
+    """Whether this process may open `count` more files now; by opening them, as no limit tells how many it has."""
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            return False
+        raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

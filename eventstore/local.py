@@ -60,7 +60,7 @@ class LocalEngine:
             return self._domains()
 
     def _domains(self) -> list[str]:
-        present = {folder.name for folder in self.folder.glob("logs/*") if is_domain_name(folder.name) and log_files(folder)}
+        present = {folder.name for folder in self.folder.glob("logs/*") if is_domain_name(folder.name) and _may_hold_a_log(folder)}
         return sorted(present | set(manifest.load(self.folder).heads))
 
     def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> SqliteLog:
@@ -132,3 +132,11 @@ class LocalEngine:
         """See Engine.close."""
         if self._lease is not None:
             self._lease.release()
+
+
+def _may_hold_a_log(folder: Path) -> bool:
+    """Whether there is one, or nobody may look: opening it will say so, not naming it would hide it."""
+    try:
+        return bool(log_files(folder))
+    except PermissionError:
+        return True

@@ -252,6 +252,8 @@ class LogFile:
                 self.writer.execute("ROLLBACK")
         except sqlite3.Error as rollback_error:
             self.failed = rollback_error
+        if isinstance(error, UnicodeDecodeError):  # from the binding, when SQLite quotes a damaged trigger
+            raise FormatError(self.domain, None, f"the database file is damaged ({error}); nothing was written; put a copy back") from error
         if not isinstance(error, sqlite3.Error):
             return
         full = database.primary_code(error) == sqlite3.SQLITE_FULL or self._at_size_limit(error)
@@ -271,7 +273,7 @@ class LogFile:
 
         The frame that did not fit is incomplete, so the transaction was not written.
         """
-        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_IOERR_WRITE:
+        if getattr(error, "sqlite_errorcode", 0) not in (database.IOERR_WRITE, sqlite3.SQLITE_IOERR):  # pysqlite3 says no more
             return False
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         sizes = [status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None]

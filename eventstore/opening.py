@@ -17,6 +17,9 @@ from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
 from eventstore.store import CACHE_BYTES, Store
 from eventstore.values import MAX_VALUE_BYTES
 
+_ROW_BYTES = 999_000_000
+"""SQLite holds 10^9 bytes in a row (https://www.sqlite.org/limits.html): so many for the value, the rest for what stands beside it."""
+
 _SCHEME = re.compile(r"([a-z][a-z0-9+]*):(.*)", re.DOTALL)
 
 
@@ -56,6 +59,9 @@ def open_store(
     location = _location(location)
     if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
+    if largest > _ROW_BYTES:
+        raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
     engine = _engine(
         location,
         create=create,
@@ -72,7 +78,7 @@ def open_store(
         actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
         accept_loss=accept_loss,
         cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
-        max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
+        max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
     )

@@ -164,6 +164,16 @@ class PointerFolder:
 
     # ---- files
 
+    def torn(self) -> list[Path]:
+        """Files that are ignored when a store is opened: cut off, altered, of another version, or of another log."""
+        keys = [path for path in self._paths("*.keys") if self._load(path.name, _Keys, _states) is None]
+        return keys + [path for path in self._paths("*.ids") if self._load(path.name, _Ids, _run) is None]
+
+    def clear(self) -> None:
+        """Remove all of them; what they spare is read from the log until they are written again. Call under the log's lock."""
+        for path in [*self._paths("*.keys"), *self._paths("*.ids")]:
+            self._remove(path.name)
+
     def _paths(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern)) if self._folder is not None and self._folder.is_dir() else []
 

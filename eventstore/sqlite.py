@@ -144,9 +144,9 @@ class SqliteLog:
         loss = self._judge(found)
         if loss is not None:
             # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
-            place = self._quarantine(found.position) if accept_loss else self._try_quarantine(found.position)
             if not accept_loss:
-                raise TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+                raise self._tail_lost(loss, found)
+            self._quarantine(found.position)
         self._known = found
         if self.domain not in manifest.load(self.store).heads:
             manifest.raise_head(self.store, self.domain, self._file.head())  # its maker was killed before it could say so
@@ -172,6 +172,17 @@ class SqliteLog:
     def _judge(self, found: Head) -> recovery.Loss | None:
         known = manifest.load(self.store).heads.get(self.domain)
         return recovery.judge(self._file, found, self._head_file.read(), known.head() if known else None)
+
+    def _tail_lost(self, loss: recovery.Loss, found: Head) -> TailLostError:
+        """The refusal, with the evidence kept where that is possible."""
+        place = self._try_quarantine(found.position)
+        return TailLostError(self.domain, loss.known.position if loss.known else None, found.position, loss.sentence, place)
+
+    def _require_tail(self, found: Head) -> None:
+        """Raise TailLostError if a log that was altered under the open store lacks what is on record as durable."""
+        loss = self._judge(found)
+        if loss is not None:
+            raise self._tail_lost(loss, found)
 
     def _accept(self, found: Head, loss: recovery.Loss) -> None:
         """Append the event that says what was lost, and start a new witness from there."""
@@ -206,11 +217,16 @@ class SqliteLog:
         """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
         last = _FOREVER if until is None else until
         left = _FOREVER if limit is None else limit
+        after = max(after, 0)
         while left > 0:
             self._require_open()
-            page = self._file.page(max(after, 0), last, min(left, PAGE))
+            page = self._file.page(after, last, min(left, PAGE))
             if not page:
                 return
+            if page[0].position <= after or page[-1].position <= after:
+                # A page of the file stands in another one's place: going on from here would never end.
+                message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
+                raise FormatError(self.domain, None, message)
             yield from page
             after, left = page[-1].position, left - len(page)
 
@@ -264,6 +280,9 @@ class SqliteLog:
             self._require_same_files()
             if self._head_file.moved(self._known.position):
                 self._known = self._file.head_for_writing()
+                witnessed = self._head_file.refresh()
+                if witnessed is not None and witnessed.position > self._known.position:
+                    self._require_tail(self._known)  # writing on would give lost positions to other events
             return self._known
         except BaseException:
             # An interrupt may come between any two steps, so what was taken is asked, not remembered.
@@ -396,6 +415,13 @@ class SqliteLog:
             self._file.close_writer()
             self._file.close_reader()
             return
+        try:
+            # What is recorded at the end becomes the record: it must not be less than what was acknowledged.
+            self._require_tail(self._file.head())
+        except BaseException:
+            self._file.close_writer()
+            self._file.close_reader()
+            raise
         self._file.close_reader()
         try:
             self._last_checkpoint()

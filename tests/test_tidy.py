@@ -249,6 +249,14 @@ def test_a_process_holds_one_sqlite() -> None:
     require_none(found)
 
 
+def test_the_library_asks_for_no_name_that_one_sqlite_lacks() -> None:
+    """pysqlite3 names only SQLite's primary result codes: an extended one would be an AttributeError there, in the midst of a fault."""
+    asked = [
+        (place(path, node), node.attr) for path in python_files(*HOUSE) for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)
+    ]
+    require_none([f"{where}: {name}" for where, name in asked if re.fullmatch(r"SQLITE_[A-Z]+_[A-Z_]+", name)])
+
+
 # Code
 
 
@@ -359,6 +367,19 @@ def _documented_values() -> frozenset[str]:
                 targets = step.targets if isinstance(step, ast.Assign) else [step.target]
                 found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
     return frozenset(found)
+
+
+def test_what_reliability_names_as_a_test_is_one() -> None:
+    """A promise that names its test is worth something only while there is that test."""
+    text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    files = python_files("tests")
+    defined = {node.name for path in files for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)}
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 20
+    known = {str(path.relative_to(ROOT)) for path in files} | {path.name for path in files if path.parent.name == "faults"}
+    require_none(
+        sorted(named - defined) + sorted(set(re.findall(r"`(?:tests/\S+/)?test_\w+\.py`", text)) - {f"`{name}`" for name in known})
+    )
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -248,9 +248,10 @@ def _export(store: str, domains: tuple[str, ...], output: Path | None, read_only
 
 @cli.command("doctor", help=page(doctor))
 @click.argument("store", metavar="[STORE]", required=False)
+@click.option("--fix", "fixing", is_flag=True, help="Put right what safely can be, and name it.")
 @_JSON
-def _doctor(store: str | None, as_json: bool) -> int:
-    return show(doctor.doctor(store), doctor.render, as_json)
+def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
+    return show(doctor.doctor(store, fixing=fixing), doctor.render, as_json)
 
 
 @cli.command("demo", help=page(demo))

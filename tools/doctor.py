@@ -1,11 +1,14 @@
 """Examine this machine and a store on it.
 
 Python, SQLite, disk, permissions, clock: every line is ok, warn or bad. Without STORE only the machine is looked at.
-Nothing is changed. Exit 1 if anything is bad, 2 if the store cannot be read.
+Nothing is changed without --fix, which puts right what cannot cost an event or a proof, and names it: modes that let
+others look in, leftovers of killed processes, wrong pointer files, a long WAL. A damaged log it leaves alone.
+Exit 1 if anything is bad or could not be put right, 2 if the store cannot be read.
 
 Example:
   eventstore doctor
   eventstore doctor data
+  eventstore doctor data --fix
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from sqlite_utils.utils import sqlite3
 
 from eventstore import manifest
 from eventstore.clock import format_us, now_us
-from eventstore.errors import EventStoreError
+from eventstore.errors import ConfigError, EventStoreError
 from eventstore.opening import open_store
+from eventstore.tools.fixes import WAL_LIMIT as _WAL_WARN
+from eventstore.tools.fixes import Fix, fix
 from eventstore.tools.machine import (
     Mount,
     checkpointers,
@@ -34,13 +39,14 @@ from eventstore.tools.machine import (
     is_installed,
     mount_of,
     read_mounts,
+    sqlite_libraries,
+    statfs_kind,
 )
 from eventstore.tools.terminal import Paint, count_text, escape, size_text
 
 Status = Literal["ok", "warn", "bad"]
 
 _FREE_BAD, _FREE_WARN = 64 * 2**20, 2**30
-_WAL_WARN = 64 * 2**20
 _AHEAD_WARN_US, _AHEAD_BAD_US = 2_000_000, 60_000_000
 _NO_CLOCK_US = 1_704_067_200_000_000
 """2024-01-01: a clock before it was never set."""
@@ -59,16 +65,29 @@ class DoctorReport(msgspec.Struct, frozen=True):
 
     store: str | None
     checks: list[Check]
+    fixes: list[Fix] | None = None
+    """What was put right or left before the checks, None if nobody asked for it."""
 
     @property
     def exit_code(self) -> int:
-        """1 if anything is bad."""
-        return int(any(check.status == "bad" for check in self.checks))
+        """1 if anything is bad, or was to be put right and could not be."""
+        return int(any(check.status == "bad" for check in self.checks) or any(not each.fixed for each in self.fixes or []))
 
 
-def doctor(store: str | None) -> DoctorReport:
-    """Look at the machine, and at the store in the folder `store`. Raises NotAStoreError and the like if it cannot be read."""
+def doctor(store: str | None, *, fixing: bool = False) -> DoctorReport:
+    """Look at the machine, and at the store in the folder `store`; `fixing` puts right first what safely can be.
+
+    Raises NotAStoreError and the like if the store cannot be read, ConfigError for `fixing` without a store.
+    """
     folder = None if store is None else Path(os.path.realpath(store))
+    if not fixing:
+        return _examined(store, folder, None)
+    if folder is None:
+        raise ConfigError("--fix puts a store right: name it, `eventstore doctor STORE --fix`")
+    return _examined(store, folder, fix(folder))
+
+
+def _examined(store: str | None, folder: Path | None, fixes: list[Fix] | None) -> DoctorReport:
     checks = [_python(), _sqlite(folder), *_bindings()]
     if folder is None:
         return DoctorReport(store, [*checks, _clock(None)])
@@ -76,11 +95,16 @@ def doctor(store: str | None) -> DoctorReport:
     checks += [_store(folder), *_file_system(folder, read_mounts()), *_permissions(folder), _open_elsewhere(folder)]
     checks += [check for _, check in domains if check is not None]
     checks += [_clock(max((latest for latest, _ in domains if latest is not None), default=None)), *_wal(folder), _space(folder)]
-    return DoctorReport(store, checks)
+    return DoctorReport(store, checks, fixes)
 
 
 def render(report: DoctorReport, paint: Paint) -> Iterator[str]:
-    """One line a check."""
+    """One line a fix, then one line a check."""
+    for each in report.fixes or []:
+        word, status, end = ("fixed", "ok", f"; now {each.after}") if each.fixed else ("left", "warn", f"; {each.message}")
+        yield f"{paint(f'{word:5}', status)} {each.name}  {escape(f'{each.path}: {each.before}{end}')}"
+    if report.fixes is not None:
+        yield f"{count_text(sum(each.fixed for each in report.fixes), 'thing')} put right"
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
         yield f"{paint(f'{check.status:4}', check.status)}  {check.name:{width}}  {escape(check.message)}"
@@ -135,6 +159,8 @@ def _latest(folder: Path) -> list[tuple[int | None, Check | None]]:
 
 def _file_system(folder: Path, mounts: str | None) -> Iterator[Check]:
     mount = mount_of(folder, mounts) if mounts is not None else None
+    if mount is None and (kind := statfs_kind(folder)) is not None:
+        mount = Mount(str(folder), kind, False)  # a system without /proc still knows
     if mount is None:
         yield Check("file system", "ok", "this system does not tell which one it is; it must be a local disk")
         return
@@ -171,7 +197,7 @@ def _permissions(folder: Path) -> Iterator[Check]:
             if not os.access(path, os.R_OK | os.W_OK):
                 closed.append(relative)
     if open_to_others:
-        yield Check("permissions", "warn", f"others may look in: {_few(open_to_others)}; `chmod -R go= STORE` shuts them out")
+        yield Check("permissions", "warn", f"others may look in: {_few(open_to_others)}; `eventstore doctor STORE --fix` shuts them out")
     if foreign:
         yield Check("permissions", "warn", f"another user owns {_few(foreign)}; run as that user, or change the owner")
     if closed:
@@ -185,7 +211,18 @@ def _few(names: list[str]) -> str:
 
 
 def _open_elsewhere(folder: Path) -> Check:
-    others = [f"{process.name} (pid {process.pid})" for process in holders(folder)]
+    found = holders(folder)
+    for process in found:
+        libraries = sqlite_libraries(process.pid)
+        # sqlite-utils itself loads the standard library's beside pysqlite3, and uses only one of them.
+        if len([file for file in libraries if "/pysqlite3/" not in file]) > 1:
+            return Check(
+                "open in",
+                "warn",
+                f"{process.name} (pid {process.pid}) holds {len(libraries)} SQLite libraries ({', '.join(libraries)}): where one of them"
+                " closes a file of the store, the other's locks on it are gone; open its files through one of them only",
+            )
+    others = [f"{process.name} (pid {process.pid})" for process in found]
     return Check("open in", "ok", _few(others) if others else "no other process that this user can see")
 
 

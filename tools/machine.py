@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -32,6 +33,28 @@ _NETWORK = {
 _MEMORY = {"ramfs", "tmpfs"}
 
 
+_MAGIC = {
+    0x01021994: "tmpfs",
+    0x01021997: "9p",
+    0x0BD00BD0: "lustre",
+    0x00C36400: "ceph",
+    0x2FC12FC1: "zfs",
+    0x517B: "smbfs",
+    0x5346414F: "afs",
+    0x58465342: "xfs",
+    0x65735546: "fuse",
+    0x6969: "nfs",
+    0x786F4256: "vboxsf",
+    0x794C7630: "overlay",
+    0x858458F6: "ramfs",
+    0x9123683E: "btrfs",
+    0xEF53: "ext4",
+    0xFE534D42: "smb3",
+    0xFF534D42: "cifs",
+}
+"""Linux's numbers of file systems: man 2 statfs, and magic.h of the kernel."""
+
+
 def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
     """Whether this SQLite can lose a checkpoint's pages to a race (sqlite.org/wal.html#walresetbug).
 
@@ -51,9 +74,26 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
+_BUNDLED = re.compile(r"/(?:apsw|cysqlite|pysqlite3|sqlcipher3|sqlean)/[^/]+\.so$")
+_STANDARD = re.compile(r"/lib-dynload/_sqlite3\.[^/]+\.so$")
+
+
+def sqlite_libraries(pid: int) -> list[str]:
+    """The files a process has its SQLite from, as far as this user may know; none where there is no /proc."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    files = {line.split(maxsplit=5)[5].removesuffix(" (deleted)") for line in lines if line.count(" /") == 1}
+    shared = {file for file in files if os.path.basename(file).startswith("libsqlite3.")}
+    standard = set() if shared else {file for file in files if _STANDARD.search(file)}  # then it has SQLite inside
+    return sorted(shared | standard | {file for file in files if _BUNDLED.search(file)})
+
+
 def has_two_libraries() -> bool:
     """Whether this process holds two SQLite libraries: on one file they drop each other's locks (RELIABILITY.md R4)."""
-    return "_sqlite3" in sys.modules and any(name in sys.modules for name in ("pysqlite3._sqlite3", "pysqlite3"))
+    modules = "_sqlite3" in sys.modules and any(name in sys.modules for name in ("pysqlite3._sqlite3", "pysqlite3"))
+    return modules or len(sqlite_libraries(os.getpid())) > 1
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -96,6 +136,21 @@ def read_mounts() -> str | None:
         return None
 
 
+def kind_of(f_type: int) -> str:
+    """The name of a file system by Linux's number for it; one that is not listed stays a number."""
+    return _MAGIC.get(f_type & 0xFFFFFFFF, f"{f_type & 0xFFFFFFFF:#x}")
+
+
+def statfs_kind(path: Path) -> str | None:
+    """The file system that `path` lies on, by asking the kernel; None where that is not Linux, or nothing is there."""
+    if sys.platform != "linux":
+        return None
+    answer = ctypes.create_string_buffer(512)  # struct statfs, which begins with f_type, a long
+    if ctypes.CDLL(None).statfs(os.fsencode(path), answer):
+        return None
+    return kind_of(ctypes.c_long.from_buffer(answer).value)
+
+
 class Process(msgspec.Struct, frozen=True, order=True):
     """A running program."""
 
@@ -124,6 +179,11 @@ def processes() -> Iterator[Process]:
         except OSError:
             program = name
         yield Process(int(entry.name), name, program)
+
+
+def processes_are_visible() -> bool:
+    """Whether this system shows which files a process has open."""
+    return Path("/proc/self/fd").is_dir()
 
 
 def holders(folder: Path) -> list[Process]:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import random
-import shutil
-from collections import Counter
-from pathlib import Path
 
 import eventstore
-from eventstore import live, pointers, recovery, sqlite
+from eventstore import live, pointers, sqlite
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.workers import Steps, Tell, adjust, die
 
@@ -93,52 +88,3 @@ def grow_and_die(tell: Tell, folder: str, events: int) -> None:
     for number in range(events):
         tell(**acknowledgement(str(number), [domain.write_value(f"large-{number}", {"number": number, "pad": "x" * 20_000})]))
     die()
-
-
-def flip_bytes(tell: Tell, template: str, scratch: str, seed: str) -> None:
-    """Flip the bytes listed in `scratch`/places, each in a fresh copy of `template`; tell what is silent, and the counts."""
-    logging.getLogger("eventstore").setLevel(logging.ERROR)  # each ignored pointer file is a warning
-    # What is copied is the product's business elsewhere; here 30,000 subprocesses would be most of the work.
-    adjust(recovery, copy_files=lambda paths, folder: [shutil.copy2(path, folder) for path in paths if path.exists()])
-    files = {path.relative_to(template): path.read_bytes() for path in Path(template).rglob("*") if path.is_file()}
-    expected = _everything(Path(template))
-    counts: Counter[tuple[str, str]] = Counter()
-    for tried, line in enumerate(Path(scratch, "places").read_text().splitlines()):
-        if tried % 1_000 == 0:
-            tell(tried=tried)  # a sign of life
-        name, _, offset = line.rpartition(" ")
-        mask = random.Random(f"{seed}{line}").randrange(1, 256)
-        folder = Path(scratch, "copy")
-        shutil.rmtree(folder, ignore_errors=True)
-        for file, content in files.items():
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if str(file) == name:
-                content = content[: int(offset)] + bytes([content[int(offset)] ^ mask]) + content[int(offset) + 1 :]
-            path.write_bytes(content)
-        verdict = _verdict(folder, expected)
-        if verdict in ("found", "neutral"):
-            counts[name, verdict] += 1
-        else:
-            tell(place=line, mask=mask, verdict=verdict)
-    for (name, verdict), count in counts.items():
-        tell(file=name, verdict=verdict, count=count)
-
-
-def _everything(folder: Path) -> object:
-    """All that a store says: events, and what every key is now."""
-    with eventstore.open(folder) as store:
-        domain = store.domain(DOMAIN)
-        return domain.head(), list(domain.events()), list(domain.items())
-
-
-def _verdict(folder: Path, expected: object) -> str:
-    try:
-        if _everything(folder) == expected:
-            return "neutral"
-    except eventstore.EventStoreError:
-        return "found"
-    except Exception as error:  # noqa: BLE001  # anything else is no answer, and is reported
-        return repr(error)
-    with eventstore.open(folder, read_only=True) as store:
-        return "silent" if store.verify().ok else "found"

@@ -12,6 +12,7 @@ from typing import Any
 
 import eventstore
 from eventstore import EngineError, EventStoreError, HaltedError, live
+from eventstore.clock import Clock, now_us
 from tests.faults.ledger import DOMAIN
 from tests.faults.workers import Tell, adjust
 
@@ -175,3 +176,14 @@ def write_huge(tell: Tell, folder: str, size: int) -> None:
         tell(position=store.domain(DOMAIN).write_value("huge", value).position)
     with eventstore.open(folder) as store:
         tell(same=store.domain(DOMAIN).read_value("huge") == value, ok=store.verify().ok)
+
+
+def write_by_a_wrong_clock(tell: Tell, folder: str, name: str, ahead_us: int, calls: int) -> None:
+    """A process whose clock is wrong by so much, in steps back and forth, beside others."""
+    with eventstore.open(folder, busy_timeout_ms=60_000) as store:
+        steps = itertools.cycle((ahead_us, 0, -ahead_us))
+        store.clock = Clock(lambda: now_us() + next(steps))
+        domain = store.domain(DOMAIN)
+        for number in range(calls):
+            receipt = domain.write_value(f"{name}-{number}", number)
+            tell(position=receipt.position, checksum=receipt.checksum.hex())

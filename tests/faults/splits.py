@@ -279,6 +279,22 @@ def close_beside_a_child(tell: Tell, folder: str, closes: int) -> None:
     tell(ok=True)
 
 
+def be_outlived(tell: Tell, folder: str, name: str) -> None:
+    """Fork a child, and write in both, without end: the parent is killed, the child goes on."""
+    busy_settings()
+    domain = eventstore.open(folder).domain(DOMAIN)
+    write_named(tell, domain, f"{name}-before", 3)
+
+    def live_on() -> None:
+        signal.alarm(60)
+        for number in itertools.count():
+            write_named(tell, domain, f"{name}-child-{number}", 1)
+
+    tell(child=forked(tell, live_on))
+    for number in itertools.count():
+        write_named(tell, domain, f"{name}-parent-{number}", 1)
+
+
 def fork_beside_a_writing_thread(tell: Tell, folder: str, forks: int) -> None:
     """Another thread writes all the time; children are forked in the middle of it, and write too."""
     with eventstore.open(folder) as store:

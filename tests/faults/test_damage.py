@@ -389,6 +389,37 @@ def test_the_log_of_another_domain_is_refused(left: Damaged) -> None:
     assert events_of(left.folder) == left.events
 
 
+def test_a_log_that_was_left_half_made_is_never_taken_for_one(left: Damaged) -> None:
+    """Whatever stands in it, and however old it is: the log is found by its whole name."""
+    folder = left.db.parent
+    for name in (f".tmp-{DB.name}.new", f".tmp-{DB.name}", f"{DB.name}.new", f"{1:020d}.db.tmp", "9.db", f".tmp-1-00000000-{99:020d}.db"):
+        shutil.copy2(left.db, folder / name)
+    shutil.copytree(folder, left.folder / ".tmp-adopt-x" / "logs" / DOMAIN)
+    (left.folder / "logs" / "quotes").mkdir()
+    shutil.copy2(left.db, left.folder / "logs" / "quotes" / f".tmp-{DB.name}.new")
+    with eventstore.open(left.folder) as store:
+        assert store.domains() == [DOMAIN]
+        assert list(store.domain(DOMAIN).events()) == left.events
+        assert store.domain("quotes").write_value("key", 1).position == 1
+        assert store.verify().ok
+        assert store.domains() == [DOMAIN, "quotes"]
+
+
+def test_a_whole_folder_of_a_log_put_back_from_an_old_backup_is_refused(left: Damaged, tmp_path: Path) -> None:
+    """Database, WAL and witness agree with each other; store.json was not put back with them."""
+    backup = tmp_path / "backup"
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("old", 1)
+    shutil.copytree(left.db.parent, backup)
+    with eventstore.open(left.folder) as store:
+        store.domain(DOMAIN).write_value("new", 1)
+    shutil.rmtree(left.db.parent)
+    shutil.copytree(backup, left.db.parent)
+    with eventstore.open(left.folder) as store, pytest.raises(TailLostError, match=r"store\.json knows 13") as caught:
+        store.domain(DOMAIN)
+    assert (caught.value.witnessed, caught.value.found) == (13, 12)
+
+
 def test_a_log_file_that_is_gone_is_missed(left: Damaged) -> None:
     with eventstore.open(left.folder) as store:
         store.domain(DOMAIN)

@@ -1,4 +1,7 @@
-"""Every byte of a store, flipped: it is found, or it changes nothing that the store says. None is silent."""
+"""Damaged bytes: each damage is found, or it changes nothing that the store says or will say. None is silent.
+
+A failure names the damage and its seed, and FAULTS_SEED=<seed> makes it again.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.faults import jobs
+from tests.faults import damages
+from tests.faults.damages import KINDS, Damage
 from tests.faults.stores import DB, HEAD, MANIFEST, WAL, Damaged, leave
 from tests.faults.workers import Server
 
@@ -17,6 +22,9 @@ PARTS = 4
 SAMPLE = 150
 NOTHING_IS_NEUTRAL = {str(WAL)}
 """Files of which every byte says something."""
+RANDOM, RANDOM_FOR_LONG = 4_000, 20_000
+SHARES = {"db": 0.4, "wal": 0.3, "head": 0.1, "store.json": 0.1, "pointers": 0.1}
+"""Which part of all damages meets which kind of file: by size alone the small ones would hardly be met."""
 
 
 @pytest.fixture
@@ -25,40 +33,110 @@ def small(server: Server, in_memory: Path) -> Damaged:
     return leave(server, in_memory / "small", settled=4, loose=2, pointers=True)
 
 
-def places(store: Damaged) -> list[tuple[str, int]]:
-    """Every byte there is, but for the -shm, which SQLite builds anew."""
-    files = [path for path in sorted(store.folder.rglob("*")) if path.is_file() and path != store.shm]
-    names = {str(path.relative_to(store.folder)) for path in files}
-    assert {str(file) for file in (DB, WAL, HEAD, MANIFEST)} <= names
+@pytest.fixture
+def larger(server: Server, in_memory: Path) -> Damaged:
+    """About 100 KB: several pages of a table in the database, and frames that replace them in the WAL."""
+    store = leave(server, in_memory / "larger", settled=160, loose=6, pointers=True)
+    assert store.db.stat().st_size + store.wal.stat().st_size > 64 * 1_024
+    return store
+
+
+def files_of(store: Damaged) -> list[str]:
+    """Every file there is, but for the -shm, which SQLite builds anew."""
+    names = [str(path.relative_to(store.folder)) for path in sorted(store.folder.rglob("*")) if path.is_file() and path != store.shm]
+    assert {str(file) for file in (DB, WAL, HEAD, MANIFEST)} <= set(names)
     assert {Path(name).suffix for name in names} >= {".keys", ".ids"}
-    return [(str(path.relative_to(store.folder)), offset) for path in files for offset in range(path.stat().st_size)]
+    return [name for name in names if (store.folder / name).stat().st_size]
 
 
-def require_none_silent(server: Server, store: Damaged, chosen: Sequence[tuple[str, int]], seed: str, scratch: Path) -> Counter[str]:
-    """Flip each of `chosen` in a fresh copy; how many were found and how many neutral, by file."""
-    (scratch / "places").write_text("\n".join(f"{name} {offset}" for name, offset in chosen))
-    told = server.run(jobs.flip_bytes, template=str(store.folder), scratch=str(scratch), seed=seed)
-    counts = Counter({said["file"] + " " + said["verdict"]: said["count"] for said in told if "count" in said})
-    silent = [said for said in told if "place" in said]
-    assert not silent, f"FAULTS_SEED={seed}: {len(silent)} silent or untyped of {dict(counts)}: {silent[:5]}"
-    assert counts.total() == len(chosen)
+def every_byte(store: Damaged, seed: str) -> list[Damage]:
+    """Each byte there is becomes another."""
+    return [Damage(name, "byte", at, seed) for name in files_of(store) for at in range((store.folder / name).stat().st_size)]
+
+
+def random_damages(store: Damaged, seed: str, count: int) -> list[Damage]:
+    """So many damages of all kinds, to all files."""
+    chance = random.Random(seed)
+    names = files_of(store)
+    groups = {
+        "db": [str(DB)], "wal": [str(WAL)], "head": [str(HEAD)], "store.json": [str(MANIFEST)],
+        "pointers": [name for name in names if "/pointers/" in name],
+    }  # fmt: skip
+    found = []
+    for number in range(count):
+        (group,) = chance.choices(list(SHARES), list(SHARES.values()))
+        name = chance.choice(groups[group])
+        found.append(Damage(name, chance.choice(list(KINDS)), chance.randrange((store.folder / name).stat().st_size), f"{seed}-{number}"))
+    return found
+
+
+def require_none_silent(
+    server: Server, store: Damaged, chosen: Sequence[Damage], seed: str, scratch: Path, *, with_write: bool = True
+) -> Counter[str]:
+    """Inflict each of `chosen` on a fresh copy; how many were found and how many neutral, by file and by kind."""
+    (scratch / "damages").write_bytes(msgspec.json.encode(chosen))
+    told = server.run(damages.inflict_each, template=str(store.folder), scratch=str(scratch), with_write=with_write)
+    silent = [said for said in told if "damage" in said]
+    counts: Counter[str] = Counter()
+    for said in told:
+        if "count" in said:
+            counts[f"{said['file']} {said['verdict']}"] += said["count"]
+            counts[f"{said['kind']} {said['verdict']}"] += said["count"]
+    assert not silent, f"FAULTS_SEED={seed}: {len(silent)} silent or untyped of {len(chosen)}, {dict(counts)}: {silent[:5]}"
+    assert counts.total() == 2 * len(chosen)
     for file in NOTHING_IS_NEUTRAL:
         assert not counts[f"{file} neutral"], f"FAULTS_SEED={seed}: {dict(counts)}"
     return counts
 
 
 def test_a_sample_of_flipped_bytes_is_found_or_neutral(server: Server, small: Damaged, in_memory: Path, seed: str) -> None:
-    everywhere = places(small)
-    chance = random.Random(seed)
-    chosen = [place for place in everywhere if place[0] == str(HEAD)] + chance.sample(everywhere, SAMPLE)
+    everywhere = every_byte(small, seed)
+    chosen = [place for place in everywhere if place.file == str(HEAD)] + random.Random(seed).sample(everywhere, SAMPLE)
     counts = require_none_silent(server, small, chosen, seed, in_memory)
     assert counts[f"{HEAD} found"] >= 48, f"every byte of the witness says something: {dict(counts)}"
+
+
+def test_pages_in_each_others_places_are_found_and_nothing_that_reads_them_runs_for_ever(
+    server: Server, larger: Damaged, in_memory: Path, seed: str
+) -> None:
+    pages = range(0, larger.db.stat().st_size, damages.PAGE)
+    chosen = [Damage(str(DB), "page_of_another_place", page, f"{seed}-{number}") for page in pages for number in range(12)]
+    counts = require_none_silent(server, larger, chosen, seed, in_memory)
+    assert counts[f"{DB} found"] > len(chosen) // 4, f"FAULTS_SEED={seed}: {dict(counts)}"
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_flipped_byte_is_found_or_neutral(server: Server, small: Damaged, in_memory: Path, seed: str, part: int) -> None:
-    counts = require_none_silent(server, small, places(small)[part::PARTS], f"{seed}-{part}", in_memory)
+    counts = require_none_silent(server, small, every_byte(small, seed)[part::PARTS], seed, in_memory, with_write=False)
     assert counts[f"{DB} found"], f"{dict(counts)}"
     assert counts[f"{WAL} found"], f"{dict(counts)}"
+
+
+def require_random_damages_found(server: Server, store: Damaged, seed: str, scratch: Path, count: int) -> None:
+    """Every kind of damage was tried, and found where there was something to find."""
+    counts = require_none_silent(server, store, random_damages(store, seed, count), seed, scratch)
+    for name in (*KINDS, str(DB), str(WAL), str(HEAD), str(MANIFEST)):
+        assert counts[f"{name} found"], f"FAULTS_SEED={seed}: {name} was never found: {dict(counts)}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_bits_bytes_sectors_pages_and_cuts_are_found_or_neutral(
+    server: Server, larger: Damaged, in_memory: Path, seed: str, part: int
+) -> None:
+    require_random_damages_found(server, larger, f"{seed}-{part}", in_memory, RANDOM // PARTS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7_200)
+def test_twenty_thousand_damages_are_found_or_neutral(server: Server, larger: Damaged, in_memory: Path, seed: str) -> None:
+    require_random_damages_found(server, larger, seed, in_memory, RANDOM_FOR_LONG)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7_200)
+def test_every_byte_of_a_larger_store_is_found_or_neutral(server: Server, larger: Damaged, in_memory: Path, seed: str) -> None:
+    require_none_silent(server, larger, every_byte(larger, seed), seed, in_memory)

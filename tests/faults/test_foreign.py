@@ -206,6 +206,19 @@ def test_another_program_stumbles_over_the_guard_rails(closed: Damaged, statemen
     assert events_of(closed.folder) == closed.events
 
 
+def test_a_guard_rail_whose_text_is_damaged_refuses_in_our_words_and_writes_nothing(closed: Damaged) -> None:
+    """SQLite quotes the bytes of its schema, and they are no UTF-8: the binding fails over its own error message."""
+    at = closed.db.read_bytes().index(b"WHEN NEW.position IS NOT (SELECT") + len(b"WHEN NEW.po")
+    closed.flip(closed.db, at, 0x80)
+    with eventstore.open(closed.folder) as store, pytest.raises(FormatError, match="nothing was written"):
+        store.domain(DOMAIN).write_value("key", 1)
+    closed.flip(closed.db, at, 0x80)
+    assert events_of(closed.folder) == closed.events
+    with eventstore.open(closed.folder) as store:
+        assert store.domain(DOMAIN).write_value("key", 1).position == 6
+        assert store.verify().ok
+
+
 # In place of store.json
 
 

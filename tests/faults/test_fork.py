@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import eventstore
 from tests.faults import splits
-from tests.faults.ledger import DOMAIN, Ledger
-from tests.faults.workers import ROOT, Server
+from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
+from tests.faults.workers import ROOT, Server, Worker
 
 
 def take(told: list[dict[str, object]]) -> Ledger:
@@ -108,3 +110,37 @@ def test_forks_beside_a_writing_thread_write_on(server: Server, tmp_path: Path) 
     told = server.run(splits.fork_beside_a_writing_thread, folder=str(tmp_path / "store"), forks=30)
     assert told[-1] == {"ok": True}
     take(told).require_kept(tmp_path / "store")
+
+
+def test_a_child_that_outlives_its_killed_parent_writes_on_beside_others(server: Server, tmp_path: Path, seed: str) -> None:
+    """Three generations on one store; each parent is killed in the middle of its writing, each orphan writes beside the next family."""
+    ledger, orphans, chance = Ledger(), [], random.Random(seed)
+    try:
+        for generation in range(3):
+            parent = server.start(splits.be_outlived, folder=str(tmp_path / "store"), name=f"{seed}-{generation}")
+            names: list[str] = []
+
+            def take_until(enough: Callable[[list[str]], bool], parent: Worker = parent, names: list[str] = names) -> None:
+                while not enough(names):
+                    said = parent.told()
+                    if "child" in said:
+                        orphans.append((said["child"], parent))
+                    else:
+                        names.append(said["call"])
+                        ledger.take(said)
+
+            take_until(lambda names: all(any(f"-{who}-" in name for name in names) for who in ("parent", "child")))
+            parent.listen(chance.uniform(0, 0.02))
+            parent.kill()
+            # More than the pipe can hold of what was said before the kill.
+            said_before = len(names)
+            take_until(lambda names, before=said_before: sum("-child-" in name for name in names[before:]) >= 600)  # type: ignore[misc]
+            with eventstore.open(tmp_path / "store") as store:
+                ledger.take(acknowledgement(f"{seed}-{generation}-other", carry_out(store.domain(DOMAIN), f"{seed}-{generation}-other")))
+    finally:
+        for orphan, _ in orphans:
+            os.kill(orphan, signal.SIGKILL)
+    for _, parent in orphans:
+        for said in parent.rest():
+            ledger.take(said)
+    ledger.require_kept(tmp_path / "store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,29 @@ def test_an_interrupt_while_a_store_is_opened_or_closed_leaves_nothing_behind(se
     require_nothing_left(server, splits.interrupt_opening, tmp_path / "store", stride=3)
 
 
-def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
-    ledger, chance = Ledger(), random.Random(seed)
-    writer = server.start(splits.write_under_fire, folder=str(tmp_path / "store"), name=seed)
+def require_a_storm_survived(server: Server, folder: Path, seed: str, seconds: float) -> None:
+    """Signals at random moments for so long, then death; every acknowledged call is there, once."""
+    ledger, chance, signals = Ledger(), random.Random(seed), 0
+    writer = server.start(splits.write_under_fire, folder=str(folder), name=seed)
     writer.told()
-    for _ in range(SIGNALS):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or signals < SIGNALS:
         writer.listen(chance.uniform(0, 0.004))
         writer.signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
+        signals += 1
     writer.listen(0.01)
     writer.kill()
     told = writer.rest()
     for said in told:
         ledger.take(said)
-    ledger.require_kept(tmp_path / "store")
+    ledger.require_kept(folder)
     assert sum(said["interrupts"] for said in told) > ENOUGH, f"FAULTS_SEED={seed}: hardly a call was interrupted"
+
+
+def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
+    require_a_storm_survived(server, tmp_path / "store", seed, 0)
+
+
+@pytest.mark.faults
+def test_a_storm_of_five_seconds_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
+    require_a_storm_survived(server, tmp_path / "store", seed, 5)

@@ -274,6 +274,12 @@ def test_a_program_that_has_the_log_open_is_seen(data: Path) -> None:
             foreign.kill()
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_the_sqlite_of_this_process_is_found() -> None:
+    assert len(machine.sqlite_libraries(os.getpid())) >= 1
+    assert machine.sqlite_libraries(2**22 + 1) == []
+
+
 def test_two_bindings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_file, "is_installed", lambda name: name == "pysqlite3-binary")
     assert checks(None)["bindings"].status == "bad"
@@ -316,6 +322,46 @@ def test_the_file_system_is_judged_by_its_mount(path: str, status: str, word: st
     found = list(doctor_file._file_system(Path(path), MOUNTS))
     assert found[-1].status == status
     assert word in found[-1].message
+
+
+@pytest.mark.parametrize(
+    ("f_type", "status", "word"),
+    [
+        (0xEF53, "ok", "ext4"),
+        (0x58465342, "ok", "xfs"),
+        (0x9123683E, "ok", "btrfs"),
+        (0x794C7630, "ok", "overlay"),
+        (0x01021994, "warn", "not durable"),
+        (0x858458F6, "warn", "not durable"),
+        (0x6969, "warn", "local disk"),
+        (0x517B, "warn", "local disk"),
+        (0xFF534D42, "warn", "local disk"),
+        (0xFF534D42 - 2**32, "warn", "local disk"),  # a machine on which the number is signed
+        (0xFE534D42, "warn", "local disk"),
+        (0x65735546, "warn", "local disk"),
+        (0x01021997, "warn", "local disk"),
+        (0x12345678, "ok", "0x12345678"),
+    ],
+)
+def test_the_file_system_is_judged_by_its_number_where_there_is_no_table(f_type: int, status: str, word: str) -> None:
+    check = doctor_file._durable(machine.Mount("/x", machine.kind_of(f_type), False))
+    assert check.status == status
+    assert word in check.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="statfs with these numbers is Linux's")
+def test_the_kernel_and_the_table_of_mounts_agree(tmp_path: Path) -> None:
+    mounts = machine.read_mounts()
+    assert mounts is not None
+    kinds = {}
+    for path in (tmp_path, Path("/dev/shm")):
+        mount = mount_of(path.resolve(), mounts)
+        assert mount is not None
+        kinds[str(path)] = machine.statfs_kind(path)
+        assert kinds[str(path)] == mount.kind or str(kinds[str(path)]).startswith("0x")
+        assert [check.status for check in doctor_file._file_system(path, None)] == [doctor_file._durable(mount).status]
+    assert kinds["/dev/shm"] == "tmpfs"
+    assert machine.statfs_kind(tmp_path / "nothing") is None
 
 
 def test_a_system_without_mounts_is_no_fault() -> None:
