@@ -33,11 +33,12 @@ from eventstore.errors import (
     UnavailableError,
     WrongExpectedError,
 )
+from eventstore.links import Finding
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
 from eventstore.values import decode_value
-from eventstore.verify import DomainReport, Finding, Report
+from eventstore.verify import DomainReport, Report
 from eventstore.view import DomainView
 
 __all__ = [

@@ -53,7 +53,7 @@ SIGNATURES: dict[str, str] = {
     " max_value_bytes=None, busy_timeout_ms=None, store_id=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
-    "Store.verify": "(self, domain=None, *, progress=None)",
+    "Store.verify": "(self, domain=None, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
     "Store.close": "(self)",
     "DomainStore.write_value": f"(self, key, value, *, when=None, expected=ANY, {COMMON}, unchanged='append', **meta)",
