@@ -37,12 +37,13 @@ from eventstore.errors import (
     WrongExpectedError,
 )
 from eventstore.intents import OpenIntent, UncertainIntent
+from eventstore.links import Finding
 from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
 from eventstore.values import decode_value
-from eventstore.verify import DomainReport, Finding, Report
+from eventstore.verify import DomainReport, Report
 from eventstore.view import DomainView
 from eventstore.writes import Batch
 

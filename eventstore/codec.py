@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -35,6 +35,8 @@ _texts: dict[Key, str] = {}
 _TEXTS = 50_000
 
 _encode_json = msgspec.json.Encoder().encode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_SYSTEM_BYTES = SYSTEM_KEY.encode()
 _decode_key = msgspec.json.Decoder(list[str | int]).decode
 
 
@@ -42,7 +44,12 @@ class _MetaShape(msgspec.Struct):
     codec: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class _MetaFacts(_MetaShape):
+    event_id: str | None = None
+
+
 _decode_meta = msgspec.json.Decoder(_MetaShape).decode
+_decode_facts = msgspec.json.Decoder(_MetaFacts).decode
 
 
 def encode_key(key: Key) -> str:
@@ -218,6 +225,106 @@ def check_all(previous: Head, events: Iterable[Event], domain: str) -> Head:
         if checksum != event.checksum:
             raise ChecksumError(domain, position, checksum, event.checksum)
     return Head(position, checksum)
+
+
+Row = tuple[Any, ...]
+"""A stored row as check_rows() takes it: the columns of the table, texts as UTF-8 bytes, then SQLite's type of the data."""
+
+_METAS = 10_000
+
+
+class RowChain:
+    """Where check_rows() has got to: the row before the next one, and what it has learned on the way."""
+
+    __slots__ = ("checksum", "firsts", "ids", "ids_until", "latest", "position", "prevs", "recorded_us")
+
+    def __init__(self, head: Head, recorded_us: int, ids_until: int) -> None:
+        self.position, self.checksum, self.recorded_us = head.position, head.checksum, recorded_us
+        self.latest: dict[bytes, int] = {}
+        self.firsts: list[int] = []
+        """Where each key of `latest` was seen first, and what it named as its previous event there."""
+        self.prevs: list[int] = []
+        self.ids_until = ids_until
+        self.ids: dict[int, str] = {}
+        """The event_ids of the events up to `ids_until`, by position."""
+
+
+# Metas that passed and say neither codec nor event_id: the ones that repeat.
+_plain_metas: set[bytes | None] = {None}
+
+
+def check_rows(chain: RowChain, rows: Iterator[Row]) -> Row | None:
+    """Prove rows that are what nearly all are: a put of JSON text that follows in position, checksum, time and prev.
+
+    Moves `chain` along and gives the first row that is anything else, with `chain` at the row before it; None at the end.
+    What such a row is, or what is wrong with it, is for checksum_of() and the rules to say.
+    """
+    before, position, recorded_us, latest = chain.checksum, chain.position, chain.recorded_us, chain.latest
+    known, pack, sha256, decode_raw, metas = latest.get, _pack_header, _sha256, _decode_raw, _plain_metas
+    row: Row | None = None
+    try:
+        for row in rows:
+            at, prev, stamp_us, when_us, op, checksum, key, meta, salt, digest, data, kind = row
+            if (
+                kind != b"text"
+                or op != b"put"
+                or digest is not None
+                or at != position + 1
+                or stamp_us <= recorded_us
+                or len(salt) != SALT_BYTES
+            ):
+                break
+            if meta not in metas and not _is_plain(chain, at, meta):
+                break
+            if not data.isascii():
+                data.decode()
+            decode_raw(data)
+            last = known(key)
+            if last != prev and (last is not None or key == _SYSTEM_BYTES or not key.decode()):
+                break
+            flags = _HAS_DATA
+            if when_us is None:
+                when_us = 0
+            else:
+                flags = _HAS_DATA | _HAS_WHEN
+            if meta is None:
+                meta = b""
+            else:
+                flags |= _HAS_META
+            header = pack(at, prev, stamp_us, when_us, flags, 3, len(key), len(meta))
+            if sha256(b"".join((before, header, op, key, meta, sha256(salt + data).digest()))).digest() != checksum:
+                break
+            if last is None:
+                chain.firsts.append(at)
+                chain.prevs.append(prev)
+            latest[key] = at
+            before, position, recorded_us = checksum, at, stamp_us
+        else:
+            row = None
+    except (TypeError, AttributeError, struct.error, UnicodeDecodeError, msgspec.MsgspecError):
+        pass  # a NULL or a type where none should be, no UTF-8, no JSON: a row to look at
+    chain.checksum, chain.position, chain.recorded_us = before, position, recorded_us
+    return row
+
+
+def _is_plain(chain: RowChain, position: int, meta: bytes) -> bool:
+    """Whether `meta` is one of an event of text; takes note of its event_id."""
+    facts = _decode_facts(meta)
+    if facts.codec is not msgspec.UNSET:
+        return False
+    if not meta.isascii():
+        meta.decode()
+    if facts.event_id is not None:
+        if position <= chain.ids_until:
+            chain.ids[position] = facts.event_id
+        return True
+    if not msgspec.json.decode(meta):
+        return False
+    if len(_plain_metas) >= _METAS:
+        _plain_metas.clear()
+        _plain_metas.add(None)
+    _plain_metas.add(meta)
+    return True
 
 
 def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:

@@ -77,7 +77,8 @@ def event_id_of(event: Event) -> str | None:
     return None if event.meta is None else _decode_meta_id(event.meta).event_id
 
 
-def _hash(event_id: str) -> int:
+def hash_of(event_id: str) -> int:
+    """What stands for an event_id in a file."""
     return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big")
 
 
@@ -148,7 +149,7 @@ class PointerFolder:
         So there are few runs to search, and each id is rewritten a logarithmic number of times. Call under the log's lock.
         """
         kept = list(runs)
-        pairs = [(_hash(event_id), position) for event_id, position in tail.items()]
+        pairs = [(hash_of(event_id), position) for event_id, position in tail.items()]
         merged: list[IdRun] = []
         while kept and len(kept[-1].hashes) <= max(4_096, 2 * len(pairs)):
             merged.append(kept.pop())
@@ -228,7 +229,7 @@ class IdRun(msgspec.Struct, frozen=True):
 
     def candidates(self, event_id: str) -> Iterator[int]:
         """Positions whose event may carry `event_id`: the row itself decides."""
-        wanted = _hash(event_id)
+        wanted = hash_of(event_id)
         index = bisect_left(self.hashes, wanted)
         while index < len(self.hashes) and self.hashes[index] == wanted:
             yield self.positions[index]

@@ -240,6 +240,16 @@ class SqliteLog:
         self._require_open()
         return self._file.chain(position, limit)
 
+    def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        """See RowLog.rows."""
+        self._require_open()
+        return self._file.rows(after, until)
+
+    def source(self) -> Path:
+        """See RowLog.source."""
+        self._require_open()
+        return self._file.source()
+
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
         self._require_open()

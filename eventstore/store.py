@@ -179,12 +179,21 @@ class Store:
                 require_whole(log, self._engine)
             return self._group(self._engine.open_log(domain)).live.states.head
 
-    def verify(self, domain: str | None = None, *, progress: Progress | None = None) -> Report:
-        """Check every byte of every domain, or of one, against the chain; repairs nothing. Raises NotFoundError for an unknown domain."""
+    def verify(self, domain: str | None = None, *, progress: Progress | None = None, processes: int | None = None) -> Report:
+        """Check every byte of every domain, or of one, against the chain; repairs nothing.
+
+        `progress` is called with domain, position reached, last position. `processes`: among how many processes a long log
+        is shared, this one included; None: one a core, where that pays. The report does not depend on it. Raises
+        NotFoundError for an unknown domain, ConfigError for a number of processes that is none.
+        """
+        if processes is not None and not _is_number(processes):
+            raise ConfigError(f"processes is a whole number from 1 on, not {processes!r}")
         names = self.domains()
         if domain is not None and domain not in names:
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
-        return Report(self.location, verify_store(self._engine, names if domain is None else [domain], progress=progress))
+        return Report(
+            self.location, verify_store(self._engine, names if domain is None else [domain], progress=progress, processes=processes)
+        )
 
     @property
     def halted(self) -> EventStoreError | None:
@@ -251,6 +260,10 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<eventstore.Store {self.location}{' closed' if self._closed else ''}>"
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 1
 
 
 def _append_all(log: EventLog, events: Iterable[Event], progress: Callable[[int], None] | None) -> None:

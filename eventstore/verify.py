@@ -1,35 +1,29 @@
-"""The proof: every byte against its checksum, every event against the one before it, cached key states against the log.
+"""The proof: every byte against its checksum, every event against the one before it, pointer files against the log.
 
-Nothing is repaired and nothing is deleted; what is wrong is named by domain, position and kind.
+Nothing is repaired and nothing is deleted; what is wrong is named by domain, position and kind. The log is walked in
+ranges (links.py), by this process or by several (ranges.py); here is what only the whole can say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from operator import lt
+import contextlib
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import repeat
 
 import msgspec
 
-from eventstore.codec import GENESIS, check_all, checksum_of, is_canonical, read_birth
-from eventstore.errors import CorruptionError, EventStoreError, FormatError
-from eventstore.log import PAGE, Engine, EventLog
-from eventstore.model import SYSTEM_KEY, Event, Head, KeyState
-from eventstore.pointers import PointerFolder
-from eventstore.projections.key_states import KeyStates, read_redaction, state_of
-from eventstore.values import is_json
+from eventstore.codec import GENESIS, read_birth
+from eventstore.errors import FormatError
+from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
+from eventstore.log import PAGE, Engine, EventLog, RowLog
+from eventstore.model import SYSTEM_KEY, Head, KeyState
+from eventstore.pointers import IdRun, PointerFolder, hash_of
+from eventstore.projections.key_states import KeyStates, state_of
+from eventstore.ranges import Crew, Tickets, processes_for, ranges_of, taken
 
 Progress = Callable[[str, int, int], None]
 """Called with domain, position reached, last position."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `position` is None where no single event is meant."""
-
-    domain: str
-    position: int | None
-    kind: str
-    message: str
 
 
 class DomainReport(msgspec.Struct):
@@ -60,138 +54,189 @@ class Report(msgspec.Struct, frozen=True):
         return not self.findings
 
 
-def verify_store(engine: Engine, domains: Iterable[str], *, progress: Progress | None = None) -> list[DomainReport]:
+def verify_store(
+    engine: Engine, domains: Iterable[str], *, progress: Progress | None = None, processes: int | None = None
+) -> list[DomainReport]:
     """Check the logs of `domains`, each read anew from its storage."""
-    return [verify_domain(engine, domain, progress=progress) for domain in domains]
+    return [verify_domain(engine, domain, progress=progress, processes=processes) for domain in domains]
 
 
-def verify_domain(engine: Engine, domain: str, *, progress: Progress | None = None) -> DomainReport:
+def verify_domain(engine: Engine, domain: str, *, progress: Progress | None = None, processes: int | None = None) -> DomainReport:
     """Check one log: storage, chain, rules of the format, tail, pointer files."""
     report = DomainReport(domain, findings=[])
     try:
         with engine.inspect(domain) as log:
-            for kind, sentence in log.faults():
-                report.findings.append(Finding(domain, None, kind, sentence))
-            _Chain(log, report, engine, progress).run()
-    except CorruptionError as error:
-        report.findings.append(Finding(domain, error.position, _kind(error), str(error)))
-    except EventStoreError as error:
-        report.findings.append(Finding(domain, None, "unreadable", str(error)))
-    except Exception as error:  # noqa: BLE001  bytes that nobody thought of are a finding too, and no reason to stop
-        report.findings.append(Finding(domain, None, "unreadable", f"{type(error).__name__}: {error}"))
+            _Proof(log, report, engine, progress, processes).run()
+    except Exception as error:  # noqa: BLE001  whatever it was, it is a finding, and no reason to stop
+        report.findings.append(as_finding(domain, error))
     return report
-
-
-def _kind(error: CorruptionError) -> str:
-    return type(error).__name__.removesuffix("Error").lower()
 
 
 def require_whole(log: EventLog, engine: Engine) -> None:
     """Check a log before it becomes a domain. Raises FormatError with the first finding."""
     report = DomainReport(log.domain, findings=[])
-    _Chain(log, report, engine, None).run()
+    _Proof(log, report, engine, None, 1).prove()
     for finding in report.findings:
         raise FormatError(finding.domain, finding.position, finding.message)
 
 
-class _Chain:
-    """One walk over a log. After a broken link it goes on from what is stored, so that each fault is named once."""
+class _Proof:
+    """One log: what its ranges say, put together in order, so that it does not matter how many there were."""
 
-    def __init__(self, log: EventLog, report: DomainReport, engine: Engine, progress: Progress | None) -> None:
+    def __init__(self, log: EventLog, report: DomainReport, engine: Engine, progress: Progress | None, processes: int | None) -> None:
         self._log, self._report, self._engine, self._progress = log, report, engine, progress
-        # The event before the one that is looked at, as it is stored; and what its checksum should have been, where it is not.
-        self._head, self._recorded_us = GENESIS, 0
-        self._alternative: bytes | None = None
-        self._latest: dict[str, int] = {}
-        self._digests: set[int] = set()
-        self._redactions: dict[int, int] = {}
+        self._wanted = processes
+        self._domain, self._birth = report.domain, GENESIS
+        self._last = 0
+        self._found: list[Finding] = []
 
     def run(self) -> None:
-        """Walk, then judge what can only be judged at the end."""
-        domain, report = self._log.domain, self._report
+        """Check what the engine stores in, then what is stored."""
+        self.prove(check_storage=True)
+
+    def prove(self, *, check_storage: bool = False) -> None:
+        """Check what is stored, and before it, if asked, what it is stored in; other processes begin in the meantime."""
+        plan: _Plan | None = None
+        failure: Exception | None = None
+        with contextlib.ExitStack() as exit_stack:
+            try:
+                plan = self._plan()
+            except Exception as error:  # noqa: BLE001  raised below: what the storage has to say comes first
+                failure = error
+            crew = self._crew(plan, exit_stack) if plan else None
+            for kind, sentence in self._log.faults() if check_storage else ():
+                self._report.findings.append(Finding(self._domain, None, kind, sentence))
+            if plan is None:
+                assert failure is not None  # one of them there is
+                raise failure
+            walked = self._walked_by(crew, plan) if crew else None
+        self._put_together(walked or self._walked_alone(plan), plan)
+
+    def _plan(self) -> _Plan:
         births = self._log.get([0])
-        birth = read_birth(births[0] if births else None, domain)
-        if birth.store_id != self._engine.store_id or birth.domain != domain:
-            self._find(0, "birth", f"the log of domain {birth.domain!r} of store {birth.store_id}, not of this store")
-        last = self._log.head().position
-        pointers = PointerFolder(self._engine.pointers(domain), self._log, writable=False)
-        positions = iter(pointers.positions())
-        saved_at = next(positions, 0)
-        self._head, self._recorded_us = Head(0, births[0].checksum), births[0].recorded_us
-        for page in self._pages(last):
-            self._links(page)
-            for event in page:
-                key = event.key
-                before = self._latest.get(key, 0)
-                # What nearly every event is, asked in one go; whatever is not is looked at rule by rule.
-                if event.prev != before or before == 0 or event.op != "put" or event.data is None or key == SYSTEM_KEY:
-                    self._rules(event, before)
-                self._latest[key] = event.position
-                if event.position == saved_at:
-                    self._compare(pointers.latest(until=saved_at), event)
-                    saved_at = next(positions, 0)
-            report.events += len(page)
-            if self._progress is not None:
-                self._progress(domain, self._head.position, last)
-        report.head = self._head
-        self._conclude(last)
+        birth = read_birth(births[0] if births else None, self._domain)
+        if birth.store_id != self._engine.store_id or birth.domain != self._domain:
+            found = f"the log of domain {birth.domain!r} of store {birth.store_id}, not of this store"
+            self._found.append(Finding(self._domain, 0, "birth", found))
+        self._birth, self._last = Head(0, births[0].checksum), self._log.head().position
+        pointers = PointerFolder(self._engine.pointers(self._domain), self._log, writable=False)
+        cuts = [position for position in pointers.positions() if 0 < position <= self._last]
+        runs = pointers.runs()
+        return _Plan(Task(self._domain, self._last, cuts, runs[-1].until.position if runs else 0), pointers, runs)
 
-    def _links(self, page: list[Event]) -> None:
-        """Check that the events of a page follow each other in position, checksum and time."""
-        for event in page:
-            if isinstance(event.data, str) and not is_json(event.data):
-                self._find(event.position, "format", "the data is not JSON")
-        times = [self._recorded_us, *(event.recorded_us for event in page)]
+    # ---- walking
+
+    def _crew(self, plan: _Plan, exit_stack: contextlib.ExitStack) -> _Shared | None:
+        processes = processes_for(self._wanted, self._last)
+        if processes == 1 or not isinstance(self._log, RowLog):
+            return None
+        ranges = ranges_of(self._log, self._last, processes)
+        if len(ranges) == 1:
+            return None
+        tickets = Tickets(ranges)
+        exit_stack.callback(tickets.close)
+        crew = exit_stack.enter_context(Crew(self._log.source(), plan.task, tickets, min(processes, len(ranges)) - 1))
+        return _Shared(crew, tickets, ranges)
+
+    def _walked_by(self, shared: _Shared, plan: _Plan) -> list[Walked] | None:
+        """What all ranges say, in order; None if they do not fit together, and one walk has to tell."""
+        found: list[Walked] = []
+        for after, until in taken(shared.tickets.descriptor):
+            found.append(self._walk(plan, after, until, tell=False))
+            found += shared.crew.finished()
+            self._tell(sum(walked.until - walked.after for walked in found))
+        for walked in shared.crew.rest():
+            found.append(walked)
+            self._tell(sum(walked.until - walked.after for walked in found))
+        found.sort(key=lambda walked: walked.after)
+        if [(walked.after, walked.until) for walked in found] != shared.ranges:
+            raise RuntimeError("a range of the log was walked by nobody")
+        head = self._birth
+        for walked in found:
+            if walked.before != head:
+                return None  # one range reads an event that another does not: structural damage, or a file that was replaced
+            head = walked.head
+            if walked.failure:
+                break
+        return found
+
+    def _walked_alone(self, plan: _Plan) -> list[Walked]:
+        return [self._walk(plan, 0, self._last, tell=True)]
+
+    def _walk(self, plan: _Plan, after: int, until: int, *, tell: bool) -> Walked:
+        walk = Walk(self._log, plan.task, after, until)
         try:
-            self._head = check_all(self._head, page, self._report.domain)
-            if not all(map(lt, times, times[1:])):
-                self._times(page, times)
-        except CorruptionError:
-            # Once more, event by event, going on from what is stored, so that each fault is named, and once.
-            for event in page:
-                self._link(event)
-            self._times(page, times)
-        self._recorded_us = times[-1]
+            for position in walk.run():
+                if tell:
+                    self._tell(position)
+        except Exception as error:  # noqa: BLE001  said in the place it has among the other ranges
+            walk.walked.failure = as_finding(self._domain, error)
+        return walk.walked
 
-    def _times(self, page: list[Event], times: list[int]) -> None:
-        for event, before_us in zip(page, times, strict=False):
-            if event.recorded_us <= before_us:
-                self._find(event.position, "time", f"recorded_us {event.recorded_us} does not rise above {before_us}")
+    def _tell(self, position: int) -> None:
+        if self._progress is not None:
+            self._progress(self._domain, position, self._last)
 
-    def _link(self, event: Event) -> None:
-        domain, position, alternative = self._report.domain, event.position, self._alternative
-        before, self._head, self._alternative = self._head, Head(position, event.checksum), None
-        if position != before.position + 1:
-            self._find(position, "gap", f"position {before.position + 1} expected here: events are missing or out of order")
-        try:
-            expected = checksum_of(before.checksum, event, domain)
-        except FormatError as error:
-            self._find(position, "format", str(error))
-            return
-        if expected == event.checksum:
-            return
-        # If the event before this one carries a wrong checksum, this one may well follow the right one.
-        self._alternative = expected
-        if alternative is None or checksum_of(alternative, event, domain) != event.checksum:
-            self._find(position, "checksum", f"checksum {event.checksum.hex()}, expected {expected.hex()}: altered, or out of its place")
+    # ---- putting together
 
-    def _conclude(self, last: int) -> None:
-        if self._head.position < last:
-            self._find(self._head.position + 1, "gap", f"the log ends in position {last}, but the events from here on are not there")
-        for position in sorted(self._digests):
-            if self._redactions.get(position, 0) <= position:
-                self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
-        self._report.redacted = len(self._digests)
+    def _put_together(self, ranges: list[Walked], plan: _Plan) -> None:
+        report, found, latest = self._report, self._found, dict[bytes, int]()
+        failure: Finding | None = None
+        ids: dict[int, str] = {}
+        for walked in ranges:
+            report.events += walked.events
+            report.losses += walked.losses
+            found += walked.findings
+            ids |= walked.ids
+            for segment in walked.segments:
+                self._join(latest, segment)
+                if segment.until in plan.task.cuts and segment.until <= walked.head.position:
+                    self._compare_states(plan.pointers.latest(until=segment.until), segment, latest)
+            failure = walked.failure
+            if failure is not None:
+                break
+        if failure is None:
+            report.head = ranges[-1].head
+            self._conclude(ranges)
+            for run in plan.runs:
+                self._compare_ids(run, ids)
+        # By position, kind and words: by what it is, not by when it was noticed.
+        found.sort(key=lambda finding: (finding.position or 0, finding.kind, finding.message))
+        report.findings += found if failure is None else [*found, failure]
 
-    def _compare(self, saved: KeyStates | None, head: Event) -> None:
+    def _join(self, latest: dict[bytes, int], segment: Segment) -> None:
+        """What a segment saw of each key first must follow what stands before it."""
+        before = list(map(latest.get, segment.keys, repeat(0)))
+        if before != segment.prevs or segment.strange:
+            for key, first, prev, known in zip(segment.keys, segment.firsts, segment.prevs, before, strict=True):
+                if prev != known:
+                    self._find(first, "prev", wrong_prev(prev, known))
+                if known == 0 and (first in segment.strange or (prev != 0 and not is_allowed(key))):
+                    self._find(first, "format", wrong_key(key))
+        latest.update(zip(segment.keys, segment.lasts, strict=True))
+
+    def _conclude(self, ranges: list[Walked]) -> None:
+        reached = ranges[-1].head.position
+        if reached < self._last:
+            self._find(reached + 1, "gap", f"the log ends in position {self._last}, but the events from here on are not there")
+        redactions: dict[int, int] = {}
+        for walked in ranges:
+            redactions |= walked.redactions
+        for walked in ranges:
+            self._report.redacted += len(walked.digests)
+            for position in walked.digests:
+                if redactions.get(position, 0) <= position:
+                    self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
+
+    def _compare_states(self, saved: KeyStates | None, segment: Segment, latest: dict[bytes, int]) -> None:
         """Hold a pointer file against the log: the same keys, each where its latest event stands, each saying what that event says."""
-        if saved is None or saved.position != head.position:
+        if saved is None or saved.position != segment.until:
             return  # not believed by anybody
         entries = saved.snapshot()
-        positions = {key: state.position for key, state in entries.items()}
+        positions = {key.encode(): state.position for key, state in entries.items()}
         if saved.system:
-            positions[SYSTEM_KEY] = saved.system
-        true = positions == self._latest and saved.recorded_us == head.recorded_us
+            positions[SYSTEM_KEY.encode()] = saved.system
+        true = positions == latest and saved.recorded_us == segment.recorded_us
         items = sorted(entries.items(), key=lambda item: item[1].position)
         for start in range(0, len(items) if true else 0, PAGE):
             page = items[start : start + PAGE]
@@ -202,75 +247,34 @@ class _Chain:
                 for now, (_, state) in zip(map(state_of, events), page, strict=True)
             )
         if not true:
-            self._find(
-                saved.position, "pointers", "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
-            )
+            self._find(saved.position, "pointers", _WRONG_FILE)
 
-    def _rules(self, event: Event, before: int) -> None:
-        """What is no matter of hashing (FORMAT.md section 8, invariants); `before` is the key's previous position."""
-        position, op = event.position, event.op
-        if event.prev != before:
-            self._find(position, "prev", f"prev is {event.prev}, but the key's previous event is {before}")
-        if event.digest is not None:
-            self._digests.add(position)
-        if event.key == SYSTEM_KEY:
-            self._system_rules(event)
-            return
-        if before == 0 and not is_canonical(event.key):
-            self._find(position, "format", f"the key {event.key} is not canonical")
-        if op not in ("put", "remove"):
-            self._find(position, "format", f"the op {op!r} is not one for a user's key")
-        elif op == "put" and event.data is None and event.digest is None:
-            self._find(position, "format", "a put without data")
-        elif op == "remove" and (event.data is not None or event.digest is not None):
-            self._find(position, "format", "a remove with data")
-
-    def _system_rules(self, event: Event) -> None:
-        if not isinstance(event.data, str) or not event.data.startswith("{") or not is_json(event.data):
-            self._find(event.position, "format", "an event of the log itself says a JSON object")
-        if event.op == "loss":
-            self._report.losses += 1
-        elif event.op == "redact":
-            self._redact(event)
-        elif event.op in ("put", "remove", "open"):
-            self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
-
-    def _redact(self, event: Event) -> None:
-        for position in _named(event):
-            if not 0 < position < event.position:
-                self._find(event.position, "format", f"a redaction of position {position}; only earlier events of users can be redacted")
-            self._redactions[position] = event.position
-
-    def _pages(self, last: int) -> Iterator[list[Event]]:
-        """All events up to `last`, going around those that cannot be read."""
-        after = 0
-        while after < last:
-            stream = self._log.read(after, until=last)
-            try:
-                while page := list(islice(stream, PAGE)):
-                    yield page
-                    after = page[-1].position
-                return
-            except CorruptionError:
-                # Somewhere in the next page there is a row that cannot be read: find out which ones can.
-                for position in range(after + 1, min(after + PAGE, last) + 1):
-                    if found := self._one(position):
-                        yield found
-                    after = position
-
-    def _one(self, position: int) -> list[Event]:
-        try:
-            return self._log.get([position])
-        except CorruptionError as error:
-            self._find(position, "unreadable", f"this event cannot be read: {error}")
-            return []
+    def _compare_ids(self, run: IdRun, ids: dict[int, str]) -> None:
+        """Hold a file of event ids against the log: all of its range, nothing else, in an order in which they are found."""
+        # Two processes may have merged the same run: then a pair stands there twice, and does no harm.
+        stored = sorted(set(zip(run.positions, run.hashes, strict=True)))
+        true = [(position, hash_of(event_id)) for position, event_id in ids.items() if run.after < position <= run.until.position]
+        if stored != true or run.hashes != array("Q", sorted(run.hashes)):
+            self._find(run.until.position, "pointers", _WRONG_FILE)
 
     def _find(self, position: int, kind: str, message: str) -> None:
-        self._report.findings.append(Finding(self._report.domain, position, kind, message))
+        self._found.append(Finding(self._domain, position, kind, message))
 
 
-def _named(event: Event) -> list[int]:
-    try:
-        return read_redaction(event.data or "{}").positions
-    except msgspec.MsgspecError:
-        return []
+_WRONG_FILE = "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
+
+
+class _Plan(msgspec.Struct):
+    """What is to be looked at."""
+
+    task: Task
+    pointers: PointerFolder
+    runs: list[IdRun]
+
+
+class _Shared(msgspec.Struct):
+    """The work when others share it."""
+
+    crew: Crew
+    tickets: Tickets
+    ranges: list[tuple[int, int]]

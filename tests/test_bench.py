@@ -97,6 +97,7 @@ def test_rows_are_named_once_and_have_goals() -> None:
     assert goals["single", "RawSingle"] == Goal(">=", 0.90)
     assert goals["batch", "RawBatch"] == Goal(">=", 0.40)
     assert goals["verify", "LeanSelect"] == Goal(">=", 0.15)
+    assert goals["verify-two", "LeanSelect"] == Goal(">=", 0.3)
 
 
 def test_values_are_231_bytes() -> None:

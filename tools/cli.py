@@ -204,10 +204,11 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @cli.command("verify", help=page(verify))
 @_STORE
 @_ANY_DOMAIN
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
 @_JSON
-def _verify(store: str, domain: str | None, as_json: bool) -> int:
+def _verify(store: str, domain: str | None, processes: int | None, as_json: bool) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = verify.verify(store, domain, progress=progress)
+        report = verify.verify(store, domain, progress=progress, processes=processes)
     return show(report, verify.render, as_json)
 
 

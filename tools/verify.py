@@ -6,6 +6,7 @@ changed, and damaged stores are read as far as they go. Exit 1 if there are find
 Example:
   eventstore verify data
   eventstore verify data notes --json
+  eventstore verify data --processes 1
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from eventstore.links import Finding
 from eventstore.model import Domain
 from eventstore.tools.stores import existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, table
-from eventstore.verify import DomainReport, Finding
+from eventstore.verify import DomainReport
 
 
 class VerifyReport(msgspec.Struct, frozen=True):
@@ -45,10 +47,10 @@ class DomainLine(msgspec.Struct, frozen=True):
     findings: int
 
 
-def verify(location: str, domain: str | None = None, *, progress: Progress | None = None) -> VerifyReport:
-    """Verify a store, or one domain of it. Raises NotFoundError for a domain that is not there."""
+def verify(location: str, domain: str | None = None, *, progress: Progress | None = None, processes: int | None = None) -> VerifyReport:
+    """Verify a store, or one domain of it, by so many processes. Raises NotFoundError for a domain that is not there."""
     with existing_store(location, read_only=True) as store:
-        found = store.verify(None if domain is None else Domain(domain).name, progress=progress)
+        found = store.verify(None if domain is None else Domain(domain).name, progress=progress, processes=processes)
     return VerifyReport(found.store, found.ok, [_line(each) for each in found.domains], found.findings)
 
 

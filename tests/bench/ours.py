@@ -111,11 +111,19 @@ class Logged(Ours):
 class Verify(Logged):
     """Every checksum, every link."""
 
+    processes = 1
+
     def run(self) -> float:
-        report = self.store.verify()
+        report = self.store.verify(processes=self.processes)
         if not report.ok:
             raise AssertionError(f"verify found {report.findings}")
         return report.domains[0].events
+
+
+class VerifyByTwo(Verify):
+    """The same, shared by two processes."""
+
+    processes = 2
 
 
 class Scan(Logged):

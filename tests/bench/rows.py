@@ -65,6 +65,13 @@ ROWS: tuple[Row, ...] = (
         against=(Against(ours.LeanSelect, Goal(">=", 0.15)),),
     ),
     Row(
+        name="verify-two",
+        work="`verify`, every checksum and link, two processes",
+        unit="/s",
+        ours=ours.VerifyByTwo,
+        against=(Against(ours.LeanSelect, Goal(">=", 0.3)),),
+    ),
+    Row(
         name="scan",
         work="scan of a domain, `events()`",
         unit="/s",

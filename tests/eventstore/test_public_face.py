@@ -53,7 +53,7 @@ SIGNATURES: dict[str, str] = {
     " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
-    "Store.verify": "(self, domain=None, *, progress=None)",
+    "Store.verify": "(self, domain=None, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
