@@ -19,8 +19,9 @@ import msgspec
 from eventstore.carver import Content, Image, page_sizes, user_version
 from eventstore.database import USER_VERSION
 from eventstore.files import copy_files, os_errors, stat_or_none
+from eventstore.manifest import Manifest
 from eventstore.model import Head, is_domain_name
-from eventstore.witness import HeadFile, unpack_witness
+from eventstore.witness import WITNESS_BYTES, HeadFile, unpack_witness
 
 _LOG = re.compile(r"([0-9]{20}\.db)(?:-wal)?")
 _QUARANTINED = re.compile(r"(.+)-[0-9]+-[0-9a-f]{12}")
@@ -39,6 +40,8 @@ class Evidence(msgspec.Struct):
     """All that is left of one domain."""
 
     domain: str
+    store_id: str | None = None
+    """As the manifest says; None where it is gone."""
     sources: list[Source] = []
     trusted: list[Head] = []
     """What the store's own witness and manifest know: the end of the history that counts."""
@@ -55,25 +58,26 @@ def domains(store: Path, known: Iterable[str]) -> list[str]:
     return sorted(name for name in names | set(known) if is_domain_name(name))
 
 
-def gather(store: Path, domain: str, scratch: Path, *, manifest_head: Head | None, busy_timeout_ms: int) -> Evidence:
+def gather(store: Path, domain: str, scratch: Path, *, known: Manifest | None, busy_timeout_ms: int) -> Evidence:
     """Copy what is left of `domain` into `scratch`, a private folder, and look at nothing else from then on.
 
     Raises UnavailableError with the holder of the lock, EngineError where a file cannot be copied.
     """
-    evidence = Evidence(domain, sources=[], trusted=[], witnessed=[], problems=[])
+    evidence = Evidence(domain, known.store_id if known is not None else None, sources=[], trusted=[], witnessed=[], problems=[])
     live = store / "logs" / domain
     with os_errors(f"copying what is left of domain {domain}"):
         copied = [(live, _copy_locked(live, scratch / "log", evidence, busy_timeout_ms))]
         for number, folder in enumerate(_quarantined(store, domain)):
             copied.append((folder, _copy(folder, scratch / f"quarantine-{number}")))
-            head = folder / "head"
-            if head.is_file() and (witnessed := unpack_witness(head.read_bytes()[:48])) is not None:
+            witness = folder / "head"
+            if witness.is_file() and (witnessed := unpack_witness(witness.read_bytes()[:WITNESS_BYTES])) is not None:
                 evidence.witnessed.append(witnessed)
         for folder, copy in copied:
             for name in _logs(copy):
                 _add_sources(evidence, copy / name, str((folder / name).relative_to(store)), in_quarantine=folder != live)
-    if manifest_head is not None:
-        evidence.trusted.append(manifest_head)
+    head = known.heads.get(domain) if known is not None else None
+    if head is not None:
+        evidence.trusted.append(head.head())
     return evidence
 
 

@@ -86,6 +86,8 @@ class DomainSalvage(msgspec.Struct):
     aside: Positions = Positions()
     """Proven, but of a history that the log did not go on from. These positions are also those of other events."""
     named: list[Named] = []
+    ends_as_known: bool = True
+    """Whether the last events that witness and manifest know are among those kept; else another history took their place."""
     redacted: int = 0
     """Events without their value, because it was erased; counted among the others, too."""
     written: int = 0
@@ -98,7 +100,7 @@ class DomainSalvage(msgspec.Struct):
     @property
     def is_whole(self) -> bool:
         """Whether every event is kept."""
-        return self.birth == "kept" and not (self.unproven.count or self.lost.count or self.aside.count)
+        return self.birth == "kept" and self.ends_as_known and not (self.unproven.count or self.lost.count or self.aside.count)
 
 
 class SalvageReport(msgspec.Struct):
@@ -200,8 +202,7 @@ def _names(store: Path, domain: str | None, found: Manifest | None) -> list[str]
 
 def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_timeout_ms: int, progress: Progress | None) -> _Rescued:
     """Copy, carve and judge one domain."""
-    known = found.heads.get(name) if found is not None else None
-    left = evidence.gather(store, name, scratch, manifest_head=known.head() if known else None, busy_timeout_ms=busy_timeout_ms)
+    left = evidence.gather(store, name, scratch, known=found, busy_timeout_ms=busy_timeout_ms)
     survivors = Survivors(left, scratch, progress)
     birth = _birth(survivors)
     report = DomainSalvage(
@@ -214,6 +215,7 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
         lost=_positions(survivors.lost()),
         aside=_positions(survivors.spans("aside")),
         named=[],
+        ends_as_known=survivors.ends_as_known(),
         redacted=sum(each.event.digest is not None for each in survivors.iterate("kept", "unproven")),
         left_out=[],
         problems=left.problems,
@@ -224,6 +226,10 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
         report.problems.append("the birth row is lost: by which rule the domain may be written is not known, 'replace' is taken")
     elif birth.domain != name or (found is not None and birth.store_id != found.store_id):
         report.problems.append(f"these are the files of domain {birth.domain!r} of store {birth.store_id}")
+    if not (report.ends_as_known or report.lost.count or report.unproven.count):
+        report.problems.append(
+            "witness or manifest know another event than the one that is here: an older copy was put back, or it was altered"
+        )
     return _Rescued(report, survivors, birth)
 
 
@@ -295,7 +301,7 @@ def _can_be_adopted(each: _Rescued, found: Manifest | None, unproven: bool) -> b
         return False
     if found is not None and birth.store_id != found.store_id:
         return False
-    return each.survivors.ends_as_known() and all(
+    return report.ends_as_known and all(
         survivor.event.digest is None or each.survivors.is_named(survivor.event.position) for survivor in each.survivors.iterate("kept")
     )
 
@@ -329,7 +335,8 @@ def _loss(report: DomainSalvage, unproven: bool) -> str:
     said = [f"salvaged from domain {report.domain} of store {report.store_id or 'unknown'}"]
     parts = [("lost", report.lost), (f"unproven and {done}", report.unproven), (f"of an abandoned history and {done}", report.aside)]
     said += [f"{what}: {spans_text(positions)}" for what, positions in parts if positions.count]
-    return "; ".join(said if report.birth == "kept" else [*said, "the birth row is lost"])
+    said += [] if report.birth == "kept" else ["the birth row is lost"]
+    return "; ".join(said if report.ends_as_known else [*said, "the last event is not the one that was witnessed"])
 
 
 def spans_text(positions: Positions) -> str:

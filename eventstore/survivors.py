@@ -24,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from eventstore.carver import Part, Row
-from eventstore.codec import GENESIS, checksum_of, erased, is_canonical
+from eventstore.codec import GENESIS, checksum_of, erased, is_canonical, read_birth
 from eventstore.database import sqlite3
 from eventstore.errors import FormatError
 from eventstore.evidence import Evidence, bytes_of
@@ -165,7 +165,9 @@ class Survivors:
                 if checksum_of(parent, event, self.domain) == event.checksum:
                     self._note(row, event, parent, "kept", erase)
                     return True
-        fate: Fate = "damaged" if any(known.values()) else "unproven"
+        position, checksum = int(copies[0][0]), bytes(copies[0][1])
+        contradicted = any(head.position == position and head.checksum != checksum for head in self._evidence.trusted)
+        fate: Fate = "damaged" if contradicted or any(known.values()) else "unproven"
         # An erased copy first, then the one found first: the live log's.
         row, event = min(allowed, key=lambda pair: (pair[1].digest is None, pair[0][3:]))
         self._note(row, event, None, fate, erase)
@@ -210,7 +212,18 @@ class Survivors:
         followed = self._index.execute("SELECT 1 FROM judged WHERE position = ? + 1 AND parent = ?", place).fetchone()
         follows = last is not None and (event.position, event.parent) == (last.position + 1, last.checksum)
         is_proven = event.parent is not None
-        return of_history is not None, follows, is_proven, is_proven or followed is not None, event.recorded_us
+        of_ours = of_history is not None or (event.position == 0 and self._is_our_birth(*place))
+        return of_ours, follows, is_proven, is_proven or followed is not None, event.recorded_us
+
+    def _is_our_birth(self, position: int, checksum: bytes) -> bool:
+        """Whether a birth row is this domain's own: a blob may hold the files of another log."""
+        asked = "SELECT source, part, place, variant FROM judged WHERE position = ? AND checksum = ?"
+        event = self._load(*self._index.execute(asked, (position, checksum)).fetchone())
+        try:
+            birth = read_birth(event, self.domain)
+        except FormatError:
+            return False
+        return birth.domain == self.domain and self._evidence.store_id in (None, birth.store_id)
 
     def _erase(self) -> None:
         """Note what was redacted: what redact events of its own history name, and what has an erased copy, even a damaged one."""
