@@ -49,7 +49,8 @@ class Resealing:
         self.left_out: list[int] = []
         """Positions of the log's own events that say nothing true about another log: they are not written."""
         self._survivors, self._clock = survivors, clock
-        self._store_id, self._old_store_id, self._rule = store_id, old_store_id, rule
+        self._store_id, self._old_store_id = store_id, old_store_id
+        self._rule: WriteRule = rule
         self._unproven, self._loss = unproven, loss
         self._head = GENESIS
         self._recorded_us = 0

@@ -377,7 +377,7 @@ class Log:
         with self.log.writing() as head:
             latest = [event.position for event in self.log.read() if event.key == (SYSTEM_KEY if system else key)]
             self.recorded_us += 1
-            common = {"prev": latest[-1] if latest else 0, "recorded_us": self.recorded_us, "op": op}
+            common: dict[str, Any] = {"prev": latest[-1] if latest else 0, "recorded_us": self.recorded_us, "op": op}
             if system is not None:
                 event = seal_system(head, data=system, salt=secrets.token_bytes(SALT_BYTES), **common)
             else:
@@ -671,7 +671,11 @@ def test_progress_is_told(data: Path, tmp_path: Path) -> None:
     ("prepare", "error", "match"),
     [
         (lambda data, out: shutil.rmtree(data), NotAStoreError, "no folder"),
-        (lambda data, out: [shutil.rmtree(data), data.mkdir()], NotAStoreError, "nothing can be salvaged"),
+        (
+            lambda data, out: [path.unlink() for path in sorted(data.rglob("*")) if path.is_file()],
+            NotAStoreError,
+            "nothing can be salvaged",
+        ),
         (lambda data, out: out.write_text("x"), ConfigError, "not an empty folder"),
         (lambda data, out: [out.mkdir(), (out / "x").write_text("")], ConfigError, "not an empty folder"),
         (lambda data, out: out.symlink_to(data), ConfigError, "must not touch"),
