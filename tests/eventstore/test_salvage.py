@@ -61,6 +61,13 @@ def events_of(folder: Path, name: str = DOMAIN) -> list[Event]:
         return [domain.event(0), *domain.events()]
 
 
+def copy_living(tmp_path: Path) -> Path:
+    """What a killed writer leaves: copied by another process, as this one holds SQLite's locks on the files."""
+    folder = tmp_path / "left"
+    assert subprocess.run(["cp", "-r", str(tmp_path / "data"), str(folder)], check=False).returncode == 0
+    return folder
+
+
 def destroy(folder: Path, *found: bytes, file: Path = DB) -> None:
     """Overwrite every occurrence of these bytes."""
     path = folder / file
@@ -165,6 +172,39 @@ def test_a_database_of_another_page_size_is_read(data: Path, tmp_path: Path) -> 
     report = salvaged(data, tmp_path / "out")
     assert (report.is_whole, report.same) == (True, True)
     assert events_of(tmp_path / "out") == events_of(data)
+
+
+LARGE = "".join(f"{number:08}" for number in range(5_000))
+"""A value on overflow pages, each of which holds something else."""
+
+
+def test_a_row_in_the_wal_may_have_its_overflow_pages_in_the_database(tmp_path: Path) -> None:
+    living = tmp_path / "data"
+    with eventstore.open(living) as store:
+        store.domain(DOMAIN).write_value("large", LARGE)
+    with eventstore.open(living) as store:
+        store.domain(DOMAIN).write_value("small", 1)  # on the same leaf, which is now in the WAL, too
+        folder = copy_living(tmp_path)
+    large = events_of(living)[1]
+    assert large.checksum in (folder / WAL).read_bytes()
+    assert LARGE[-3_000:].encode() not in (folder / WAL).read_bytes()
+    lose(folder, large)
+    assert salvaged(folder, tmp_path / "out").same
+    assert events_of(tmp_path / "out") == events_of(living)
+
+
+def test_a_row_in_the_database_may_have_its_overflow_pages_in_the_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a checkpoint the WAL still holds what was copied, until it is written over."""
+    living = tmp_path / "data"
+    monkeypatch.setattr("eventstore.sqlite.CHECKPOINT_PAGES", 1)
+    with eventstore.open(living) as store:
+        store.domain(DOMAIN).write_value("large", LARGE)
+        folder = copy_living(tmp_path)
+    large = events_of(living)[1]
+    lose(folder, large, WAL)
+    destroy(folder, LARGE[-3_000:].encode())
+    assert salvaged(folder, tmp_path / "out").same
+    assert events_of(tmp_path / "out") == events_of(living)
 
 
 def test_the_rule_of_a_domain_survives(tmp_path: Path) -> None:
@@ -396,13 +436,6 @@ def log(tmp_path: Path) -> Iterator[Log]:
     log = Log(tmp_path / "data")
     yield log
     log.log.close()
-
-
-def copy_living(tmp_path: Path) -> Path:
-    """What a killed writer leaves: copied by another process, as this one holds SQLite's locks on the files."""
-    folder = tmp_path / "left"
-    assert subprocess.run(["cp", "-r", str(tmp_path / "data"), str(folder)], check=False).returncode == 0
-    return folder
 
 
 def test_every_kind_of_event_survives_a_move(log: Log, tmp_path: Path) -> None:
