@@ -147,12 +147,13 @@ class Image:
         if begin < 0:
             return None
         header = content[begin]
+        said = content[begin : min(begin + header, end)]
         types: list[int] = []
-        at = begin + 1
-        while len(types) < _COLUMNS and at < end:
-            number, at = _varint(content, at, end)
+        at = 1
+        while len(types) < _COLUMNS and at < len(said):
+            number, at = (said[at], at + 1) if said[at] < 0x80 else _varint(said, at, len(said))
             types.append(number)
-        if len(types) < _COLUMNS or at != begin + header or not _are_types_of_an_event(types):
+        if len(types) < _COLUMNS or at != header or not _are_types_of_an_event(types):
             return None
         sizes = [_size(number) for number in types]
         payload = header + sum(sizes)

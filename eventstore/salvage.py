@@ -216,7 +216,7 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
         aside=_positions(survivors.spans("aside")),
         named=[],
         ends_as_known=survivors.ends_as_known(),
-        redacted=sum(each.event.digest is not None for each in survivors.iterate("kept", "unproven")),
+        redacted=sum(1 for _ in survivors.erased("kept", "unproven")),
         left_out=[],
         problems=left.problems,
         files=[File(file, size, survivors.found[file]) for file, size in evidence.bytes_of(left.sources)],
@@ -301,9 +301,7 @@ def _can_be_adopted(each: _Rescued, found: Manifest | None, unproven: bool) -> b
         return False
     if found is not None and birth.store_id != found.store_id:
         return False
-    return report.ends_as_known and all(
-        survivor.event.digest is None or each.survivors.is_named(survivor.event.position) for survivor in each.survivors.iterate("kept")
-    )
+    return report.ends_as_known and all(each.survivors.is_named(survivor.event.position) for survivor in each.survivors.erased("kept"))
 
 
 def _adopt(store: Store, each: _Rescued, events: Iterator[Event], progress: Progress | None) -> int:

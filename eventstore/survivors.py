@@ -40,7 +40,7 @@ _FOLLOWED = 32
 _TABLES = """
 CREATE TABLE found(position INTEGER, checksum BLOB, identity BLOB, source INTEGER, part TEXT, place INTEGER, variant INTEGER,
   PRIMARY KEY(position, checksum, identity)) WITHOUT ROWID;
-CREATE TABLE judged(position INTEGER, checksum BLOB, parent BLOB, fate TEXT, erase INTEGER, recorded_us INTEGER,
+CREATE TABLE judged(position INTEGER, checksum BLOB, parent BLOB, fate TEXT, op TEXT, erase INTEGER, recorded_us INTEGER,
   source INTEGER, part TEXT, place INTEGER, variant INTEGER, PRIMARY KEY(position, checksum)) WITHOUT ROWID;
 CREATE INDEX judged_fate ON judged(fate, position);
 CREATE TABLE history(position INTEGER, checksum BLOB, PRIMARY KEY(position, checksum)) WITHOUT ROWID;
@@ -176,8 +176,8 @@ class Survivors:
     def _note(self, row: Any, event: Event, parent: bytes | None, fate: Fate, erase: bool) -> None:
         place = tuple(row[3:])
         self._index.execute(
-            "INSERT INTO judged VALUES (?,?,?,?,?,?,?,?,?,?)",
-            (event.position, event.checksum, parent, fate, erase, event.recorded_us, *place),
+            "INSERT INTO judged VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (event.position, event.checksum, parent, fate, event.op, erase, event.recorded_us, *place),
         )
 
     # ---- one history
@@ -230,8 +230,7 @@ class Survivors:
         fork = self._index.execute("SELECT min(position) FROM judged WHERE fate = 'aside'").fetchone()[0]
         named = [
             (position, survivor.event.position)
-            for survivor in self.iterate("kept", "unproven", "aside")
-            if survivor.event.op == "redact"
+            for survivor in self._iterate("fate <> 'damaged' AND op = 'redact'")
             for position in _named(survivor.event)
             if 0 < position < survivor.event.position and (survivor.fate != "aside" or position < fork)
         ]
@@ -249,15 +248,22 @@ class Survivors:
     # ---- answers
 
     def iterate(self, *fates: Fate) -> Iterator[Survivor]:
-        """The events of these fates, by position; a page at a time, so that the index may be asked in between."""
+        """The events of these fates, by position."""
+        yield from self._iterate(f"fate IN ({','.join('?' * len(fates))})", *fates)
+
+    def erased(self, *fates: Fate) -> Iterator[Survivor]:
+        """Those of them whose value was redacted."""
+        yield from self._iterate(f"fate IN ({','.join('?' * len(fates))}) AND (erase OR redacted.position IS NOT NULL)", *fates)
+
+    def _iterate(self, where: str, *values: str) -> Iterator[Survivor]:
+        """A page at a time, so that the index may be asked in between."""
         last: tuple[int, bytes] = (-1, b"")
-        marks = ",".join("?" * len(fates))
         while True:
             rows = self._index.execute(
                 "SELECT judged.position, checksum, fate, erase OR redacted.position IS NOT NULL, source, part, place, variant"
-                f" FROM judged LEFT JOIN redacted USING (position) WHERE (judged.position, checksum) > (?, ?) AND fate IN ({marks})"
+                f" FROM judged LEFT JOIN redacted USING (position) WHERE (judged.position, checksum) > (?, ?) AND {where}"
                 " ORDER BY judged.position, checksum LIMIT 1000",
-                (*last, *fates),
+                (*last, *values),
             ).fetchall()
             if not rows:
                 return
