@@ -68,7 +68,7 @@ def gather(store: Path, domain: str, scratch: Path, *, known: Manifest | None, b
     with os_errors(f"copying what is left of domain {domain}"):
         copied = [(live, _copy_locked(live, scratch / "log", evidence, busy_timeout_ms))]
         for number, folder in enumerate(_quarantined(store, domain)):
-            copied.append((folder, _copy(folder, scratch / f"quarantine-{number}")))
+            copied.append((folder, _copy(folder, scratch / f"quarantine-{number}", evidence)))
             witness = folder / "head"
             if witness.is_file() and (witnessed := unpack_witness(witness.read_bytes()[:WITNESS_BYTES])) is not None:
                 evidence.witnessed.append(witnessed)
@@ -99,23 +99,30 @@ def _copy_locked(live: Path, target: Path, evidence: Evidence, busy_timeout_ms: 
     try:
         head_file.lock(f"copying what is left of domain {evidence.domain}", busy_timeout_ms)
         content = head_file.read()
-        _copy(live, target)
+        _copy(live, target, evidence)
     finally:
         head_file.close()
     witnessed = unpack_witness(content)
     if witnessed is not None:
         evidence.trusted.append(witnessed)
     elif _logs(live):
-        evidence.problems.append("the witness is damaged" if content else "there is no witness")
+        evidence.problems.append(
+            f"{'the witness is damaged' if content else 'there is no witness'}: whether events are missing at the end cannot be told"
+        )
     return target
 
 
-def _copy(folder: Path, target: Path) -> Path:
+def _copy(folder: Path, target: Path, evidence: Evidence) -> Path:
     target.mkdir(parents=True)
-    files = [path for name in _logs(folder) for path in (folder / name, folder / f"{name}-wal")]
-    present = [path for path in files if (status := stat_or_none(path)) is not None and stat.S_ISREG(status.st_mode)]
-    if present:
-        copy_files(present, target)
+    files = []
+    for path in (folder / f"{name}{suffix}" for name in _logs(folder) for suffix in ("", "-wal")):
+        status = stat_or_none(path)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            evidence.problems.append(f"{path} is no file but a link, or something else, and was not read; put the file itself there")
+        elif status is not None:
+            files.append(path)
+    if files:
+        copy_files(files, target)
     return target
 
 

@@ -20,6 +20,7 @@ import msgspec
 from eventstore import evidence, manifest
 from eventstore.clock import Clock
 from eventstore.codec import Birth, read_birth
+from eventstore.database import engine_error, sqlite3
 from eventstore.errors import ConfigError, CorruptionError, NewerFormatError, NotAStoreError, NotFoundError, StoreFormatError
 from eventstore.files import os_errors, sync_folder
 from eventstore.local import LocalEngine
@@ -165,6 +166,8 @@ def salvage(
                     sync_folder(target.parent)
                     report.out = str(out)
             return report
+        except sqlite3.Error as error:  # the index in `scratch`: no store is open here
+            raise engine_error(error, domain=domain or "(all)", path=scratch) from error
         finally:
             shutil.rmtree(scratch)
 
@@ -229,6 +232,10 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
     if not (report.ends_as_known or report.lost.count or report.unproven.count):
         report.problems.append(
             "witness or manifest know another event than the one that is here: an older copy was put back, or it was altered"
+        )
+    if report.lost.count:
+        report.problems.append(
+            "an event that is lost may have been a redaction, and older pages may still hold what it erased: look before you hand this on"
         )
     return _Rescued(report, survivors, birth)
 

@@ -10,7 +10,8 @@ damaged   It was found, but does not follow the event that was proven before it:
           is kept by another copy, or lost.
 lost      Neither kept nor unproven, up to the last position that anybody knows.
 
-A redaction is not undone: where one copy of an event is erased, or a redact event names it, it is erased in all of them.
+A redaction is not undone: where one copy of an event is erased, or a redact event names it, it is erased in all of them. Only
+where neither is left of it can a value come back from older pages; where anything is lost, the report says so.
 """
 
 from __future__ import annotations
@@ -231,7 +232,7 @@ class Survivors:
         named = [
             (position, survivor.event.position)
             for survivor in self._iterate("fate <> 'damaged' AND op = 'redact'")
-            for position in _named(survivor.event)
+            for position in read_redaction(survivor.event.data or "{}").positions
             if 0 < position < survivor.event.position and (survivor.fate != "aside" or position < fork)
         ]
         self._index.executemany("INSERT OR REPLACE INTO redacted VALUES (?, ?)", named)
@@ -361,22 +362,28 @@ def _is_allowed(event: Event) -> bool:
     if not 0 <= event.prev < max(event.position, 1):
         return False
     if event.key == SYSTEM_KEY:
-        return event.op not in ("put", "remove") and isinstance(event.data, str) and (event.op == "open") == (event.position == 0)
+        return event.op not in ("put", "remove") and (event.op == "open") == (event.position == 0) and _says_an_object(event)
     if event.op == "put":
         return is_canonical(event.key) and (event.data is not None or event.digest is not None)
     return is_canonical(event.key) and event.op == "remove" and event.data is None and event.digest is None
 
 
-def _named(event: Event) -> list[int]:
+def _says_an_object(event: Event) -> bool:
+    """What an event of the log itself must say; a redaction also which positions it is about."""
+    if not isinstance(event.data, str):
+        return False
     try:
-        return read_redaction(event.data or "{}").positions
-    except msgspec.MsgspecError:
-        return []
+        msgspec.json.decode(event.data, type=dict[str, msgspec.Raw])
+        if event.op == "redact":
+            read_redaction(event.data)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return False
+    return True
 
 
 class _LossHead(msgspec.Struct, frozen=True):
     position: int
-    checksum: str
+    checksum: str | None
 
 
 class _Loss(msgspec.Struct, frozen=True):
@@ -388,7 +395,8 @@ def _heads_in(event: Event) -> list[Head]:
     """The heads that a loss event remembers."""
     try:
         loss = msgspec.json.decode(event.data or "{}", type=_Loss)
-        heads = [Head(head.position, bytes.fromhex(head.checksum)) for head in (loss.witnessed, loss.found) if head is not None]
+        said = [head for head in (loss.witnessed, loss.found) if head is not None]
+        heads = [Head(head.position, bytes.fromhex(head.checksum)) for head in said if head.checksum is not None]
         return [head for head in heads if len(head.checksum) == 32]
     except (msgspec.MsgspecError, ValueError):
         return []

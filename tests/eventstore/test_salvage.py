@@ -160,6 +160,7 @@ def test_what_stands_in_the_wal_is_enough(tmp_path: Path, damage: Callable[[Path
     damage(tmp_path / "data")
     report = salvaged(tmp_path / "data", tmp_path / "out")
     assert (report.is_whole, report.same) == (True, True)
+    assert (tmp_path / "data" / LOG / "head").exists() or "there is no witness" in report.domains[0].problems[0]
     assert events_of(tmp_path / "out") == events_of(living)
 
 
@@ -231,6 +232,7 @@ def test_what_is_lost_unproven_and_kept_is_told_by_position(data: Path, tmp_path
     assert domain.unproven == positions(6)
     assert domain.lost == positions(5)
     named = {each.position: each for each in domain.named}
+    assert any("may have been a redaction" in problem for problem in domain.problems)
     assert named[6].fate == "unproven"
     assert named[6].checksum == before[6].checksum.hex()
     assert (data / named[6].file).read_bytes().find(before[6].checksum) - named[6].offset in range(100)
@@ -342,6 +344,7 @@ def test_a_lost_birth_row_costs_the_rule_and_the_first_proof(data: Path, tmp_pat
     report = salvaged(data, tmp_path / "out")
     (domain,) = report.domains
     assert (domain.birth, domain.unproven, domain.kept) == ("lost", positions(1), positions((2, ALL)))
+    assert not any("redaction" in problem for problem in domain.problems), "nothing is lost but the birth row"
     with eventstore.open(data.with_name("out")) as store:
         assert origins(tmp_path / "out")[0]["store_id"] == domain.store_id
         assert store.domain(DOMAIN).domain.write == "replace"
@@ -646,6 +649,14 @@ def test_a_log_under_another_name_says_whose_it_is(data: Path, tmp_path: Path) -
 
 
 # ---- who is in the way, and what cannot be
+
+
+def test_a_link_is_not_followed_and_told(data: Path, tmp_path: Path) -> None:
+    (data / DB).rename(tmp_path / "elsewhere.db")
+    (data / DB).symlink_to(tmp_path / "elsewhere.db")
+    report = salvage(data, tmp_path / "out")
+    assert report.domains[0].lost == positions((1, ALL))
+    assert any("is no file but a link" in problem for problem in report.domains[0].problems)
 
 
 def test_an_open_store_is_salvaged_and_keeps_its_locks(data: Path, tmp_path: Path) -> None:
