@@ -199,7 +199,7 @@ class ChecksumError(CorruptionError):
             domain,
             position,
             f"checksum {found.hex()}, expected {expected.hex()}: this event or the one before it was altered;"
-            " run `eventstore verify`, then restore a backup or read what is intact with read_only",
+            " run `eventstore verify`, then restore a backup, read what is intact with read_only, or carve it out: `eventstore salvage`",
         )
         self.expected, self.found = expected, found
 
@@ -230,8 +230,8 @@ class TailLostError(CorruptionError):
         super().__init__(
             domain,
             found,
-            f"{detail}{evidence}. Restore a newer copy of the files, read what is here with read_only=True,"
-            f" or accept the loss: `eventstore accept STORE {domain}`",
+            f"{detail}{evidence}. Restore a newer copy of the files, read what is here with read_only=True, carve what is intact out"
+            f" of the damaged files (`eventstore salvage STORE OUT`), or accept the loss: `eventstore accept STORE {domain}`",
         )
         self.witnessed, self.found, self.quarantine = witnessed, found, quarantine
 

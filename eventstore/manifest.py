@@ -73,7 +73,10 @@ def _why_no_manifest(folder: Path) -> str:
     if not folder.exists():
         return "no store here; `eventstore init` makes one"
     if any(log_files(log) for log in folder.glob("logs/*")):
-        return f"{NAME} is missing, but there are logs under logs/: do not start over; put {NAME} back from a backup"
+        return (
+            f"{NAME} is missing, but there are logs under logs/: do not start over; put {NAME} back from a backup,"
+            " or carve the events out into a new store: `eventstore salvage`"
+        )
     return f"no store here: {NAME} is missing; `eventstore init` makes one in an empty folder"
 
 

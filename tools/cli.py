@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import accept, demo, doctor, export, get, history, import_, init, log, ls, put, rm, state, verify
+from eventstore.tools import accept, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
@@ -218,6 +218,18 @@ def _verify(store: str, domain: str | None, processes: int | None, as_json: bool
 @_JSON
 def _accept(store: str, domain: str, as_json: bool) -> int:
     return show(accept.accept(store, domain), accept.render, as_json)
+
+
+@cli.command("salvage", help=page(salvage))
+@_STORE
+@click.argument("out", metavar="OUT")
+@_ANY_DOMAIN
+@click.option("--unproven", is_flag=True, help="Write unproven and aside events, too, marked in meta.origin.")
+@_JSON
+def _salvage(store: str, out: str, domain: str | None, unproven: bool, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = salvage.salvage(store, out, domain, unproven=unproven, progress=progress)
+    return show(report, salvage.render, as_json)
 
 
 @cli.command("import", help=page(import_))

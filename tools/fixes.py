@@ -19,13 +19,14 @@ import msgspec
 from eventstore.database import log_files
 from eventstore.errors import EventStoreError
 from eventstore.files import os_errors, stat_or_none
+from eventstore.links import Finding
 from eventstore.local import LocalEngine
 from eventstore.opening import open_store
 from eventstore.pointers import PointerFolder
 from eventstore.sqlite import SqliteLog
 from eventstore.tools.machine import holders, processes_are_visible
 from eventstore.tools.terminal import size_text
-from eventstore.verify import Finding, verify_domain
+from eventstore.verify import verify_domain
 from eventstore.witness import HeadFile
 
 WAL_LIMIT = 64 * 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import eventstore
 from eventstore import live, pointers, sqlite
@@ -88,3 +89,28 @@ def grow_and_die(tell: Tell, folder: str, events: int) -> None:
     for number in range(events):
         tell(**acknowledgement(str(number), [domain.write_value(f"large-{number}", {"number": number, "pad": "x" * 20_000})]))
     die()
+
+
+def write_sizes_and_die(tell: Tell, folder: str, seed: str, settled: int, loose: int) -> None:
+    """Write values of every size, removals and calls of several writes; `loose` events or some more stay in the WAL."""
+    adjust(sqlite, CHECKPOINT_PAGES=120)  # generations of frames, not only the first
+    chance = random.Random(seed)
+    with eventstore.open(folder) as store:
+        _write_sizes(store.domain(DOMAIN), chance, settled)
+    domain = eventstore.open(folder).domain(DOMAIN)
+    _write_sizes(domain, chance, domain.head().position + loose)
+    tell(last=domain.head().position)
+    die()
+
+
+def _write_sizes(domain: eventstore.DomainStore, chance: random.Random, until: int) -> None:
+    while (position := domain.head().position) < until:
+        key, when = f"key-{chance.randrange(30)}", chance.choice([None, position * 1_000, -1])
+        size = chance.choice([0, 5, 60, 60, 300, 300, 2_000, 9_000, 30_000])
+        kind = chance.randrange(10)
+        if kind == 0:
+            domain.remove_value(key, when=when, reason="done")
+        elif kind == 1:
+            domain.write_values([(key, position), ("other", "x" * size)], event_id=f"id-{position}")
+        else:
+            domain.write_value((key, "ключ"), {"n": position, "pad": "é" * size}, when=when, event_id=f"id-{position}", actor="bot")
