@@ -228,7 +228,10 @@ def check_all(previous: Head, events: Iterable[Event], domain: str) -> Head:
 
 
 Row = tuple[Any, ...]
-"""A stored row as check_rows() takes it: the columns of the table, texts as UTF-8 bytes, then SQLite's type of the data."""
+"""A stored row as check_rows() takes it: position, prev, recorded_us, when_us, checksum, key, meta, salt and data; texts in UTF-8.
+
+The last is None unless the row is a put of text, not redacted, with a salt of 16 bytes.
+"""
 
 _METAS = 10_000
 
@@ -264,18 +267,12 @@ def check_rows(chain: RowChain, rows: Iterator[Row]) -> Row | None:
     row: Row | None = None
     try:
         for row in rows:
-            at, prev, stamp_us, when_us, op, checksum, key, meta, salt, digest, data, kind = row
-            if (
-                kind != b"text"
-                or op != b"put"
-                or digest is not None
-                or at != position + 1
-                or stamp_us <= recorded_us
-                or len(salt) != SALT_BYTES
-            ):
+            at, prev, stamp_us, when_us, checksum, key, meta, salted = row
+            if salted is None or at != position + 1 or stamp_us <= recorded_us:
                 break
             if meta not in metas and not _is_plain(chain, at, meta):
                 break
+            data = salted[SALT_BYTES:]
             if not data.isascii():
                 data.decode()
             decode_raw(data)
@@ -292,7 +289,7 @@ def check_rows(chain: RowChain, rows: Iterator[Row]) -> Row | None:
             else:
                 flags |= _HAS_META
             header = pack(at, prev, stamp_us, when_us, flags, 3, len(key), len(meta))
-            if sha256(b"".join((before, header, op, key, meta, sha256(salt + data).digest()))).digest() != checksum:
+            if sha256(b"".join((before, header, b"put", key, meta, sha256(salted).digest()))).digest() != checksum:
                 break
             if last is None:
                 chain.firsts.append(at)

@@ -188,22 +188,11 @@ class Walk:
                 self._alternative = None
             if row is None:
                 return
-            event = self._decoded(row)
-            if event is None:
+            found = self._one(row[0])
+            if not found:
                 self.walked.events -= 1
-            else:
+            for event in found:
                 self._event(event)
-
-    def _decoded(self, row: tuple[Any, ...]) -> Event | None:
-        position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, data, kind = row
-        try:
-            if kind == b"text":
-                data = data.decode()
-            meta = None if meta is None else meta.decode()
-            return Event(position, prev, recorded_us, when_us, op.decode(), checksum, key.decode(), meta, salt, digest, data)
-        except UnicodeDecodeError:
-            found = self._one(position)  # which says so
-            return found[0] if found else None
 
     def _event(self, event: Event) -> None:
         """The rules of the format, one by one (FORMAT.md section 8, invariants)."""

@@ -117,12 +117,17 @@ class RowLog(Protocol):
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """Stored rows with after < position <= until, in order: all, or at least the first, as many as fit comfortably in memory.
 
-        The columns of the table, texts as UTF-8 bytes, then the type that the data has (b"text", b"blob", ...).
+        Position, prev, recorded_us, when_us, checksum, key, meta, and salt and data in one; texts as UTF-8 bytes. The last is
+        None for whatever is not a put of text with a salt of 16 bytes and without a digest: get() tells.
         """
         ...
 
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get."""
+        ...
+
+    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Position, when_us, whether it is a removal, whether it has no data, of the events at `positions`, as get() orders them."""
         ...
 
     def source(self) -> Path:

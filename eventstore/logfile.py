@@ -31,7 +31,11 @@ _INT64 = 2**63
 _WAL_FRAME_HEADER = 24
 
 _SELECT = f"SELECT {database.COLUMNS} FROM event"
-_ROWS = f"SELECT {database.COLUMNS}, typeof(data) FROM event WHERE position > ? AND position <= ? ORDER BY position"
+_ROWS = """SELECT position, prev, recorded_us, when_us, checksum, key, meta,
+ CASE WHEN op = 'put' AND typeof(data) = 'text' AND digest IS NULL AND typeof(salt) = 'blob' AND length(salt) = 16 THEN salt || data END
+FROM event WHERE position > ? AND position <= ? ORDER BY position"""
+_STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
+WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
 _CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
  SELECT position, prev, 1 FROM event WHERE position = ?1
  UNION ALL
@@ -205,13 +209,18 @@ class LogFile:
             self._reader.text_factory = bytes
             try:
                 cursor = self._reader.execute(_ROWS, (after, until))
-                while size < _PAGE_BYTES and (some := cursor.fetchmany(16)):
+                while size < _PAGE_BYTES and (some := cursor.fetchmany(64)):
                     rows += some
-                    size += sum([len(row[10]) for row in some if row[10].__class__ is bytes])
+                    size += sum([len(row[7] or b"") for row in some])
                 cursor.close()
             finally:
                 self._reader.text_factory = str
         return rows
+
+    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """See RowLog.states."""
+        with self._reading, self._translated():
+            return self._reader.execute(_STATES, (json.dumps(list(positions)),)).fetchall()
 
     def source(self) -> Path:
         """See RowLog.source."""

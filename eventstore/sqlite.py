@@ -245,6 +245,11 @@ class SqliteLog:
         self._require_open()
         return self._file.rows(after, until)
 
+    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """See RowLog.states."""
+        self._require_open()
+        return self._file.states(positions)
+
     def source(self) -> Path:
         """See RowLog.source."""
         self._require_open()

@@ -240,14 +240,22 @@ class _Proof:
         items = sorted(entries.items(), key=lambda item: item[1].position)
         for start in range(0, len(items) if true else 0, PAGE):
             page = items[start : start + PAGE]
-            events = self._log.get([state.position for _, state in page])
+            states = self._states_at([state.position for _, state in page])
             # What was present then may have been redacted since.
             true = true and all(
                 state == now or (now.status == "redacted" and state == KeyState(now.position, now.when_us, "present"))
-                for now, (_, state) in zip(map(state_of, events), page, strict=True)
+                for now, (_, state) in zip(states, page, strict=True)
             )
         if not true:
             self._find(saved.position, "pointers", _WRONG_FILE)
+
+    def _states_at(self, positions: list[int]) -> list[KeyState]:
+        if not isinstance(self._log, RowLog):
+            return list(map(state_of, self._log.get(positions)))
+        return [
+            KeyState(position, when_us, "removed" if removed else "redacted" if empty else "present")
+            for position, when_us, removed, empty in self._log.states(positions)
+        ]
 
     def _compare_ids(self, run: IdRun, ids: dict[int, str]) -> None:
         """Hold a file of event ids against the log: all of its range, nothing else, in an order in which they are found."""

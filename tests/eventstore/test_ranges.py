@@ -89,10 +89,19 @@ def require_same(folder: Path) -> eventstore.Report:
     try:
         task = Task(DOMAIN, file.head().position, [1_200, 3_500], 3_500)
         ranges = ranges_of(file, task.last, 2)
-        assert by_others(file.path, task, ranges) == [walked_here(file, task, *each) for each in ranges]
+        parts = [walked_here(file, task, *each) for each in ranges]
+        assert by_others(file.path, task, ranges) == parts
+        assert [part.head for part in parts[:-1]] == [part.before for part in parts[1:]], "they fit: nothing is walked twice"
+        whole = walked_here(file, task, 0, task.last)
+        assert links_of(parts) == links_of([whole]), "what a range says does not depend on where it starts"
     finally:
         file.close_reader()
     return alone
+
+
+def links_of(parts: list[Walked]) -> list[eventstore.Finding]:
+    """What was found but for prev, which takes the whole log."""
+    return [finding for part in parts for finding in part.findings if finding.kind != "prev"]
 
 
 def walked_here(file: LogFile, task: Task, after: int, until: int) -> Walked:
