@@ -277,7 +277,7 @@ def check_rows(chain: RowChain, rows: Iterator[Row]) -> Row | None:
                 data.decode()
             decode_raw(data)
             last = known(key)
-            if last != prev and (last is not None or key == _SYSTEM_BYTES or not key.decode()):
+            if key == _SYSTEM_BYTES or (last != prev and (last is not None or not key.decode())):
                 break
             flags = _HAS_DATA
             if when_us is None:

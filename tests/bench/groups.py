@@ -107,6 +107,8 @@ class Tasks(Ours):
         self.loop.run_until_complete(self.store_awaited.close())
         self.loop.close()
         self.waits.sort()
+        if not self.waits:
+            return  # fewer writes than tasks: a quick run
         self.note = f"99 of 100 writes were answered within {self.waits[len(self.waits) * 99 // 100] * 1_000:.1f} ms (goal: 10 ms)"
 
     def teardown(self) -> None:

@@ -461,7 +461,7 @@ def test_ids_stay_exact_while_pointer_files_are_written_beneath_them(any_store: 
 
 @pytest.mark.usefixtures("often")
 def test_two_ids_whose_hashes_collide_are_told_apart(open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventstore.pointers._hash", lambda event_id: 7)
+    monkeypatch.setattr("eventstore.pointers.hash_of", lambda event_id: 7)
     with open_store() as store:
         first = {n: store.domain("d").write_value("k", n, event_id=f"e{n}") for n in range(1, 31)}
     with open_store() as store:
