@@ -4,7 +4,7 @@
     ledger    what was acknowledged, and the proof that it is there   stores  stores to damage, their bytes before and after
 
     shim.c, recorder      what a process does to a folder, call by call; calls that are refused
-    crash_states          what the disk may hold after the power failed at one of these calls
+    disk, crash_states    the same folder rebuilt; what of it may be left after the power failed at one of these calls
     lives, survival       recorded lives; what must have survived them, and the proof
     refusals              what a writer does whose disk refuses a call
 

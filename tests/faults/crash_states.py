@@ -20,68 +20,11 @@ from typing import Literal
 
 import msgspec
 
+from tests.faults.disk import Change, Disk, NameChange, Node, apply_change
 from tests.faults.recorder import Record, read
 
 SECTOR = 512
 Model = Literal["posix", "ext4", "gate"]
-
-
-class Change(msgspec.Struct, frozen=True):
-    """Bytes written at an offset; or, without bytes, a length that was set."""
-
-    offset: int
-    content: bytes | None
-
-    @property
-    def end(self) -> int:
-        """The first byte after it."""
-        return self.offset + len(self.content or b"")
-
-
-class Node(msgspec.Struct, eq=False):
-    """A file or a folder. `unsynced` came after the last sync; `doubtful` was lost by one that failed, perhaps."""
-
-    durable: bytearray = msgspec.field(default_factory=bytearray)
-    unsynced: list[Change] = msgspec.field(default_factory=list)
-    doubtful: list[Change] = msgspec.field(default_factory=list)
-    is_folder: bool = False
-
-    def sync(self) -> None:
-        """What was written so far is there; but what a failed sync lost is only there where it was written again."""
-        for change in self.unsynced:
-            _apply(self.durable, change)
-            self.doubtful = [rest for doubted in self.doubtful for rest in _without(doubted, change)]
-        self.unsynced = []
-
-    def fail(self) -> None:
-        """A sync failed: the kernel takes the pages for written, and will not try again."""
-        self.doubtful += [change for change in self.unsynced if change.content is not None]
-        self.unsynced = [change for change in self.unsynced if change.content is None]
-
-
-def _apply(content: bytearray, change: Change) -> None:
-    if change.content is None:
-        if change.offset < len(content):
-            del content[change.offset :]
-        else:
-            content.extend(bytes(change.offset - len(content)))
-        return
-    if change.offset > len(content):
-        content.extend(bytes(change.offset - len(content)))
-    content[change.offset : change.end] = change.content
-
-
-def _without(change: Change, other: Change) -> Iterator[Change]:
-    """What of `change` lies outside of what `other` wrote later."""
-    assert change.content is not None
-    if other.content is None:
-        start, end = other.offset, max(change.end, other.offset)
-    else:
-        start, end = other.offset, other.end
-    if change.offset < start:
-        yield Change(change.offset, change.content[: max(0, start - change.offset)])
-    if change.end > end:
-        yield Change(max(change.offset, end), change.content[max(0, end - change.offset) :])
 
 
 # What the disk kept of a file's unsynced changes
@@ -150,121 +93,51 @@ def _lengths(changes: Sequence[Change], chance: random.Random) -> Sequence[Chang
 STRATEGIES: list[Kept] = [_none, _all, _beginning, _end, _part, _sectors, _last_torn, _shuffled, _lengths]
 
 
-class NameChange(msgspec.Struct, eq=False):
-    """Entries of folders that change together; durable by the sync of the last one's folder."""
-
-    entries: list[tuple[Node, str, Node | None]]
-    durable: bool = False
+# Crash states
 
 
-class Disk:
-    """A folder as its processes saw it, and what of it would outlast the power."""
+def after_power_loss(disk: Disk, model: Model, chance: random.Random) -> dict[str, bytes | None]:
+    """One state that may be found: the content of each file, None for a folder, by path below the root."""
+    folders: dict[Node, dict[str, Node]] = {}
+    for change in _surviving_names(disk, model, chance):
+        for folder, name, node in change.entries:
+            entries = folders.setdefault(folder, {})
+            entries.pop(name, None)
+            if node is not None:
+                entries[name] = node
+    # Often all files fare alike; else each for itself.
+    alike = chance.choice(STRATEGIES) if chance.random() < 0.5 else None
+    contents: dict[Node, bytes] = {}
+    found: dict[str, bytes | None] = {}
+    waiting = [("", disk.top)]
+    while waiting:
+        prefix, folder = waiting.pop()
+        for name, node in sorted(folders.get(folder, {}).items()):
+            if node.is_folder:
+                found[prefix + name] = None
+                waiting.append((f"{prefix}{name}/", node))
+            else:
+                if node not in contents:
+                    contents[node] = _content(node, alike or chance.choice(STRATEGIES), model, chance)
+                found[prefix + name] = contents[node]
+                if name.endswith(".db") and chance.random() < 0.1:
+                    found[f"{prefix}{name}-shm"] = chance.randbytes(chance.choice([0, 100, 32_768]))
+    return found
 
-    def __init__(self, before: Path, root: str) -> None:
-        """`before` is what the folder `root` held when the recording began, all of it durable."""
-        self._root = PurePosixPath(root)
-        self._top = Node(is_folder=True)
-        self._inodes: dict[int, Node] = {}
-        self._paths: dict[PurePosixPath, Node] = {self._root: self._top}
-        self._names: list[NameChange] = []
-        self._settled = 0
-        """How many changes of names the ext4 model takes for durable."""
-        for path in sorted(before.rglob("*")):
-            node = Node(is_folder=True) if path.is_dir() else Node(durable=bytearray(path.read_bytes()))
-            self._add(self._root / path.relative_to(before).as_posix(), node)
-        for change in self._names:
-            change.durable = True
-        self._settled = len(self._names)
 
-    def know(self, inodes: dict[str, int]) -> None:
-        """Which inode the recorded process found under each path that stood before it."""
-        for path, inode in inodes.items():
-            self._inodes[inode] = self._paths[PurePosixPath(path)]
-
-    def apply(self, record: Record) -> None:
-        """Let one recorded call happen."""
-        path, second = PurePosixPath(record.path), PurePosixPath(record.second)
-        match record.kind:
-            case "C" | "D":
-                self._inodes[record.inode] = node = Node(is_folder=record.kind == "D")
-                self._add(path, node)
-            case "W":
-                self._inodes[record.inode].unsynced.append(Change(record.number, record.content))
-            case "T":
-                self._inodes[record.inode].unsynced.append(Change(record.number, None))
-            case "S":
-                self._sync(self._inodes[record.inode])
-            case "F":
-                self._inodes[record.inode].fail()
-            case "R":
-                self._rename(path, second)
-            case "L":
-                self._add(second, self._paths[path])
-            case "U":
-                del self._paths[path]
-                self._names.append(NameChange([(self._paths[path.parent], path.name, None)]))
-            case "M":
-                pass
-
-    def _add(self, path: PurePosixPath, node: Node) -> None:
-        self._paths[path] = node
-        self._names.append(NameChange([(self._paths[path.parent], path.name, node)]))
-
-    def _rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
-        node = self._paths[old]
-        self._names.append(NameChange([(self._paths[old.parent], old.name, None), (self._paths[new.parent], new.name, node)]))
-        for path in [path for path in self._paths if path == old or old in path.parents]:
-            self._paths[new / path.relative_to(old)] = self._paths.pop(path)
-
-    def _sync(self, node: Node) -> None:
-        node.sync()
-        self._settled = len(self._names)
-        for change in self._names if node.is_folder else ():
-            change.durable = change.durable or change.entries[-1][0] is node
-
-    # ---- crash states
-
-    def after_power_loss(self, model: Model, chance: random.Random) -> dict[str, bytes | None]:
-        """One state that may be found: the content of each file, None for a folder, by path below the root."""
-        folders: dict[Node, dict[str, Node]] = {}
-        for change in self._surviving_names(model, chance):
-            for folder, name, node in change.entries:
-                entries = folders.setdefault(folder, {})
-                entries.pop(name, None)
-                if node is not None:
-                    entries[name] = node
-        # Often all files fare alike; else each for itself.
-        alike = chance.choice(STRATEGIES) if chance.random() < 0.5 else None
-        contents: dict[Node, bytes] = {}
-        found: dict[str, bytes | None] = {}
-        waiting = [("", self._top)]
-        while waiting:
-            prefix, folder = waiting.pop()
-            for name, node in sorted(folders.get(folder, {}).items()):
-                if node.is_folder:
-                    found[prefix + name] = None
-                    waiting.append((f"{prefix}{name}/", node))
-                else:
-                    if node not in contents:
-                        contents[node] = _content(node, alike or chance.choice(STRATEGIES), model, chance)
-                    found[prefix + name] = contents[node]
-                    if name.endswith(".db") and chance.random() < 0.1:
-                        found[f"{prefix}{name}-shm"] = chance.randbytes(chance.choice([0, 100, 32_768]))
-        return found
-
-    def _surviving_names(self, model: Model, chance: random.Random) -> list[NameChange]:
-        if model == "ext4":
-            return self._names[: chance.randint(self._settled, len(self._names))]
-        share = chance.choice([0.0, 0.5, 1.0])
-        return [change for change in self._names if change.durable or chance.random() < share]
+def _surviving_names(disk: Disk, model: Model, chance: random.Random) -> list[NameChange]:
+    if model == "ext4":
+        return disk.names[: chance.randint(disk.settled, len(disk.names))]
+    share = chance.choice([0.0, 0.5, 1.0])
+    return [change for change in disk.names if change.durable or chance.random() < share]
 
 
 def _content(node: Node, strategy: Kept, model: Model, chance: random.Random) -> bytes:
     content = bytearray(node.durable)
     for change in node.doubtful if model != "gate" else _part(node.doubtful, chance):
-        _apply(content, change)
+        apply_change(content, change)
     for change in strategy(node.unsynced, chance) if node.unsynced else ():
-        _apply(content, change)
+        apply_change(content, change)
     return bytes(content)
 
 
@@ -317,6 +190,19 @@ class Trace:
             copy = self.before / path.relative_to(self.root)
             copy.mkdir() if path.is_dir() else copy.write_bytes(path.read_bytes())
 
+    def require_complete(self) -> None:
+        """Hold the record against what came of it: a call that the shim does not know would make every state a wrong one."""
+        disk = self.disk()
+        for record in self.records:
+            disk.apply(record)
+        there = {str(path.relative_to(self.root)): None if path.is_dir() else path.read_bytes() for path in self.root.rglob("*")}
+        recorded, found = (
+            {name: content for name, content in names.items() if not name.endswith("-shm")} for names in (disk.seen(), there)
+        )
+        found["."] = None
+        wrong = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name, b"-") != found.get(name, b"-"))
+        assert not wrong, f"the record leads to something else than what is in {self.root}: {wrong}"
+
     def disk(self) -> Disk:
         """The disk as the recording found it."""
         start = msgspec.json.decode(self._start.read_bytes(), type=_Start)
@@ -334,4 +220,4 @@ class Trace:
                 disk.apply(record)
             done = instant
             model = chances[number].choice(models)
-            yield State(number, instant, model, disk.after_power_loss(model, chances[number]))
+            yield State(number, instant, model, after_power_loss(disk, model, chances[number]))

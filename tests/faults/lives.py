@@ -124,12 +124,11 @@ def adopt(tell: Tell, root: str, log: str, name: str, calls: int) -> None:
         mark(domain=DOMAIN, durability="power", adopted=len(appended), appended=appended)
 
 
-def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str) -> None:
+def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str, durability: Durability | None) -> None:
     """Write through a sync that fails; open again as whoever reads the error is told to, retry, go on."""
     small_settings()
     with recorded(Path(root), Path(log), fault=fault):
-        place, halts = Path(root, "store"), 0
-        store, domain = None, None
+        place, store = Path(root, "store"), None
         for number in range(40):
             call = f"{name}.{number}"
             for _ in range(3):
@@ -137,12 +136,10 @@ def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str
                     if store is None:
                         store = eventstore.open(place)
                         mark(open=True)
-                    domain = store.domain(DOMAIN)
-                    receipts = carry_out(domain, call, retry=True, durability="power")
-                    mark(domain=DOMAIN, durability="power", **acknowledgement(call, receipts))
+                    receipts = carry_out(store.domain(DOMAIN), call, retry=True, durability=durability)
+                    mark(domain=DOMAIN, durability=receipts[0].durability, **acknowledgement(call, receipts))
                     break
                 except eventstore.EngineError:
-                    halts += 1
                     if store is not None:
                         with contextlib.suppress(eventstore.EngineError):
                             store.close()
@@ -151,4 +148,3 @@ def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str
                 raise AssertionError(f"{call} could not be written, not even after opening again")
         if store is not None:
             store.close()
-    tell(halts=halts)

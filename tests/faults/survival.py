@@ -142,6 +142,7 @@ def _is_accepted(story: Story, state: State, place: Path) -> bool:
     with contextlib.ExitStack() as handles:
         store = handles.enter_context(eventstore.open(place))
         try:
+            head = store.domain(domain).head()
             ops = [event.op for event in store.domain(domain).events()]
         except eventstore.TailLostError:
             assert not accepted, "the loss was accepted, and is refused again"
@@ -149,7 +150,11 @@ def _is_accepted(story: Story, state: State, place: Path) -> bool:
                 again.domain(domain).write_value("after", 1)
                 assert again.verify().ok
             return False
-    assert "loss" in ops, "a lost tail was forgotten: neither refused nor on record"
+    if "loss" not in ops:
+        # Sectors of the new event may have mended the old one: most of what they hold is the same.
+        assert not accepted, "the loss was accepted, and is not on record"
+        assert head == unpack_witness(story.evidence["head"][:WITNESS_BYTES]), "a lost tail was forgotten: neither refused nor on record"
+        return False
     evidence = {path.name: path.read_bytes() for path in place.glob(f"quarantine/{domain}-*/*")}
     missing = [name for name, content in story.evidence.items() if evidence.get(name) != content]
     assert not missing, f"the loss is on record, its evidence is not: {missing}"
