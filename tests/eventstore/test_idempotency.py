@@ -459,6 +459,7 @@ def test_ids_stay_exact_while_pointer_files_are_written_beneath_them(any_store: 
     assert d.head().position == 200
 
 
+@pytest.mark.corrupts  # once the hash is the true one again, its pointer files are wrong
 @pytest.mark.usefixtures("often")
 def test_two_ids_whose_hashes_collide_are_told_apart(open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventstore.pointers.hash_of", lambda event_id: 7)
