@@ -7,9 +7,10 @@ A failure names seed, state and trace; CONTRIBUTING.md says how to see it again.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,13 @@ class Losses:
         pytest.param(25, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
     ]
 )
-def losses(request: pytest.FixtureRequest, recording_server: Server, trace: Trace, in_memory: Path, seed: str) -> Losses:
+def losses(request: pytest.FixtureRequest, recording_server: Server, trace: Trace, in_memory: Path, seed: str) -> Iterator[Losses]:
     """See Losses."""
-    return Losses(recording_server, trace, in_memory, seed, request.param)
+    log = logging.getLogger("eventstore")
+    before = log.level
+    log.setLevel(logging.ERROR)  # pointer files torn by the thousand, each a warning that pytest keeps with its traceback
+    yield Losses(recording_server, trace, in_memory, seed, request.param)
+    log.setLevel(before)
 
 
 @pytest.mark.parametrize("durability", ["power", "power+", "process", None])
