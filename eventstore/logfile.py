@@ -329,6 +329,25 @@ class LogFile:
             os.close(descriptor)
         sync_folder(self.path.parent)
 
+    def renew_wal(self) -> None:
+        """Write every byte of the WAL again, where it stands, and make it durable. Under the domain's lock.
+
+        After a failed sync the kernel takes the pages for written and never tries again (fsyncgate): they are read back
+        from its memory, and are on no disk. No later sync says so. What is written again is as good as new, and as the
+        bytes are the same, nothing can be half done.
+        """
+        if not self.wal.exists():
+            return
+        descriptor = os.open(self.wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            at = 0
+            while content := os.pread(descriptor, _PAGE_BYTES, at):
+                at += os.pwrite(descriptor, content, at)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(self.path.parent)
+
     def checkpoint(self, mode: str) -> bool:
         """Copy the WAL into the database, RESTART or TRUNCATE, never PASSIVE (R3); whether all of it was copied.
 

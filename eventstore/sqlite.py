@@ -32,7 +32,7 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none
+from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.logfile import LogFile
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
@@ -125,12 +125,13 @@ class SqliteLog:
         birth = self._birth or seal_birth(
             Birth(FORMAT, self._store_id, self.domain, now_us(), self._write or "replace"), secrets.token_bytes(SALT_BYTES)
         )
+        head = Head(0, birth.checksum)
+        # Before the log appears: a witness that the power took half of beside a log is damage, without one it is nothing.
+        self._head_file.witness(head, sync=True)
         try:
             database.make(path, birth)
         except sqlite3.Error as error:
             raise database.engine_error(error, domain=self.domain, path=path) from error
-        head = Head(0, birth.checksum)
-        self._head_file.witness(head, sync=True)
         manifest.raise_head(self.store, self.domain, head)
         return path
 
@@ -149,12 +150,18 @@ class SqliteLog:
             self._quarantine(found.position)
         self._known = found
         if self.domain not in manifest.load(self.store).heads:
-            manifest.raise_head(self.store, self.domain, self._file.head())  # its maker was killed before it could say so
+            # Its maker was killed before it could say so, perhaps before the names were durable.
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+            manifest.raise_head(self.store, self.domain, self._file.head())
         self._file.become_writer()
+        witnessed = self._head_file.refresh()
         if loss is not None:
+            self._file.renew_wal()
             self._accept(found, loss)
-        elif self._head_file.refresh() is None:
-            self._file.sync_wal()
+        elif witnessed is None or witnessed.position < found.position:
+            # Beyond the witness a sync may have failed.
+            self._file.renew_wal()
             self._head_file.witness(found, sync=True)
         else:
             self._head_file.hint(found.position)
