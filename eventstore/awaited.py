@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import os
+import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
@@ -21,7 +25,7 @@ from eventstore import domain as threads
 from eventstore import store as stores
 from eventstore import view as views
 from eventstore.commit import Call
-from eventstore.errors import ClosedError, EventStoreError
+from eventstore.errors import ClosedError, EngineError, EventStoreError
 from eventstore.group import GroupCommit, Waiting, receipts_of
 from eventstore.model import Domain, Durability, Key, Receipt
 from eventstore.writes import Batch, Writes
@@ -29,42 +33,95 @@ from eventstore.writes import Batch, Writes
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_log = logging.getLogger("eventstore")
+
 _PAGE = 64
 """Items that an iteration fetches at a time."""
 _THREADS = 4
 """For writing, and as many for reading: domains beyond that many wait for one another, which costs less than a thread each."""
+_TURNS = 16
+"""Transactions after which a thread that writes looks whether another domain waits for it."""
 
 
 class _Pool:
     """The threads of one store, and whether it is open."""
 
     def __init__(self) -> None:
+        self._closed = False
+        self._start()
+        _pools.add(self)
+
+    def _start(self) -> None:
+        # Apart: a thread that reads may wait for one that writes (update_value), so these must not wait for those.
         self._readers = ThreadPoolExecutor(_THREADS, "eventstore-read")
         self._writers = ThreadPoolExecutor(_THREADS, "eventstore-write")
-        self._closed = False
 
     async def read(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`verb(...)` in a thread."""
-        self.require_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(verb, *args, **kwargs))
+        return await asyncio.wrap_future(self._submit(functools.partial(verb, *args, **kwargs)))
 
-    def write(self, work: Callable[[], None]) -> None:
-        """Have `work` done by a thread that writes."""
+    async def whole(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`verb(...)`, which may write, in a thread. Cancelled, it does not begin, or else the cancellation waits for its end."""
+        work = self._submit(functools.partial(verb, *args, **kwargs))
+        done = asyncio.wrap_future(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                if work.cancel():
+                    raise
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled from done.exception()
+        return done.result()
+
+    def _submit(self, work: Callable[[], R]) -> Future[R]:
         self.require_open()
-        self._writers.submit(work)
+        try:
+            return self._readers.submit(work)
+        except RuntimeError:
+            self.require_open()  # it was closed this very moment
+            raise
+
+    def write(self, work: Callable[[], None]) -> bool:
+        """Have `work` done by a thread that writes; False if they have ended."""
+        try:
+            self._writers.submit(work)
+        except RuntimeError:
+            return False
+        return True
 
     def require_open(self) -> None:
+        """Raise ClosedError after close()."""
         if self._closed:
             raise ClosedError("the store was closed; open it again")
 
     async def close(self, closing: Callable[[], None]) -> None:
-        """Do `closing` once everything under way is done; then let the threads end."""
-        loop = asyncio.get_running_loop()
-        if not self._closed:
-            self._closed = True
-            await loop.run_in_executor(None, self._writers.shutdown)
-            await loop.run_in_executor(None, self._readers.shutdown)
-        await loop.run_in_executor(None, closing)
+        """Do `closing` once everything under way is done, and the threads have ended."""
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._end, closing)
+
+    def _end(self, closing: Callable[[], None]) -> None:
+        self._readers.shutdown()  # first: what they write may need those that write
+        self._writers.shutdown()
+        closing()
+
+    def after_fork(self) -> None:
+        """In a forked child: the threads are the parent's."""
+        self._start()
+
+
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # ---- reading
@@ -120,6 +177,11 @@ class DomainView:
         """The domain's name."""
         return self._view.name
 
+    @property
+    def domain(self) -> Domain:
+        """The domain: name, rule, declared type."""
+        return self._view.domain
+
     # Assigned, not written out, so that no argument and no docstring can differ from the synchronous verb's.
     read_value = _at_hand(views.DomainView.read_value)
     get = _at_hand(views.DomainView.get)
@@ -155,13 +217,16 @@ class _Inbox:
         self._group, self._pool = group, pool
         self._told: deque[Waiting] = deque()
         self._waking = self._leading = False
+        self._starting = threading.Lock()
 
     async def commit(self, call: Call) -> list[Receipt]:
         """The receipts of `call`. Cancelled, it is taken back if that is still possible; else the cancellation waits for the answer."""
         self._pool.require_open()
         waiting = _Awaiting(call, self)
         self._group.submit(waiting)
-        self._lead()
+        if not self._lead() and self._group.withdraw(waiting):
+            self._pool.require_open()
+            raise EngineError("no thread could be started to write; end some, then try again", event_id=call.event_id)
         cancelled: asyncio.CancelledError | None = None
         while waiting.answer is None:
             try:
@@ -171,13 +236,14 @@ class _Inbox:
                     raise
                 cancelled, waiting.future = error, self.loop.create_future()
         if cancelled is not None:
-            raise cancelled
+            raise cancelled from (waiting.answer if isinstance(waiting.answer, BaseException) else None)
         return receipts_of(waiting)
 
     def put(self, waiting: Waiting) -> None:
         """See Inbox.put."""
         if waiting.answer is None:
-            self._lead()
+            if not self._lead():
+                self._group.lead_on()  # the store is being closed: whoever tells does it
             return
         self._told.append(waiting)
         if not self._waking:
@@ -194,23 +260,30 @@ class _Inbox:
             if isinstance(waiting, _Awaiting) and not waiting.future.done():
                 waiting.future.set_result(None)
 
-    def _lead(self) -> None:
-        if not self._leading:
-            self._leading = True
-            try:
-                self._pool.write(self._run)
-            except BaseException:
-                self._leading = False
-                raise
+    def _lead(self) -> bool:
+        """See to it that a thread commits what waits; False if there are none any more."""
+        with self._starting:
+            self._leading = self._leading or self._pool.write(self._run)
+            return self._leading
 
     def _run(self) -> None:
-        while True:
-            self._group.lead_on()
+        if self._commit_some(_TURNS) and self._pool.write(self._run):
+            return
+        with self._starting:
             self._leading = False
-            # Once more with the flag down: whoever queued up, or stopped leading, while it was up left the rest to this thread.
-            if not (self._group.queued and self._group.lead()):
-                break
-        self._group.failstop.announce()
+        # Once more with the flag down: whoever queued up, or stopped leading, while it was up left the rest to this thread.
+        self._commit_some(1)
+
+    def _commit_some(self, turns: int) -> bool:
+        """Commit what waits; True if more waits, which is left to the next thread that is free: no domain has one for itself."""
+        try:
+            while turns and self._group.queued and self._group.lead():
+                turns -= 1
+        except Exception:  # noqa: BLE001  whoever waited was told; the thread goes on for the others
+            _log.exception("domain %s: a write failed in an unforeseen way", self._group.live.log.domain)
+        finally:
+            self._group.failstop.announce()
+        return turns == 0 and self._group.queued
 
 
 def _in_thread(
@@ -220,7 +293,7 @@ def _in_thread(
 
     @functools.wraps(verb)
     async def awaited(self: DomainStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._pool.read(verb, self._domain, *args, **kwargs)
+        return await self._pool.whole(verb, self._domain, *args, **kwargs)
 
     return awaited
 
@@ -228,17 +301,19 @@ def _in_thread(
 class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[Receipt]]], DomainView):
     """eventstore.DomainStore, awaited. A cancelled write has either happened as a whole or not at all, and is never under way."""
 
-    def __init__(self, domain: threads.DomainStore, inbox: _Inbox, pool: _Pool) -> None:
+    def __init__(self, domain: threads.DomainStore, pool: _Pool) -> None:
         DomainView.__init__(self, domain, pool)
-        self.domain = domain.domain
-        self._domain, self._inbox = domain, inbox
+        self._domain, self._inbox = domain, _Inbox(domain.group, pool)
         self._live, self._actor, self._max_value_bytes = domain._live, domain._actor, domain._max_value_bytes
 
     async def _one(self, call: Call) -> Receipt:
-        return (await self._inbox.commit(call))[0]
+        return (await self._many(call))[0]
 
-    def _many(self, call: Call) -> Coroutine[Any, Any, list[Receipt]]:
-        return self._inbox.commit(call)
+    async def _many(self, call: Call) -> list[Receipt]:
+        inbox = self._inbox
+        if inbox.loop is not asyncio.get_running_loop():  # opened in one loop, used in another
+            inbox = self._inbox = _Inbox(self._domain.group, self._pool)
+        return await inbox.commit(call)
 
     update_value = _in_thread(threads.DomainStore.update_value)
     restore_value = _in_thread(threads.DomainStore.restore_value)
@@ -268,7 +343,7 @@ def _of_store(
 
     @functools.wraps(verb)
     async def awaited(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._pool.read(verb, self._store, *args, **kwargs)
+        return await self._pool.whole(verb, self._store, *args, **kwargs)
 
     return awaited
 
@@ -291,6 +366,11 @@ class Store:
         return self._store.store_id
 
     @property
+    def created_us(self) -> int:
+        """When the store was made, in microseconds."""
+        return self._store.created_us
+
+    @property
     def read_only(self) -> bool:
         """Whether writes are refused."""
         return self._store.read_only
@@ -302,13 +382,14 @@ class Store:
 
     domains = _of_store(stores.Store.domains)
     accept = _of_store(stores.Store.accept)
+    adopt = _of_store(stores.Store.adopt)
     verify = _of_store(stores.Store.verify)
     resume = _of_store(stores.Store.resume)
 
     async def domain(self, domain: str | Domain) -> DomainStore:
         """See eventstore.Store.domain."""
         found = await self._pool.read(self._store.domain, domain)
-        return DomainStore(found, _Inbox(found.group, self._pool), self._pool)
+        return DomainStore(found, self._pool)
 
     async def close(self) -> None:
         """See eventstore.Store.close; waits for the writes under way."""

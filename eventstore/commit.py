@@ -56,8 +56,8 @@ def request_of(intents: Sequence[Intent]) -> str:
     ]
 
 
-def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt] | EventStoreError]:
-    """Decide, seal and append what `calls` ask for, in order, in one transaction; one answer a call.
+def drain(live: Live, clock: Clock, calls: Sequence[Call], tell: Callable[[list[list[Receipt] | EventStoreError]], None]) -> None:
+    """Decide, seal and append what `calls` ask for, in order, in one transaction; `tell` gets one answer a call.
 
     Lock, catch up, decide, append, fold, answer (FORMAT.md section 6). Errors of the log itself are raised, not answered.
     """
@@ -80,8 +80,9 @@ def drain(live: Live, clock: Clock, calls: Sequence[Call]) -> list[list[Receipt]
         live.answered.update(draft.answered)
         while len(live.answered) > REMEMBERED:
             live.answered.popitem(last=False)
+        # Under the lock, where signals wait: a Ctrl-C at its end must not cost the other callers their receipts.
+        tell(answers)
         live.save_pointers()
-        return answers
 
 
 def _catch_up(live: Live, head: Head) -> None:
@@ -150,7 +151,7 @@ class _Draft:
             if events:
                 self._ids[call.event_id] = events[0]
             else:
-                self.answered[call.event_id] = (request, receipts)
+                self.answered[call.event_id] = (request, list(receipts))  # the caller's list is the caller's
         return receipts
 
     def present(self, prefix: Key | None) -> list[str]:
@@ -256,7 +257,7 @@ class _Draft:
         if answer is not None:
             if answer[0] != request:
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
-            return answer[1]
+            return list(answer[1])
         event = self._ids.get(event_id) or self._live.ids.find(event_id)
         if event is None:
             return None

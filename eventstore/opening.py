@@ -11,6 +11,7 @@ from typing import Any
 
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
+from eventstore.lease import require_owner_name
 from eventstore.log import Engine
 from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
 from eventstore.store import CACHE_BYTES, Store
@@ -54,6 +55,11 @@ def open_store(
     location = _location(location)
     if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    if owner is not None:
+        require_owner_name(owner)
+    # All options before the engine: it takes the owner's lease, and nobody would release it.
+    cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
+    max_value_bytes = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
     engine = _engine(
         location,
         create=create,
@@ -69,8 +75,8 @@ def open_store(
         location,
         actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
         accept_loss=accept_loss,
-        cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
-        max_value_bytes=_count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES),
+        cache_bytes=cache_bytes,
+        max_value_bytes=max_value_bytes,
         on_halt=on_halt,
     )
 

@@ -456,7 +456,11 @@ class SqliteLog:
                     self._forked = False
 
     def _require_space(self) -> None:
-        if self._min_free_bytes and (free := self._head_file.free_bytes()) < self._min_free_bytes:
+        if not self._min_free_bytes:
+            return
+        with os_errors(f"asking how much space is left for domain {self.domain}"):
+            free = self._head_file.free_bytes()
+        if free < self._min_free_bytes:
             raise DiskFullError(
                 f"domain {self.domain}: {free:,} bytes are free where the store lies, at least {self._min_free_bytes:,} must be"
                 " (min_free_bytes); free some space, or archive old events"
@@ -474,7 +478,7 @@ class SqliteLog:
         cause = self._halted or self._file.failed
         if cause is not None:
             raise HaltedError(
-                f"domain {self.domain}: writing stopped after: {cause}; close the store, look at the disk, open it again"
+                f"domain {self.domain}: writing stopped after: {cause}; look at the disk, then call resume() on the store"
             ) from cause
 
 
