@@ -170,17 +170,13 @@ class DomainView:
     """eventstore.DomainView, awaited; what iterates is for `async for`. Arguments, answers and errors are those of its namesakes."""
 
     def __init__(self, view: views.DomainView, pool: _Pool) -> None:
+        self.domain = view.domain
         self._view, self._pool = view, pool
 
     @property
     def name(self) -> str:
         """The domain's name."""
         return self._view.name
-
-    @property
-    def domain(self) -> Domain:
-        """The domain: name, rule, declared type."""
-        return self._view.domain
 
     # Assigned, not written out, so that no argument and no docstring can differ from the synchronous verb's.
     read_value = _at_hand(views.DomainView.read_value)

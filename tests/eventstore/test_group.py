@@ -82,7 +82,7 @@ def test_every_thread_gets_its_own_receipts_in_its_own_order(any_store: Store, t
 def test_those_who_wait_at_the_same_time_share_a_transaction(store: Store) -> None:
     transactions = Transactions(store.domain("d"))
     domain = transactions.domain
-    calls = [lambda number=number: domain.write_value(f"k{number}", number) for number in range(64)]  # type: ignore[misc]
+    calls = [lambda number=number: domain.write_value(f"k{number}", number) for number in range(64)]
     receipts: list[Receipt] = transactions.together(*calls)
     assert transactions.sizes == [64]
     assert [receipt.position for receipt in receipts] == list(range(2, 66))
@@ -197,7 +197,7 @@ def test_the_strongest_durability_of_a_transaction_counts_for_all_of_it(tmp_path
         domain = transactions.domain
         asked: list[Durability] = ["process", strongest, "process"]
         receipts = transactions.together(
-            *[lambda number=number: domain.write_value("k", number, durability=asked[number]) for number in range(3)]  # type: ignore[misc]
+            *[lambda number=number: domain.write_value("k", number, durability=asked[number]) for number in range(3)]
         )
         assert transactions.durabilities == [strongest]
         assert [receipt.durability for receipt in receipts] == asked
@@ -242,7 +242,7 @@ def test_a_transaction_ends_where_waiting_would_take_too_long(store: Store, monk
         return domain.write_values([((first, number), number) for number in range(size)])
 
     sizes = [4, 4, 4, 25, 1, 9, 1]
-    receipts = transactions.together(*[lambda number=number: batch(number, sizes[number]) for number in range(7)])  # type: ignore[misc]
+    receipts = transactions.together(*[lambda number=number: batch(number, sizes[number]) for number in range(7)])
     assert transactions.sizes == [12, 25, 10, 1]
     assert [receipt.position for told in receipts for receipt in told] == list(range(2, 2 + sum(sizes)))
 
@@ -374,9 +374,7 @@ def test_whatever_meets_whatever_the_oracle_agrees(any_store: Store, seed: int) 
         plans = [_plan(chance) for _ in range(chance.randrange(2, 9))]
         plain.call(lambda: [oracle.Write("the one before", "0")])
         expected = [_asked(plain, writes, event_id) for writes, event_id in plans]
-        found = transactions.together(
-            *[lambda plan=plan: _answers(transactions.domain, *plan) for plan in plans]  # type: ignore[misc]
-        )
+        found = transactions.together(*[lambda plan=plan: _answers(transactions.domain, *plan) for plan in plans])
         assert [type(answer).__name__ if isinstance(answer, Exception) else answer for answer in found] == expected
         assert len(transactions.sizes) == 1
     assert [(event.position, eventstore.decode_key(event.key), event.data) for event in transactions.domain.events()] == [

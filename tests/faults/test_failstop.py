@@ -67,11 +67,12 @@ def test_below_min_free_bytes_nothing_is_written_and_everything_can_be_read(tmp_
         with pytest.raises(DiskFullError, match="min_free_bytes") as full:
             domain.write_value("k", 3, event_id="first")
         assert (full.value.outcome, full.value.event_id) == ("not_written", "first")
-        for refused in (
+        attempts: list[Callable[[], Receipt]] = [
             lambda: domain.write_value("k", 3, event_id="next"),
             lambda: other.write_value("k", 3, event_id="next"),
             lambda: other.update_value("k", lambda value: value + 1, event_id="next"),
-        ):
+        ]
+        for refused in attempts:
             with pytest.raises(HaltedError, match="resume") as halted:
                 refused()
             assert (halted.value.outcome, halted.value.event_id) == ("not_written", "next")
