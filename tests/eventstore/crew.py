@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import eventstore
 from eventstore import Event
 from eventstore.group import Waiting
+from eventstore.model import Durability
 
 T = TypeVar("T")
 PATIENCE = 60
@@ -39,14 +40,17 @@ class Transactions:
         self.queue = domain.group._queue = _Queue()
         self.entered, self._go = threading.Event(), threading.Event()
         self._go.set()
+        self.durability_before: Durability | None = None
+        """Of the transaction that together() makes the others wait for."""
         log = domain.group.live.log
         append = log.append
 
         def noted(events: Sequence[Event], **options: Any) -> None:
             self.sizes.append(len(events))
             self.durabilities.append(options.get("durability"))
+            go = self._go
             self.entered.set()
-            assert self._go.wait(PATIENCE), "nobody let this transaction go on"
+            assert go.wait(PATIENCE), "nobody let this transaction go on"
             append(events, **options)
 
         log.append = noted  # type: ignore[method-assign]
@@ -54,7 +58,13 @@ class Transactions:
     def hold(self) -> None:
         """Let the next transaction wait, in its append, until let_go()."""
         self.entered.clear()
-        self._go.clear()
+        self._go = threading.Event()
+
+    def hold_next(self) -> None:
+        """Let the transaction that is held go on, and hold the one after it."""
+        go = self._go
+        self.hold()
+        go.set()
 
     def let_go(self) -> None:
         """Go on."""
@@ -65,13 +75,17 @@ class Transactions:
         for _ in range(calls):
             assert self.queue.arrivals.acquire(timeout=PATIENCE), "a call did not queue up"
 
+    def forget_arrivals(self) -> None:
+        """Whoever has queued up so far is of no interest."""
+        while self.queue.arrivals.acquire(blocking=False):
+            continue
+
     def together(self, *calls: Callable[[], object]) -> list[Any]:
         """Make `calls` in threads, in their order, so that one transaction takes them all; what each returned or raised."""
         self.hold()
-        while self.queue.arrivals.acquire(blocking=False):
-            pass
+        self.forget_arrivals()
         crew = Crew()
-        crew.start(lambda: self.domain.write_value("the one before", 0, durability=self.durabilities_of_gate))
+        crew.start(lambda: self.domain.write_value("the one before", 0, durability=self.durability_before))
         self.arrived()
         assert self.entered.wait(PATIENCE)
         for call in calls:
@@ -80,8 +94,6 @@ class Transactions:
         del self.sizes[:], self.durabilities[:]
         self.let_go()
         return crew.outcomes()[1:]
-
-    durabilities_of_gate: Any = None
 
 
 class Crew:

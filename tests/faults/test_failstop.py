@@ -123,8 +123,6 @@ def test_who_waited_behind_the_failure_is_refused_too(store: Store) -> None:
     free = log._head_file.free_bytes
     answers = iter([0])
     log._head_file.free_bytes = lambda: next(answers, free())  # full for a moment
-    transactions.hold()
-    transactions.durabilities_of_gate = "process"
     outcomes = transactions.together(lambda: domain.write_value("a", 1, event_id="a"), lambda: domain.write_value("b", 2))
     assert [type(outcome) for outcome in outcomes] == [HaltedError, HaltedError]
     assert outcomes[0].event_id == "a"

@@ -224,7 +224,7 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    for name in ("jobs", "holders", "limits", "splits"):
+    for name in ("groups", "jobs", "holders", "limits", "splits"):
         import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()
