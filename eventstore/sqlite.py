@@ -8,9 +8,9 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from eventstore import database, manifest, recovery
 from eventstore.clock import now_us
@@ -39,6 +39,8 @@ from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
+
+R = TypeVar("R")
 
 CHECKPOINT_PAGES = 1_000
 _FOREVER = 2**63 - 1
@@ -93,12 +95,15 @@ class SqliteLog:
         self._head_file = HeadFile(self.folder / "head", writable=not self.read_only, create=not self.read_only)
         try:
             with self._locked("opening"), os_errors(f"opening the log of domain {self.domain}"):
-                self._file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self._busy_timeout_ms)
+                file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self._busy_timeout_ms)
+                before: LogFile = self.__dict__.get("_file", file)
+                self._file = file
                 try:
                     self._take_charge(accept_loss)
                 except BaseException:
-                    self._file.close_reader()
-                    self._file.close_writer()
+                    self._file = before  # whoever reads meanwhile goes on there
+                    file.close_reader()
+                    file.close_writer()
                     raise
         except BaseException:
             self._head_file.close()
@@ -192,8 +197,18 @@ class SqliteLog:
 
     def head(self) -> Head:
         """See EventLog.head."""
-        self._require_open()
-        return self._file.head()
+        return self._ask(LogFile.head)
+
+    def _ask(self, verb: Callable[[LogFile], R]) -> R:
+        """What the file says; the new one, if resume() put one in the place of that which was asked."""
+        while True:
+            self._require_open()
+            file = self._file
+            try:
+                return verb(file)
+            except EngineError:
+                if file is self._file and not self._closed:
+                    raise
 
     def moved(self, position: int) -> bool:
         """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
@@ -206,22 +221,22 @@ class SqliteLog:
         last = _FOREVER if until is None else until
         left = _FOREVER if limit is None else limit
         while left > 0:
-            self._require_open()
-            page = self._file.page(max(after, 0), last, min(left, PAGE))
+            page = self._page(after, last, min(left, PAGE))
             if not page:
                 return
             yield from page
             after, left = page[-1].position, left - len(page)
 
+    def _page(self, after: int, last: int, limit: int) -> list[Event]:
+        return self._ask(lambda file: file.page(max(after, 0), last, limit))
+
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get."""
-        self._require_open()
-        return self._file.get(positions)
+        return self._ask(lambda file: file.get(positions))
 
     def chain(self, position: int, *, limit: int) -> list[Event]:
         """See EventLog.chain."""
-        self._require_open()
-        return self._file.chain(position, limit)
+        return self._ask(lambda file: file.chain(position, limit))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""

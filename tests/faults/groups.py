@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import eventstore
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
@@ -140,3 +141,30 @@ def interrupt_a_follower(tell: Tell, folder: str) -> None:
             tell(interrupted=True, there=call in [call_of(event) for event in domain._live.log.read()])
         crew.results()
         tell(**acknowledgement(call, carry_out(domain, call, retry=True)))
+
+
+def interrupt_a_transaction(tell: Tell, folder: str) -> None:
+    """Ctrl-C while the main thread commits for two others: it waits for the end of the transaction, and they get their receipts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with eventstore.open(folder) as store:
+        transactions = Transactions(store.domain(DOMAIN))
+        domain = transactions.domain
+        append = domain.group.live.log.append
+
+        def interrupted(*arguments: Any, **options: Any) -> None:
+            domain.group.live.log.append = append  # type: ignore[method-assign]
+            append(*arguments, **options)
+            signal.raise_signal(signal.SIGINT)
+
+        crew = Crew()
+        with domain.group._leading:
+            for number in range(2):
+                crew.start(lambda number=number: carry_out(domain, call_of_size(f"queued-{number}", 6)))  # type: ignore[misc]
+                transactions.arrived()
+        domain.group.live.log.append = interrupted  # type: ignore[method-assign]
+        try:
+            domain.write_value("key", 1)
+            tell(interrupted=False)
+        except KeyboardInterrupt:
+            tell(interrupted=True)
+        tell(positions=[receipt.position for receipts in crew.results() for receipt in receipts], key=domain.get("key"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from eventstore import (
     Receipt,
     Store,
 )
-from tests.eventstore.crew import Transactions
+from tests.eventstore.crew import Crew, Transactions
 from tests.faults.workers import ROOT
 
 NEVER = 2**52
@@ -312,6 +313,30 @@ def test_an_event_whose_record_failed_is_found_by_its_event_id(tmp_path: Path, a
         assert domain.head().position == 3
         assert alarm.causes == [EngineError]
         assert store.verify().ok
+
+
+def test_readers_go_on_while_a_store_resumes(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data", cache_bytes=0) as store:
+        domain = store.domain("d")
+        domain.write_values([(f"k{number}", number) for number in range(100)])
+        enough = threading.Event()
+
+        def read() -> int:
+            rounds = 0
+            while not enough.is_set():
+                assert len(list(domain.events())) == 100
+                assert domain.read_value("k7") == 7
+                assert len(list(domain.items())) == 100
+                rounds += 1
+            return rounds
+
+        crew = Crew()
+        for _ in range(3):
+            crew.start(read)
+        for _ in range(20):
+            store.resume()
+        enough.set()
+        assert all(crew.results())
 
 
 # Another writer's damage

@@ -65,6 +65,12 @@ def test_an_interrupt_waits_for_the_transaction_that_another_thread_makes(server
     assert {"interrupted": True, "there": True} in told
 
 
+def test_an_interrupt_of_the_leader_costs_nobody_else_his_receipts(server: Server, tmp_path: Path) -> None:
+    interrupted, told = server.run(groups.interrupt_a_transaction, folder=str(tmp_path / "store"))
+    assert interrupted == {"interrupted": True}
+    assert told == {"positions": list(range(1, 13)), "key": 1}
+
+
 def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
     ledger, chance = Ledger(), random.Random(seed)
     writer = server.start(splits.write_under_fire, folder=str(tmp_path / "store"), name=seed)
