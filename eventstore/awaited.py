@@ -339,6 +339,18 @@ def _of_store(
 
     @functools.wraps(verb)
     async def awaited(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._pool.read(verb, self._store, *args, **kwargs)
+
+    return awaited
+
+
+def _of_store_whole(
+    verb: Callable[Concatenate[stores.Store, P], R],
+) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
+    """A verb of the store that writes: in a thread, and not left alone when it is cancelled."""
+
+    @functools.wraps(verb)
+    async def awaited(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._pool.whole(verb, self._store, *args, **kwargs)
 
     return awaited
@@ -377,10 +389,10 @@ class Store:
         return self._store.halted
 
     domains = _of_store(stores.Store.domains)
-    accept = _of_store(stores.Store.accept)
-    adopt = _of_store(stores.Store.adopt)
+    accept = _of_store_whole(stores.Store.accept)
+    adopt = _of_store_whole(stores.Store.adopt)
     verify = _of_store(stores.Store.verify)
-    resume = _of_store(stores.Store.resume)
+    resume = _of_store_whole(stores.Store.resume)
 
     async def domain(self, domain: str | Domain) -> DomainStore:
         """See eventstore.Store.domain."""

@@ -329,6 +329,27 @@ def test_a_timeout_of_nothing(tmp_path: Path) -> None:
     run(work())
 
 
+def test_what_only_reads_is_left_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data") as (store, domain):
+            await domain.write_value("k", 1)
+            begun, end = threading.Event(), threading.Event()
+
+            def wait(*progress: object) -> None:
+                begun.set()
+                assert end.wait(PATIENCE)
+
+            verifying = asyncio.create_task(store.verify(progress=wait))
+            await soon(begun.is_set)
+            verifying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await verifying
+            assert not end.is_set()
+            end.set()
+
+    run(work())
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_storm_of_cancellations_leaves_every_write_whole_or_absent(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

@@ -23,6 +23,7 @@ from eventstore import (
     ReadOnlyError,
     Receipt,
     Store,
+    sqlite,
 )
 from tests.eventstore.crew import Crew, Transactions
 from tests.faults.workers import ROOT
@@ -312,6 +313,30 @@ def test_an_event_whose_record_failed_is_found_by_its_event_id(tmp_path: Path, a
         assert [receipt.position for receipt in receipts] == [2, 3]
         assert domain.head().position == 3
         assert alarm.causes == [EngineError]
+        assert store.verify().ok
+
+
+def test_a_checkpoint_that_fails_costs_no_receipt_and_stops_the_next_write(
+    tmp_path: Path, alarm: Alarm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log stops by itself, beneath the store: it must be said all the same, and to the other domains."""
+    with eventstore.open(tmp_path / "data", on_halt=alarm) as store:
+        domain, other = store.domain("d"), store.domain("other")
+        domain.write_value("k", 1)
+        database = (tmp_path / "data" / "logs" / "d" / f"{0:020d}.db").resolve()
+        replace_descriptor(descriptors(database)[-1], os.devnull, os.O_RDWR)
+        monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 1)
+        assert domain.write_value("k", 2).position == 2
+        assert "the checkpoint failed" in caplog.text
+        for each in (domain, other):
+            with pytest.raises(HaltedError) as halted:
+                each.write_value("k", 3, event_id="id")
+            assert (halted.value.outcome, halted.value.event_id) == ("not_written", "id")
+        assert len(alarm.told) == 1
+        assert domain.read_value("k") == 2
+        monkeypatch.undo()
+        store.resume()
+        assert domain.write_value("k", 3, event_id="id").position == 3
         assert store.verify().ok
 
 
