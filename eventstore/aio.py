@@ -10,10 +10,11 @@ from typing import Any, ParamSpec
 from eventstore import store
 from eventstore.awaited import DomainStore as DomainStore
 from eventstore.awaited import DomainView as DomainView
+from eventstore.awaited import OpenIntent as OpenIntent
 from eventstore.awaited import Store as Store
 from eventstore.opening import open_store
 
-__all__ = ["DomainStore", "DomainView", "Store", "open"]
+__all__ = ["DomainStore", "DomainView", "OpenIntent", "Store", "open"]
 
 P = ParamSpec("P")
 

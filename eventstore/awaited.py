@@ -8,67 +8,127 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
+import logging
+import os
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from eventstore import domain as threads
+from eventstore import intents
 from eventstore import store as stores
 from eventstore import view as views
 from eventstore.commit import Call
-from eventstore.errors import ClosedError, EventStoreError
+from eventstore.errors import ClosedError, EngineError, EventStoreError
 from eventstore.group import GroupCommit, Waiting, receipts_of
+from eventstore.meta import EventMeta
 from eventstore.model import Domain, Durability, Key, Receipt
 from eventstore.writes import Batch, Writes
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_log = logging.getLogger("eventstore")
+
 _PAGE = 64
 """Items that an iteration fetches at a time."""
 _THREADS = 4
 """For writing, and as many for reading: domains beyond that many wait for one another, which costs less than a thread each."""
+_TURNS = 16
+"""Transactions after which a thread that writes looks whether another domain waits for it."""
 
 
 class _Pool:
     """The threads of one store, and whether it is open."""
 
     def __init__(self) -> None:
+        self._closed = False
+        self._start()
+        _pools.add(self)
+
+    def _start(self) -> None:
+        # Apart: a thread that reads may wait for one that writes (update_value), so these must not wait for those.
         self._readers = ThreadPoolExecutor(_THREADS, "eventstore-read")
         self._writers = ThreadPoolExecutor(_THREADS, "eventstore-write")
-        self._closed = False
 
     async def read(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`verb(...)` in a thread."""
-        self.require_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(verb, *args, **kwargs))
+        return await asyncio.wrap_future(self._submit(functools.partial(verb, *args, **kwargs)))
 
-    def write(self, work: Callable[[], None]) -> None:
-        """Have `work` done by a thread that writes."""
+    async def whole(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`verb(...)`, which may write, in a thread. Cancelled, it does not begin, or else the cancellation waits for its end."""
+        work = self._submit(functools.partial(verb, *args, **kwargs))
+        done = asyncio.wrap_future(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                if work.cancel():
+                    raise
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled from done.exception()
+        return done.result()
+
+    def _submit(self, work: Callable[[], R]) -> Future[R]:
+        self.require_open()
+        try:
+            return self._readers.submit(work)
+        except RuntimeError:
+            self.require_open()  # it was closed this very moment
+            raise
+
+    def write(self, work: Callable[[], None]) -> bool:
+        """Have `work` done by a thread that writes; False if they have ended."""
         try:
             self._writers.submit(work)
         except RuntimeError:
-            # Closed in between. The log says so to whoever waits; that must not happen in the event loop's thread either.
-            threading.Thread(target=work).start()
+            return False
+        return True
+
+    def why_no_thread(self, event_id: str | None) -> EventStoreError:
+        """What to answer a write for which there is none."""
+        if self._closed:
+            return ClosedError("the store was closed; open it again")
+        return EngineError("no thread could be started to write; end some, then try again", event_id=event_id)
 
     def require_open(self) -> None:
+        """Raise ClosedError after close()."""
         if self._closed:
             raise ClosedError("the store was closed; open it again")
 
     async def close(self, closing: Callable[[], None]) -> None:
-        """Do `closing` once everything under way is done; then let the threads end."""
-        loop = asyncio.get_running_loop()
-        if not self._closed:
-            self._closed = True
-            await loop.run_in_executor(None, self._writers.shutdown)
-            await loop.run_in_executor(None, self._readers.shutdown)
-        await loop.run_in_executor(None, closing)
+        """Do `closing` once everything under way is done, and the threads have ended."""
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._end, closing)
+
+    def _end(self, closing: Callable[[], None]) -> None:
+        self._readers.shutdown()  # first: what they write may need those that write
+        self._writers.shutdown()
+        closing()
+
+    def after_fork(self) -> None:
+        """In a forked child: the threads are the parent's."""
+        self._start()
+
+
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # ---- reading
@@ -117,6 +177,7 @@ class DomainView:
     """eventstore.DomainView, awaited; what iterates is for `async for`. Arguments, answers and errors are those of its namesakes."""
 
     def __init__(self, view: views.DomainView, pool: _Pool) -> None:
+        self.domain = view.domain
         self._view, self._pool = view, pool
 
     @property
@@ -178,7 +239,7 @@ class _Inbox:
                     raise
                 cancelled, waiting.future = error, self.loop.create_future()
         if cancelled is not None:
-            raise cancelled
+            raise cancelled from (waiting.answer if isinstance(waiting.answer, BaseException) else None)
         return receipts_of(waiting)
 
     def put(self, waiting: Waiting, /) -> None:
@@ -204,16 +265,36 @@ class _Inbox:
                 waiting.future.set_result(None)
 
     def _start(self) -> None:
-        self._pool.write(self._run)
+        """See to it that a thread commits what waits; if there is none any more, say so to whoever waits."""
+        if self._pool.write(self._run):
+            return
+        self._leading = False
+        for waiting in self._group.queued_in(self):
+            if self._group.withdraw(waiting):
+                waiting.answer = self._pool.why_no_thread(waiting.call.event_id)
+                self.put(waiting)
 
     def _run(self) -> None:
-        while True:
-            self._group.lead_on()
-            self._leading = False
-            # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
-            if not self._group.queued:
-                break
-        self._group.tell()
+        if self._commit_some() and self._pool.write(self._run):
+            return  # no domain has a thread for itself: the next turn comes after those that wait for one
+        self._leading = False
+        # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
+        if self._group.queued and not self._leading:
+            self._leading = True
+            self._start()
+
+    def _commit_some(self) -> bool:
+        """Commit what waits; True if more waits after some turns."""
+        turns = _TURNS
+        try:
+            while turns and self._group.queued:
+                turns -= 1
+                self._group.lead(wait=True)
+        except Exception:  # noqa: BLE001  whoever waited was told; the thread goes on for the others
+            _log.exception("domain %s: a write failed in an unforeseen way", self._group.live.log.domain)
+        finally:
+            self._group.tell()
+        return self._group.queued
 
 
 def _in_thread(
@@ -223,7 +304,7 @@ def _in_thread(
 
     @functools.wraps(verb)
     async def awaited(self: DomainStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._pool.read(verb, self._domain, *args, **kwargs)
+        return await self._pool.whole(verb, self._domain, *args, **kwargs)
 
     return awaited
 
@@ -231,17 +312,19 @@ def _in_thread(
 class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[Receipt]]], DomainView):
     """eventstore.DomainStore, awaited. A cancelled write has either happened as a whole or not at all, and is never under way."""
 
-    def __init__(self, domain: threads.DomainStore, inbox: _Inbox, pool: _Pool) -> None:
+    def __init__(self, domain: threads.DomainStore, pool: _Pool) -> None:
         DomainView.__init__(self, domain, pool)
-        self.domain = domain.domain
-        self._domain, self._inbox = domain, inbox
+        self._domain, self._inbox = domain, _Inbox(domain.group, pool)
         self._live, self._actor, self._max_value_bytes = domain._live, domain._actor, domain._max_value_bytes
 
     async def _one(self, call: Call) -> Receipt:
-        return (await self._inbox.commit(call))[0]
+        return (await self._many(call))[0]
 
-    def _many(self, call: Call) -> Coroutine[Any, Any, list[Receipt]]:
-        return self._inbox.commit(call)
+    async def _many(self, call: Call) -> list[Receipt]:
+        inbox = self._inbox
+        if inbox.loop is not asyncio.get_running_loop():  # opened in one loop, used in another
+            inbox = self._inbox = _Inbox(self._domain.group, self._pool)
+        return await inbox.commit(call)
 
     update_value = _in_thread(threads.DomainStore.update_value)
     restore_value = _in_thread(threads.DomainStore.restore_value)
@@ -276,6 +359,56 @@ def _of_store(
     return awaited
 
 
+def _of_store_whole(
+    verb: Callable[Concatenate[stores.Store, P], R],
+) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
+    """A verb of the store that writes: in a thread, and not left alone when it is cancelled."""
+
+    @functools.wraps(verb)
+    async def awaited(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._pool.whole(verb, self._store, *args, **kwargs)
+
+    return awaited
+
+
+class OpenIntent:
+    """eventstore.OpenIntent, for `async with`. A cancelled block leaves its effect uncertain, as a crash does."""
+
+    def __init__(self, opening: Callable[[], intents.OpenIntent], pool: _Pool) -> None:
+        self._opening, self._pool = opening, pool
+
+    async def __aenter__(self) -> Self:
+        self._intent = await self._pool.read(self._opening)
+        await self._pool.whole(self._intent.__enter__)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._pool.whole(self._intent.__exit__, kind, error, trace)
+
+    @property
+    def effect(self) -> Any:
+        """See eventstore.OpenIntent.effect."""
+        return self._intent.effect
+
+    @property
+    def uncertain(self) -> bool:
+        """See eventstore.OpenIntent.uncertain."""
+        return self._intent.uncertain
+
+    @property
+    def status(self) -> intents.IntentStatus:
+        """See eventstore.OpenIntent.status."""
+        return self._intent.status
+
+    async def done(self, result: Any = None) -> Receipt:
+        """See eventstore.OpenIntent.done."""
+        return await self._pool.whole(self._intent.done, result)
+
+    async def fail(self, reason: str) -> Receipt:
+        """See eventstore.OpenIntent.fail."""
+        return await self._pool.whole(self._intent.fail, reason)
+
+
 class Store:
     """eventstore.Store, awaited. Made by eventstore.aio.open(); an async context manager that closes."""
 
@@ -294,6 +427,11 @@ class Store:
         return self._store.store_id
 
     @property
+    def created_us(self) -> int:
+        """When the store was made, in microseconds."""
+        return self._store.created_us
+
+    @property
     def read_only(self) -> bool:
         """Whether writes are refused."""
         return self._store.read_only
@@ -304,15 +442,24 @@ class Store:
         return self._store.halted
 
     domains = _of_store(stores.Store.domains)
-    accept = _of_store(stores.Store.accept)
+    accept = _of_store_whole(stores.Store.accept)
+    adopt = _of_store_whole(stores.Store.adopt)
     verify = _of_store(stores.Store.verify)
-    resume = _of_store(stores.Store.resume)
+    resume = _of_store_whole(stores.Store.resume)
     metrics = _of_store(stores.Store.metrics)
+    uncertain = _of_store(stores.Store.uncertain)
+
+    def intent(
+        self, event_id: str, effect: Any, *, resume: bool = False, durability: Durability | None = None, **meta: Unpack[EventMeta]
+    ) -> OpenIntent:
+        """See eventstore.Store.intent: `async with store.intent("order-17", order) as intent:`."""
+        opening = functools.partial(self._store.intent, event_id, effect, resume=resume, durability=durability, **meta)
+        return OpenIntent(opening, self._pool)
 
     async def domain(self, domain: str | Domain) -> DomainStore:
         """See eventstore.Store.domain."""
         found = await self._pool.read(self._store.domain, domain)
-        return DomainStore(found, _Inbox(found.group, self._pool), self._pool)
+        return DomainStore(found, self._pool)
 
     async def close(self) -> None:
         """See eventstore.Store.close; waits for the writes under way."""

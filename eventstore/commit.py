@@ -84,7 +84,6 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
     live.answered.update(draft.answered)
     while len(live.answered) > REMEMBERED:
         live.answered.popitem(last=False)
-    live.save_pointers()
     return answers
 
 
@@ -154,7 +153,7 @@ class _Draft:
             if events:
                 self._ids[call.event_id] = events[0]
             else:
-                self.answered[call.event_id] = (request, receipts)
+                self.answered[call.event_id] = (request, list(receipts))  # the caller's list is the caller's
         return receipts
 
     def present(self, prefix: Key | None) -> list[str]:
@@ -260,7 +259,7 @@ class _Draft:
         if answer is not None:
             if answer[0] != request:
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
-            return answer[1]
+            return list(answer[1])
         event = self._ids.get(event_id) or self._live.ids.find(event_id)
         if event is None:
             return None

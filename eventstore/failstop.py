@@ -11,7 +11,7 @@ from eventstore.errors import CorruptionError, EngineError, EventStoreError, Hal
 _log = logging.getLogger("eventstore")
 
 OnHalt = Callable[[HaltedError], None]
-"""Called once for each halt, in the thread that met the failure, with no lock held."""
+"""Called once for each halt, in a thread whose write was refused for it, with no lock held."""
 
 
 class FailStop:
@@ -31,23 +31,32 @@ class FailStop:
         self._unsaid: EventStoreError | None = None
         self._lock = threading.Lock()
 
-    def require_running(self) -> None:
-        """Raise HaltedError if writing was stopped."""
-        if self.cause is not None:
-            raise self.halted(self.cause)
+    def require_running(self, event_id: str | None = None) -> None:
+        """Raise HaltedError, about the write of this event_id, if writing was stopped."""
+        refusal = self.refusal(event_id)
+        if refusal is not None:
+            raise refusal
 
-    def halted(self, cause: EventStoreError) -> HaltedError:
-        """The error that a refused write raises."""
+    def refusal(self, event_id: str | None = None) -> HaltedError | None:
+        """The error that a refused write raises, None while all is well."""
+        cause = self.cause
+        return None if cause is None else self.halted(cause, event_id)
+
+    def halted(self, cause: EventStoreError, event_id: str | None = None) -> HaltedError:
+        """The error that says that `cause` stopped the writing."""
         error = HaltedError(
-            f"writing was stopped by an earlier failure: {cause} Reading goes on; remove the cause, then call resume() on the store"
+            f"writing was stopped by an earlier failure: {cause} Reading goes on; remove the cause, then call resume() on the store",
+            event_id=event_id,
         )
         error.__cause__ = cause
         return error
 
     def met(self, error: EventStoreError) -> None:
         """Stop if `error` means that the store cannot record. Who is told is told by announce(), outside all locks."""
-        # Somebody else's lock goes away by itself; a store that was opened read-only never wrote.
-        if isinstance(error, UnavailableError | HaltedError) or not isinstance(error, EngineError | CorruptionError):
+        if isinstance(error, HaltedError) and isinstance(error.__cause__, EventStoreError):
+            error = error.__cause__  # a log had stopped by itself, at a checkpoint or when it was read; nobody was told yet
+        # Somebody else's lock goes away by itself.
+        if isinstance(error, UnavailableError) or not isinstance(error, EngineError | CorruptionError):
             return
         with self._lock:
             if self.cause is None:
@@ -73,5 +82,6 @@ class FailStop:
             self.cause = self._unsaid = None
 
     def after_fork(self) -> None:
-        """In a forked child: another thread may have held the lock when the process split."""
+        """In a forked child: another thread may have held the lock when the process split. What the parent met, the parent says."""
         self._lock = threading.Lock()
+        self._unsaid = None

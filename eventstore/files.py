@@ -132,7 +132,7 @@ def inode(path: str) -> tuple[int, int] | None:
     """What tells a file from another that later takes its name; None if there is none. Asked before every write."""
     try:
         status = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 

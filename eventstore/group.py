@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import os
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from eventstore.clock import Clock
 from eventstore.commit import Call, drain
-from eventstore.errors import EngineError, EventStoreError, UnavailableError
+from eventstore.errors import CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
 from eventstore.metrics import Meter
 from eventstore.model import Head, Receipt
+
+_log = logging.getLogger("eventstore")
 
 MOST_EVENTS = 10_000
 """Events after which a transaction takes no further call: those that wait longer than it takes would only wait longer."""
@@ -56,11 +61,14 @@ class GroupCommit:
     def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter) -> None:
         self.live, self.clock, self.failstop, self.meter = live, clock, failstop, meter
         self._queue: deque[Waiting] = deque()
+        self._moving = threading.Lock()
+        """Held while calls go from the queue to a transaction: whoever takes one back finds it in the one or in the other."""
         live.log.released = self._call_next
+        live.on_damage = self._damaged
 
     def commit(self, call: Call) -> list[Receipt]:
         """Wait for the receipts of `call`; commits itself if nobody else does. Raises what the call is answered with."""
-        self.failstop.require_running()
+        self.failstop.require_running(call.event_id)
         try:
             if not self._queue:
                 try:
@@ -74,15 +82,15 @@ class GroupCommit:
     def _commit_alone(self, call: Call) -> list[Receipt]:
         try:
             with self.live.log.writing(wait=False) as head:
-                (answer,) = drain(self.live, head, self.clock, [call], self.meter)
+                self.failstop.require_running(call.event_id)
+                (answer,) = self._drain(head, [call])
+                self._save_pointers()
         except EventStoreError as error:
-            self.failstop.met(error)
+            self._met(error)
             if isinstance(error, EngineError):
                 error.event_id = call.event_id
             raise
-        if isinstance(answer, EventStoreError):
-            raise answer
-        return answer
+        return _receipts(answer, call)
 
     def _commit_with_others(self, call: Call) -> list[Receipt]:
         told: SimpleQueue[Waiting] = SimpleQueue()
@@ -93,9 +101,10 @@ class GroupCommit:
                 if not self.lead(wait=False):
                     self._wait(waiting, told)
         except BaseException:
-            if not self.withdraw(waiting):
-                while waiting.taken and waiting.answer is None:
-                    told.get()  # another thread has it in a transaction: the interrupt waits for the end of that
+            withdrawn = self.withdraw(waiting)
+            self._call_next()  # only now: it might have been this one's turn, and whoever is next must learn of it
+            while not withdrawn and waiting.taken and waiting.answer is None:
+                told.get()  # another thread has it in a transaction: the interrupt waits for the end of that
             raise
         return receipts_of(waiting)
 
@@ -118,17 +127,20 @@ class GroupCommit:
         if self.failstop.cause is not None:
             self.failstop.announce()
 
+    # ---- the queue
+
     def submit(self, waiting: Waiting) -> None:
         """Queue a call for the next lead(). Raises HaltedError."""
-        self.failstop.require_running()
+        self.failstop.require_running(waiting.call.event_id)
         self._queue.append(waiting)
 
     def withdraw(self, waiting: Waiting) -> bool:
         """Take a call back; True if it certainly was not, and will not be, written."""
-        try:
-            self._queue.remove(waiting)
-        except ValueError:
-            return False
+        with self._moving:
+            try:
+                self._queue.remove(waiting)
+            except ValueError:
+                return False
         return not waiting.taken
 
     @property
@@ -136,66 +148,101 @@ class GroupCommit:
         """Whether anybody waits for a leader."""
         return bool(self._queue)
 
+    def queued_in(self, inbox: Inbox) -> list[Waiting]:
+        """Who waits there."""
+        with self._moving:
+            return [waiting for waiting in self._queue if waiting.inbox is inbox]
+
     def lead(self, *, wait: bool) -> bool:
         """Commit what waits, in one transaction. False if another thread writes and it is not to `wait`: that one tells the next."""
         taken: list[Waiting] = []
         try:
-            with self.live.log.writing(wait=wait) as head:
+            with self.live.log.writing(wait=wait) as head, self._answering(taken):
                 self._take(taken)
+                self.failstop.require_running()  # somebody may have met a failure since they queued up
                 if taken:
-                    self._commit_taken(taken, head)
+                    _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
+                    self._save_pointers()
         except Busy:
             return False
         except EventStoreError as error:
             # The right to write was not given: nobody who waits now would fare better.
-            self.failstop.met(error)
+            self._met(error)
             self._take(taken)
-            _answer(taken, [_own(error, waiting.call) for waiting in taken])
+            _refuse(taken, error)
         return True
 
-    def lead_on(self) -> None:
-        """Commit until nothing waits."""
-        while self._queue:
-            self.lead(wait=True)
+    @contextlib.contextmanager
+    def _answering(self, taken: list[Waiting]) -> Iterator[None]:
+        """Whatever happens, everybody who was taken gets an answer, and is told while the signals are held back."""
+        try:
+            yield
+        except EventStoreError as error:
+            self._met(error)
+            _refuse(taken, error)
+        except BaseException as error:
+            _refuse(taken, self._unknown(error))
+            raise
 
     def _take(self, taken: list[Waiting]) -> None:
         size = 0
-        while self._queue and size < MOST_EVENTS:
-            waiting = self._queue[0]
-            taken.append(waiting)
-            waiting.taken = True
-            self._queue.popleft()
-            size += len(waiting.call.intents) if isinstance(waiting.call.intents, Sequence) else 1
+        with self._moving:
+            while self._queue and size < MOST_EVENTS:
+                waiting = self._queue[0]
+                if not waiting.taken:  # else an interrupted leader's, answered by it
+                    taken.append(waiting)
+                    waiting.taken = True
+                    size += len(waiting.call.intents) if isinstance(waiting.call.intents, Sequence) else 1
+                self._queue.popleft()
 
-    def _commit_taken(self, taken: list[Waiting], head: Head) -> None:
+    def _drain(self, head: Head, calls: Sequence[Call]) -> Sequence[Answer]:
         try:
-            _answer(taken, drain(self.live, head, self.clock, [waiting.call for waiting in taken], self.meter))
-        except EventStoreError as error:
-            self.failstop.met(error)
-            _answer(taken, [_own(error, waiting.call) for waiting in taken])
-        except BaseException as error:
-            _answer(taken, [waiting.answer or self._unknown(waiting.call, error) for waiting in taken])
-            raise
+            return drain(self.live, head, self.clock, calls, self.meter)
+        except OSError as error:
+            if error.errno is None:
+                raise  # not the system's: a TimeoutError, say, that somebody's signal handler raised
+            raise EngineError(
+                f"domain {self.live.log.domain}: {error}; look at the disk, then retry with the same event_id", outcome="unknown"
+            ) from error
 
-    def _unknown(self, call: Call, cause: BaseException) -> EngineError:
+    def _save_pointers(self) -> None:
+        try:
+            self.live.save_pointers()
+        except (EventStoreError, OSError) as error:
+            # The events are in the log, and their callers must learn of it; a cache that is not written costs an opening some time.
+            _log.warning("%s: no pointer files were written: %s", self.live.log.domain, error)
+
+    def _met(self, error: EventStoreError) -> None:
+        if not self.live.lenient:  # a store that was opened read-only never wrote, and has nothing to stop
+            self.failstop.met(error)
+
+    def _damaged(self, error: CorruptionError) -> None:
+        """A reader found that nothing can be appended here any more."""
+        self._met(error)
+        self.failstop.announce()
+
+    def _unknown(self, cause: BaseException) -> EngineError:
         error = EngineError(
             f"domain {self.live.log.domain}: the thread that wrote this with its own was interrupted; retry with the same event_id",
             outcome="unknown",
-            event_id=call.event_id,
         )
         error.__cause__ = cause
         return error
 
     def _call_next(self) -> None:
         """Tell whoever waits first that it is his turn. After each release: whoever found the log busy before it is in the queue."""
-        try:
-            first = self._queue[0]
-        except IndexError:
+        if not self._queue:
             return
-        first.inbox.put(first)
+        with self._moving:
+            while self._queue and self._queue[0].taken:
+                self._queue.popleft()  # an interrupted leader's: it has its answer, and would tell nobody
+            first = self._queue[0] if self._queue else None
+        if first is not None:
+            first.inbox.put(first)
 
     def after_fork(self) -> None:
         """In a forked child: those who waited are threads of the parent."""
+        self._moving = threading.Lock()
         self._queue.clear()
 
 
@@ -205,12 +252,23 @@ def _answer(taken: list[Waiting], answers: Sequence[Answer]) -> None:
         waiting.inbox.put(waiting)
 
 
+def _refuse(taken: list[Waiting], error: EventStoreError) -> None:
+    """Answer with `error` whoever has no answer yet: after the commit, all have. Everybody is told, once more if need be."""
+    _answer(taken, [waiting.answer or _own(error, waiting.call) for waiting in taken])
+
+
 def receipts_of(waiting: Waiting) -> list[Receipt]:
     """The receipts that a call was answered with. Raises the error that it was answered with."""
-    if isinstance(waiting.answer, BaseException):
-        raise waiting.answer
     assert waiting.answer is not None
-    return waiting.answer
+    return _receipts(waiting.answer, waiting.call)
+
+
+def _receipts(answer: Answer, call: Call) -> list[Receipt]:
+    if not isinstance(answer, BaseException):
+        return answer
+    if isinstance(answer, EngineError):
+        answer.event_id = call.event_id
+    raise answer
 
 
 def _own(error: EventStoreError, call: Call) -> EventStoreError:

@@ -29,6 +29,8 @@ class Lease:
     The lock is the lease; what the file says is only for whoever finds it taken.
     """
 
+    _descriptor = -1
+
     def __init__(self, store: Path, owner: str) -> None:
         require_owner_name(owner)
         self.path = store / "owners" / owner
@@ -38,7 +40,7 @@ class Lease:
             try:
                 self._take(owner)
             except BaseException:
-                os.close(self._descriptor)
+                self.release()
                 raise
 
     def _take(self, owner: str) -> None:
@@ -55,16 +57,21 @@ class Lease:
             found = msgspec.json.decode(os.pread(self._descriptor, 4_096, 0), type=Holder)
         except msgspec.MsgspecError:  # it is being written this very moment
             return OwnedError(str(self.path.parent.parent), owner, holder, None)
+        if holder is not None and holder != found.pid:  # the new holder has the lock, and has not said so yet
+            return OwnedError(str(self.path.parent.parent), owner, holder, None)
         return OwnedError(str(self.path.parent.parent), owner, found.pid, found.since_us)
 
     def release(self) -> None:
         """Let another process take it. In a forked child it only drops the child's copy; the parent goes on holding it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.release()  # a store that was forgotten unclosed acts no more
 
 
-def require_owner_name(owner: str) -> None:
+def require_owner_name(owner: object) -> None:
     """Raise ConfigError unless `owner` can be the name of a file everywhere."""
-    if not _NAME.fullmatch(owner) or ".." in owner:
+    if not isinstance(owner, str) or not _NAME.fullmatch(owner) or ".." in owner:
         raise ConfigError(f"owner {owner!r}: 1 to 64 of A-Z a-z 0-9 _ . - are allowed, starting with a letter or digit, without '..'")

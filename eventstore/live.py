@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from eventstore.codec import GENESIS, check, check_all
@@ -42,6 +42,10 @@ class Live:
         self.pointers = pointers
         self.answered: OrderedDict[str, tuple[str, list[Receipt]]] = OrderedDict()
         """Calls with an event_id that appended nothing, so that no event carries it: request and receipts, for a retry."""
+        self.damage: CorruptionError | None = None
+        """What was found beyond the states: whoever finds it is told, and what was folded before it can still be read."""
+        self.on_damage: Callable[[CorruptionError], None] | None = None
+        """Told of damage that a reader finds, with no lock held."""
         self._folding = threading.RLock()
         self._stale = False
         self._load()
@@ -56,14 +60,24 @@ class Live:
     def fresh(self) -> KeyStates:
         """The key states, with everything that other processes have written so far."""
         if self.log.moved(self.states.position):
-            self.catch_up()
+            self._catch_up_to_read()
         return self.states
 
     def head(self) -> Head:
         """The last event there is, folded."""
+        self._catch_up_to_read()
         with self._folding:
-            self.catch_up()
             return self.states.head
+
+    def _catch_up_to_read(self) -> None:
+        if self.damage is not None:
+            return
+        try:
+            self.catch_up()
+        except CorruptionError as error:
+            if self.on_damage is not None:
+                self.on_damage(error)
+            raise
 
     def catch_up(self, head: Head | None = None) -> None:
         """Fold what the log has beyond the states, checking every link; nothing if they stand at `head`. Raises CorruptionError."""
@@ -76,6 +90,7 @@ class Live:
                     self._fold()
                 except CorruptionError as error:
                     if not self.lenient:
+                        self.damage = error
                         self.log.distrust(error)
                         raise
                     _log.warning("%s; nothing beyond it can be read", error)
@@ -188,7 +203,13 @@ class Live:
         """Open the log anew after a failure, and fold again: what was seen through the old connections is not believed."""
         self.log.resume()
         with self._folding:
-            self._load()
+            known = self.states, self.ids, self._saved
+            try:
+                self._load()
+                self.damage = None
+            except BaseException:
+                self.states, self.ids, self._saved = known  # what could be read still can be
+                raise
 
     def after_fork(self) -> None:
         """In a forked child: if another thread was folding when the process split, fold anew at the next use."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
+from eventstore.lease import require_owner_name
 from eventstore.log import Engine
 from eventstore.metrics import OnCommit
 from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
@@ -62,6 +63,10 @@ def open_store(
     largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
     if largest > _ROW_BYTES:
         raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
+    if owner is not None:
+        require_owner_name(owner)
+    # All options before the engine: it takes the owner's lease, and nobody would release it.
+    cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
     engine = _engine(
         location,
         create=create,
@@ -77,7 +82,7 @@ def open_store(
         location,
         actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
         accept_loss=accept_loss,
-        cache_bytes=_count("cache_bytes", cache_bytes, CACHE_BYTES),
+        cache_bytes=cache_bytes,
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,

@@ -8,9 +8,9 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from eventstore import database, manifest, recovery
 from eventstore.clock import now_us
@@ -39,6 +39,8 @@ from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
+
+R = TypeVar("R")
 
 CHECKPOINT_PAGES = 1_000
 _FOREVER = 2**63 - 1
@@ -94,12 +96,15 @@ class SqliteLog:
         self._head_file = HeadFile(self.folder / "head", writable=not self.read_only, create=not self.read_only)
         try:
             with self._locked("opening"), os_errors(f"opening the log of domain {self.domain}"):
-                self._file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
+                file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
+                before: LogFile = self.__dict__.get("_file", file)
+                self._file = file
                 try:
                     self._take_charge(accept_loss)
                 except BaseException:
-                    self._file.close_reader()
-                    self._file.close_writer()
+                    self._file = before  # whoever reads meanwhile goes on there
+                    file.close_reader()
+                    file.close_writer()
                     raise
         except BaseException:
             self._head_file.close()
@@ -211,8 +216,18 @@ class SqliteLog:
 
     def head(self) -> Head:
         """See EventLog.head."""
-        self._require_open()
-        return self._file.head()
+        return self._ask(LogFile.head)
+
+    def _ask(self, verb: Callable[[LogFile], R]) -> R:
+        """What the file says; the new one, if resume() put one in the place of that which was asked."""
+        while True:
+            self._require_open()
+            file = self._file
+            try:
+                return verb(file)
+            except EngineError:
+                if file is self._file and not self._closed:
+                    raise
 
     def moved(self, position: int) -> bool:
         """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
@@ -226,8 +241,7 @@ class SqliteLog:
         left = _FOREVER if limit is None else limit
         after = max(after, 0)
         while left > 0:
-            self._require_open()
-            page = self._file.page(after, last, min(left, PAGE))
+            page = self._page(after, last, min(left, PAGE))
             if not page:
                 return
             if page[0].position <= after or page[-1].position <= after:
@@ -237,15 +251,16 @@ class SqliteLog:
             yield from page
             after, left = page[-1].position, left - len(page)
 
+    def _page(self, after: int, last: int, limit: int) -> list[Event]:
+        return self._ask(lambda file: file.page(max(after, 0), last, limit))
+
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get."""
-        self._require_open()
-        return self._file.get(positions)
+        return self._ask(lambda file: file.get(positions))
 
     def chain(self, position: int, *, limit: int) -> list[Event]:
         """See EventLog.chain."""
-        self._require_open()
-        return self._file.chain(position, limit)
+        return self._ask(lambda file: file.chain(position, limit))
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows."""
@@ -306,13 +321,16 @@ class SqliteLog:
                 if witnessed is not None and witnessed.position > self._known.position:
                     self._require_tail(self._known)  # writing on would give lost positions to other events
             return self._known
-        except BaseException:
+        except BaseException as error:
             # An interrupt may come between any two steps, so what was taken is asked, not remembered.
             if _is_held(mutex):
                 self._head_file.unlock()
                 mutex.release()
                 self.released()
                 restore_signals(signals)
+            if isinstance(error, OSError):
+                with os_errors(f"writing to {self._what}"):
+                    raise
             raise
 
     def end(self) -> None:
@@ -517,7 +535,11 @@ class SqliteLog:
                     self._forked = False
 
     def _require_space(self) -> None:
-        if self._min_free_bytes and (free := self._head_file.free_bytes()) < self._min_free_bytes:
+        if not self._min_free_bytes:
+            return
+        with os_errors(f"asking how much space is left for domain {self.domain}"):
+            free = self._head_file.free_bytes()
+        if free < self._min_free_bytes:
             raise DiskFullError(
                 f"domain {self.domain}: {free:,} bytes are free where the store lies, at least {self._min_free_bytes:,} must be"
                 " (min_free_bytes); free some space, or archive old events"
@@ -535,7 +557,7 @@ class SqliteLog:
         cause = self._halted or self._file.failed
         if cause is not None:
             raise HaltedError(
-                f"domain {self.domain}: writing stopped after: {cause}; close the store, look at the disk, open it again"
+                f"domain {self.domain}: writing stopped after: {cause}; look at the disk, then call resume() on the store"
             ) from cause
 
 

@@ -91,6 +91,7 @@ class Store:
             self._require_open()
             group = self._groups.get(wanted.name)
             if group is None:
+                self._require_running(wanted.name)
                 rule = None if isinstance(domain, str) else wanted.write
                 group = self._group(self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss))
         rule = group.live.log.rule
@@ -154,6 +155,7 @@ class Store:
                 raise NotFoundError(f"no domain {domain!r} in {self.location}")
             if domain in self._groups:
                 return None
+            self._failstop.require_running()
             return self._group(self._engine.open_log(domain, accept_loss=True)).live.log.accepted
 
     def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
@@ -164,6 +166,7 @@ class Store:
         """
         with self._opening:
             self._require_open()
+            self._failstop.require_running()
             stream = iter(events)
             first = next(stream, None)
             birth = read_birth(first, domain)
@@ -236,6 +239,12 @@ class Store:
             self._engine.close()
         if failure is not None:
             raise failure
+
+    def _require_running(self, domain: str) -> None:
+        """Raise HaltedError if writing was stopped and `domain` would have to be made."""
+        refusal = self._failstop.refusal()
+        if refusal is not None and domain not in self._engine.domains():
+            raise refusal
 
     def _require_open(self) -> None:
         if self._closed:

@@ -38,6 +38,7 @@ class Drain(OneByOne):
             intent = put(key, value, sample.WHEN_US, eventstore.ANY, "append", (None, None))
             with group.live.log.writing() as head:
                 drain(group.live, head, group.clock, [self.domain._call([intent], None, None)], group.meter)
+                group.live.save_pointers()
         return len(self.todo)
 
 

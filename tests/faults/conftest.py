@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,24 @@ def in_memory() -> Iterator[Path]:
 def seed() -> str:
     """What all chances of a test follow from. A test shows it when it fails; FAULTS_SEED repeats it."""
     return os.environ.get("FAULTS_SEED") or secrets.token_hex(4)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts something on a new folder for the time of a test; skips it where that is not allowed."""
+    points: list[Path] = []
+
+    def mount(*arguments: str) -> Path:
+        point = tmp_path / f"mount-{len(points)}"
+        point.mkdir()
+        done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            pytest.skip(f"this system does not let us mount: {done.stderr.strip()}")
+        points.append(point)
+        return point
+
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting needs root")
+    yield mount
+    for point in points:
+        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)

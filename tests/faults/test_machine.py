@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,27 +53,6 @@ def test_a_limit_on_file_sizes_is_a_full_disk_and_no_death(
     told = server.run(limits.fill, folder=str(folder), size=size, file_limit=file_limit, ballast=None, durability=durability)
     require_all_kept(folder, told)
     require_refused_for_space(told)
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts something on a new folder for the time of a test; skips it where that is not allowed."""
-    points: list[Path] = []
-
-    def mount(*arguments: str) -> Path:
-        point = tmp_path / f"mount-{len(points)}"
-        point.mkdir()
-        done = subprocess.run(["mount", *arguments, str(point)], capture_output=True, text=True, check=False, timeout=60)
-        if done.returncode:
-            pytest.skip(f"this system does not let us mount: {done.stderr.strip()}")
-        points.append(point)
-        return point
-
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting needs root")
-    yield mount
-    for point in points:
-        subprocess.run(["umount", "--lazy", str(point)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("durability", ["power", "process"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults import splits
+from tests.faults import groups, splits
 from tests.faults.ledger import Ledger
 from tests.faults.workers import Job, Server
 
@@ -48,6 +48,28 @@ def test_an_interrupt_at_every_step_of_a_write_leaves_nothing_behind(server: Ser
 @pytest.mark.faults
 def test_an_interrupt_while_a_store_is_opened_or_closed_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
     require_nothing_left(server, splits.interrupt_opening, tmp_path / "store", stride=3)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("leads", [True, False], ids=["a leader", "one that waits"])
+def test_an_interrupt_at_every_step_of_a_shared_write_leaves_nobody_waiting(server: Server, tmp_path: Path, leads: bool) -> None:
+    require_nothing_left(server, groups.interrupt_each_step, tmp_path / "store", leads=leads)
+
+
+def test_an_interrupt_waits_for_the_transaction_that_another_thread_makes(server: Server, tmp_path: Path) -> None:
+    told = server.run(groups.interrupt_a_follower, folder=str(tmp_path / "store"))
+    ledger = Ledger()
+    for said in told:
+        ledger.take(said)
+    ledger.require_kept(tmp_path / "store")
+    assert {"waited": True} in told
+    assert {"interrupted": True, "there": True} in told
+
+
+def test_an_interrupt_of_the_leader_costs_nobody_else_his_receipts(server: Server, tmp_path: Path) -> None:
+    interrupted, told = server.run(groups.interrupt_a_transaction, folder=str(tmp_path / "store"))
+    assert interrupted == {"interrupted": True}
+    assert told == {"positions": list(range(1, 13)), "key": 1}
 
 
 def require_a_storm_survived(server: Server, folder: Path, seed: str, seconds: float) -> None:
