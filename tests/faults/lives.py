@@ -64,7 +64,7 @@ def write(
 def write_until_refused(tell: Tell, folder: str, name: str) -> None:
     """Not recorded: write durably, say so, until the disk is gone."""
     small_settings()
-    with contextlib.suppress(eventstore.EngineError), eventstore.open(folder) as store:
+    with contextlib.suppress(eventstore.EngineError), eventstore.open(folder, min_free_bytes=0) as store:
         for number in itertools.count():
             call = f"{name}.{number}"
             tell(**acknowledgement(call, carry_out(store.domain(DOMAIN), call, durability="power")))

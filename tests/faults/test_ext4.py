@@ -119,6 +119,6 @@ def test_a_disk_without_a_free_block(server: Server, ext4: Ext4, size: int) -> N
     acknowledged = {one["position"]: one["checksum"] for one in said if "position" in one}
     assert acknowledged.items() <= found.items()
     assert len(acknowledged) > 10
-    with eventstore.open(folder) as store:
+    with eventstore.open(folder, min_free_bytes=0) as store:
         store.domain(DOMAIN).write_value("after", 1)
         assert store.verify().ok
