@@ -537,8 +537,11 @@ class SqliteLog:
     def _require_space(self) -> None:
         if not self._min_free_bytes:
             return
-        with os_errors(f"asking how much space is left for domain {self.domain}"):
+        try:
             free = self._head_file.free_bytes()
+        except OSError:
+            with os_errors(f"asking how much space is left for domain {self.domain}"):
+                raise
         if free < self._min_free_bytes:
             raise DiskFullError(
                 f"domain {self.domain}: {free:,} bytes are free where the store lies, at least {self._min_free_bytes:,} must be"

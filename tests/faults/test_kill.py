@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,14 +20,17 @@ from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import leave
 from tests.faults.workers import Server, Worker
 
-pytestmark = pytest.mark.faults
-
 LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
 ENOUGH = 20
 """Acknowledged calls, on whatever machine, without which the kills of a test prove nothing."""
 DEATHS = 100
 """At how many steps of a part of a life it ends, evenly spaced from a random one on: every run tries others."""
+
+
+def parts(often: int, nightly: int) -> list[Any]:
+    """So many lots of fifty kills with the other fault tests, and the rest of `nightly` with the long ones."""
+    return [pytest.param(part, marks=pytest.mark.faults if part < often else pytest.mark.long) for part in range(nightly)]
 
 
 def take_all(ledger: Ledger, worker: Worker) -> int:
@@ -46,7 +50,7 @@ def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
     ledger.require_kept(folder)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", parts(4, 160))
 def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
     folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
     for kill in range(50):
@@ -70,7 +74,7 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", parts(2, 40))
 def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
     calls = 0
@@ -95,6 +99,7 @@ def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
+@pytest.mark.faults
 def test_the_survivors_of_a_killed_writer_write_on(server: Server, tmp_path: Path, seed: str) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(seed), Ledger()
     survivor = server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-survivor")
@@ -168,20 +173,24 @@ def leave_behind(server: Server, folder: Path, seed: str, events: int) -> Ledger
     return ledger
 
 
+@pytest.mark.faults
 def test_killed_while_a_store_and_a_domain_are_made(server: Server, tmp_path: Path, seed: str) -> None:
     die_everywhere(server, None, Ledger(), tmp_path, seed, "open", 1)
 
 
+@pytest.mark.faults
 def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp_path: Path, seed: str) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "open", 1)
 
 
+@pytest.mark.faults
 def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "write", 2)
 
 
+@pytest.mark.faults
 def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(server: Server, tmp_path: Path, seed: str) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 300)  # enough for new pointer files at the next close
     shutil.rmtree(tmp_path / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
@@ -189,6 +198,7 @@ def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(serv
     assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
 
 
+@pytest.mark.faults
 def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str) -> None:
     """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
     template = leave(server, tmp_path / "template", settled=5, loose=6)
