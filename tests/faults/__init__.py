@@ -8,6 +8,8 @@
     lives, survival       recorded lives; what must have survived them, and the proof
     refusals              what a writer does whose disk refuses a call
 
+    mutants               the library with one promise broken in each, and the test that must notice
+
 FAULTS_SEED in the environment repeats a run: what a worker writes, the instants of its kills, which bytes are flipped, which crash
 states are tried, which calls refused. FAULTS_STATE narrows it to one crash state.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import eventstore
@@ -59,6 +60,23 @@ def write(
         if made:
             place.mkdir()
         sessions(place, name, calls, domains, durability)
+
+
+def write_in_threads(tell: Tell, root: str, log: str, name: str, threads: int, calls: int) -> None:
+    """Threads of one store, each with calls of every durability: many of them share a transaction."""
+    small_settings()
+    commits: list[eventstore.Commit] = []
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), on_commit=commits.append) as store:
+        domain = store.domain(DOMAIN)
+        mark(open=True)
+
+        def work(thread: int) -> None:
+            for number in range(calls):
+                promise(domain, f"{name}.{thread}.{number}", None)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+    assert sum(commit.calls > 1 for commit in commits) > 5, "hardly a transaction was shared: this proves nothing"
 
 
 def write_until_refused(tell: Tell, folder: str, name: str) -> None:
@@ -148,3 +166,23 @@ def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str
                 raise AssertionError(f"{call} could not be written, not even after opening again")
         if store is not None:
             store.close()
+
+
+def resume_after_a_failed_sync(tell: Tell, root: str, log: str, name: str, at: int) -> None:
+    """Three calls that nobody syncs, then one that must last, again and again; where sync `at` fails: resume, make it again, go on."""
+    with recorded(Path(root), Path(log), fault=f"sync:{at}:5:once"), eventstore.open(Path(root, "store")) as store:
+        mark(open=True)
+        domain = store.domain(DOMAIN)
+        failed = 0
+        for number in range(20):
+            for part in range(3):
+                promise(domain, f"{name}.{number}.{part}", "process")
+            call = f"{name}.{number}"
+            try:
+                carry_out(domain, call, retry=True, durability="power")
+            except eventstore.EngineError:
+                failed += 1
+                store.resume()
+            receipts = carry_out(domain, call, retry=True, durability="power")
+            mark(domain=DOMAIN, durability="power", **acknowledgement(call, receipts))
+        assert failed == 1, f"{failed} calls failed: this proves nothing"

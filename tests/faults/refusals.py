@@ -66,6 +66,12 @@ class Writer:
                 raise AssertionError("written through a connection whose sync had failed")
             except HaltedError:
                 pass
+            # The store stops all its domains; the log has to stop by itself, too.
+            try:
+                with domain._live.log.writing():
+                    raise AssertionError("the log would be written through a connection whose sync had failed")
+            except HaltedError:
+                pass
 
     def _open_again(self, call: str, error: EngineError | None) -> None:
         self._store = eventstore.open(self._place)

@@ -113,6 +113,15 @@ def test_a_row_altered_under_an_open_store_is_named_by_verify_and_by_the_next_op
         store.domain(DOMAIN)
 
 
+def test_a_value_altered_under_an_open_store_is_never_handed_out(closed: Damaged) -> None:
+    with eventstore.open(closed.folder, cache_bytes=0) as store:
+        domain = store.domain(DOMAIN)
+        edit(closed.db, "DROP TRIGGER event_update", """UPDATE event SET data = '{"number":5000}' WHERE position = 5""")
+        with pytest.raises(ChecksumError, match=f"{DOMAIN}@5"):
+            domain.read_value("key-5")
+        assert domain.read_value("key-2") == {"number": 2}
+
+
 def test_an_event_deleted_under_an_open_store_is_missed_and_closing_makes_no_new_truth_of_it(closed: Damaged) -> None:
     store = eventstore.open(closed.folder)
     domain = store.domain(DOMAIN)

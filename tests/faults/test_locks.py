@@ -6,9 +6,11 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils.utils import sqlite3
 
 import eventstore
 from eventstore import UnavailableError, sqlite
@@ -144,6 +146,26 @@ def test_a_read_that_is_not_finished_never_stops_a_write(server: Server, closed:
         assert store.verify().ok
 
 
+def test_nobody_writes_between_the_head_that_a_write_asks_for_and_its_first_row(closed: Damaged) -> None:
+    """In a transaction that began as a reader's another program could, and the write would end in SQLITE_BUSY_SNAPSHOT (R10)."""
+    met: list[str] = []
+
+    def come_between(statement: str) -> None:
+        if statement.startswith("INSERT"):
+            try:
+                other.execute("PRAGMA user_version=7")
+                met.append("nobody")
+            except sqlite3.OperationalError as error:
+                met.append(str(error))
+
+    with eventstore.open(closed.folder) as store, closing(sqlite3.connect(closed.db, timeout=0, isolation_level=None)) as other:
+        domain = store.domain(DOMAIN)
+        writer_of(domain).set_trace_callback(come_between)
+        assert domain.write_value("key", 1).position == 6
+        assert set(met) == {"database is locked"}
+        assert store.verify().ok
+
+
 def test_a_reader_that_stays_only_puts_the_checkpoint_off(server: Server, closed: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 10)
     reader = server.start(holders.hold_transaction, db=str(closed.db), begin="BEGIN", query="SELECT max(position) FROM event")
@@ -173,16 +195,21 @@ def test_checkpoints_are_never_passive_and_always_under_the_lock(closed: Damaged
 
     with eventstore.open(closed.folder) as store:
         domain = store.domain(DOMAIN)
-        log = domain._live.log
-        assert isinstance(log, sqlite.SqliteLog)
-        log._file.writer.set_trace_callback(note)
-        (automatic,) = log._file.writer.execute("PRAGMA wal_autocheckpoint").fetchone()
+        writer_of(domain).set_trace_callback(note)
+        (automatic,) = writer_of(domain).execute("PRAGMA wal_autocheckpoint").fetchone()
         for number in range(30):
             domain.write_value(f"key-{number}", number, durability="process")
     seen = [one for one in seen if "autocheckpoint" not in one[0]]
     assert automatic == 0
     assert len(seen) >= 3
     assert set(seen) == {("PRAGMA wal_checkpoint(RESTART)", True), ("PRAGMA wal_checkpoint(TRUNCATE)", True)}
+
+
+def writer_of(domain: eventstore.DomainStore) -> sqlite3.Connection:
+    """The connection that a domain is written through."""
+    log = domain._live.log
+    assert isinstance(log, sqlite.SqliteLog)
+    return log._file.writer
 
 
 def is_locked(head: Path) -> bool:

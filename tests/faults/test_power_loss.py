@@ -136,6 +136,12 @@ def test_two_writers_at_once(losses: Losses) -> None:
     losses.require_none(550)
 
 
+def test_threads_that_share_transactions(losses: Losses) -> None:
+    """A transaction is as durable as the call in it that asks for most."""
+    losses.record(lives.write_in_threads, threads=4, calls=12)
+    losses.require_none(250)
+
+
 @pytest.mark.parametrize("made", [False, True], ids=["by us", "by somebody else"])
 def test_a_new_store_is_absent_or_complete(losses: Losses, made: bool) -> None:
     """Whoever made the folder: once the store is open it stays."""
@@ -170,6 +176,13 @@ def test_what_a_failed_sync_may_have_dropped_is_written_again(losses: Losses, at
     losses.record(lives.survive_a_failed_sync, fault=f"sync:{at}:5:once", durability="power" if at % 2 else None)
     assert sum(record.kind == "F" for record in losses.trace.records) == 1, "no sync failed: this proves nothing"
     losses.require_none(60, ["gate"])
+
+
+@pytest.mark.parametrize("at", [20, 25])
+def test_resuming_after_a_failed_sync_is_as_good_as_opening_again(losses: Losses, at: int) -> None:
+    """What was opened before the failure is not believed by resume() either."""
+    losses.record(lives.resume_after_a_failed_sync, at=at)
+    losses.require_none(100, ["gate"])
 
 
 def test_the_power_fails_again_during_recovery(losses: Losses, tmp_path: Path) -> None:
