@@ -282,7 +282,7 @@ IN_TURN = [
         "eventstore/logfile.py",
         [("                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)\n", "")],
         "tests/faults/test_fork.py::test_a_parent_may_close_while_its_child_writes",
-        r"FencedError|TailLostError|in close_beside_a_child",
+        r"FencedError|TailLostError|FormatError|in close_beside_a_child",
     ),
     Mutant(
         "a signal may come between BEGIN and the receipt",
