@@ -117,7 +117,7 @@ def test_there_is_no_verb_that_nobody_decided_on(kind: type) -> None:
     decided = {path.split(".")[1] for path in SIGNATURES if path.startswith(f"{kind.__name__}.")}
     internal = {"adopt", "after_fork"}
     inherited = set(dir(DomainView)) if kind is DomainStore else set()
-    own = {name for name, member in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")} - inherited
+    own = {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")} - inherited
     assert own - internal == decided
 
 
