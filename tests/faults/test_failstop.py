@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import eventstore
@@ -19,14 +20,19 @@ from eventstore import (
     DiskFullError,
     DomainStore,
     EngineError,
+    Event,
     FencedError,
     HaltedError,
     ReadOnlyError,
     Receipt,
     Store,
+    WrongExpectedError,
     sqlite,
 )
-from tests.eventstore.crew import Crew, Transactions
+from eventstore.codec import encode_key
+from eventstore.commit import Call
+from eventstore.rules import Intent
+from tests.eventstore.crew import PATIENCE, Crew, Transactions
 from tests.faults.workers import ROOT
 
 NEVER = 2**52
@@ -363,6 +369,55 @@ def test_readers_go_on_while_a_store_resumes(tmp_path: Path) -> None:
             store.resume()
         enough.set()
         assert all(crew.results())
+
+
+def meeting_a_resume(store: Store, domain: DomainStore, call: Call) -> Any:
+    """What `call` is answered with, if it is decided while resume() folds the log anew."""
+    live, crew = domain.group.live, Crew()
+    resume, read, append = live.log.resume, live.log.read, live.log.append
+    deciding, folding, decided = threading.Event(), threading.Event(), threading.Event()
+    resuming = threading.current_thread()
+
+    def decide(_: object) -> Sequence[Intent]:
+        deciding.set()
+        assert folding.wait(PATIENCE), "nobody folds"
+        assert isinstance(call.intents, Sequence)
+        return call.intents
+
+    def resumed() -> None:
+        resume()
+        crew.start(lambda: domain.group.commit(msgspec.structs.replace(call, intents=decide)))
+        assert deciding.wait(PATIENCE), "nobody decides"
+
+    def noted_read(*args: Any, **options: Any) -> Iterator[Event]:
+        if threading.current_thread() is resuming and not folding.is_set():
+            folding.set()
+            assert decided.wait(PATIENCE), "the write waits for the folding"
+        return read(*args, **options)
+
+    def noted_append(*args: Any, **options: Any) -> None:
+        decided.set()
+        append(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, verb in (("resume", resumed), ("read", noted_read), ("append", noted_append)):
+            patch.setattr(live.log, name, verb)
+        store.resume()
+        return crew.outcomes()[0]
+
+
+def test_a_write_that_is_decided_while_a_store_resumes_sees_every_key_and_event_id(tmp_path: Path) -> None:
+    intent = Intent("put", encode_key("k"), "1", None)
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain("d")
+        once = Call([intent], "id", "power", request="the one")
+        (first,) = domain.group.commit(once)
+        assert meeting_a_resume(store, domain, once) == [first]
+        fresh = msgspec.structs.replace(intent, expected=eventstore.ABSENT)
+        assert isinstance(meeting_a_resume(store, domain, Call([fresh], None, "power")), WrongExpectedError)
+        (second,) = meeting_a_resume(store, domain, Call([intent], None, "power"))
+        assert [event.position for event in domain.history("k")] == [second.position, first.position]
+        assert store.verify().ok
 
 
 # Another writer's damage
