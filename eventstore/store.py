@@ -236,7 +236,8 @@ class Store:
                     del self._groups[name]
                 except EventStoreError as error:
                     failure = failure or error
-            self._engine.close()
+            if not self._groups:  # else somebody may still write there, under the owner's name
+                self._engine.close()
         if failure is not None:
             raise failure
 

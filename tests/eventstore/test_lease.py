@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import IO
 import pytest
 
 import eventstore
-from eventstore import ConfigError, OwnedError, Store
+from eventstore import ConfigError, OwnedError, Store, UnavailableError
 from eventstore.clock import now_us
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,3 +236,20 @@ def test_closing_gives_it_back_even_twice(tmp_path: Path) -> None:
         store.close()  # must not take it from its new holder
         with pytest.raises(OwnedError):
             eventstore.open(tmp_path / "data", owner="bot-1")
+
+
+def test_a_store_that_could_not_be_closed_still_acts_under_its_owners_name(tmp_path: Path) -> None:
+    store = eventstore.open(tmp_path / "data", owner="bot-1", busy_timeout_ms=50)
+    domain = store.domain("d")
+    head = os.open(tmp_path / "data" / "logs" / "d" / "head", os.O_RDWR)
+    try:
+        fcntl.flock(head, fcntl.LOCK_EX)
+        with pytest.raises(UnavailableError):
+            store.close()
+    finally:
+        os.close(head)
+    domain.write_value("k", 1)
+    with pytest.raises(OwnedError):
+        eventstore.open(tmp_path / "data", owner="bot-1")
+    store.close()
+    eventstore.open(tmp_path / "data", owner="bot-1").close()
