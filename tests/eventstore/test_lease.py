@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -252,4 +253,15 @@ def test_a_store_that_could_not_be_closed_still_acts_under_its_owners_name(tmp_p
     with pytest.raises(OwnedError):
         eventstore.open(tmp_path / "data", owner="bot-1")
     store.close()
+    eventstore.open(tmp_path / "data", owner="bot-1").close()
+
+
+def test_whoever_keeps_only_a_domain_keeps_the_lease(tmp_path: Path) -> None:
+    domain = eventstore.open(tmp_path / "data", owner="bot-1").domain("d")
+    gc.collect()
+    domain.write_value("k", 1)
+    with pytest.raises(OwnedError):
+        eventstore.open(tmp_path / "data", owner="bot-1")
+    del domain
+    gc.collect()
     eventstore.open(tmp_path / "data", owner="bot-1").close()
