@@ -230,6 +230,7 @@ class Live:
             self._folding = threading.RLock()
             self._stale = True
             self.states = KeyStates(GENESIS, 0)
+            self.damage = None  # met again by whoever folds; as long as it is known, nobody would
         else:
             self._folding.release()
 

@@ -482,3 +482,35 @@ def require_readable(domain: DomainStore) -> None:
     assert domain.state(as_of=2).read_value("mine") == 2
     assert [event.data for event in domain.events(until=2)] == ["1", "2"]
     assert [event.data for event in domain.history("mine")] == ["2", "1"]
+
+
+@pytest.mark.corrupts
+def test_a_child_forked_while_another_thread_folds_reads_what_stands_before_the_damage(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain("d")
+        domain.write_value("mine", 1)
+        domain.write_value("mine", 2)
+        damaged_by_another(tmp_path / "data", 4)
+        with pytest.raises(CorruptionError):
+            domain.head()
+        folding, forked, crew = threading.Event(), threading.Event(), Crew()
+
+        def fold() -> None:
+            with domain.group.live._folding:
+                folding.set()
+                assert forked.wait(PATIENCE)
+
+        crew.start(fold)
+        assert folding.wait(PATIENCE)
+        child = os.fork()
+        if child == 0:
+            try:
+                with pytest.raises(CorruptionError):
+                    domain.read_value("mine")
+                require_readable(domain)
+            except BaseException:  # noqa: BLE001  the parent looks at the status
+                os._exit(1)
+            os._exit(0)
+        forked.set()
+        crew.results()
+        assert os.waitpid(child, 0)[1] == 0
