@@ -16,6 +16,7 @@ import pytest
 import eventstore
 from eventstore import (
     AccessError,
+    ConfigError,
     CorruptionError,
     DiskFullError,
     DomainStore,
@@ -369,6 +370,18 @@ def test_readers_go_on_while_a_store_resumes(tmp_path: Path) -> None:
             store.resume()
         enough.set()
         assert all(crew.results())
+
+
+async def coroutine(_: object) -> None:
+    """A hook that nobody would await."""
+
+
+@pytest.mark.parametrize("hook", ["on_halt", "on_commit"])
+@pytest.mark.parametrize("wrong", [5, "alarm", coroutine])
+def test_a_hook_that_could_never_be_called_is_refused_at_once(tmp_path: Path, hook: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=hook):
+        eventstore.open(tmp_path / "data", **{hook: wrong})
+    assert not (tmp_path / "data").exists()
 
 
 def meeting_a_resume(store: Store, domain: DomainStore, call: Call) -> Any:
