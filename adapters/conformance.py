@@ -232,8 +232,8 @@ def check_read_keeps_its_bounds(engine: Engine) -> None:
     """`The events with after < position <= until, in order, at most limit.`"""
     log = engine.open_log("signal")
     events = _append(log, 12)
-    for after in (-(2**62), -1, 0, 1, 5, 11, 12, 13, 2**62):
-        for until in (None, 0, 1, 5, 6, 12, 13, 2**62):
+    for after in (-(2**62), -1, 0, 1, 5, 11, 12, 13, 2**62, 2**80):
+        for until in (None, 0, 1, 5, 6, 12, 13, 2**62, 2**80):
             for limit in (None, 0, 1, 3, 12, 2**62):
                 wanted = [event for event in events if after < event.position and (until is None or event.position <= until)][:limit]
                 found = list(log.read(after, until=until, limit=limit))

@@ -27,8 +27,10 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     What all writes share is described at Writes. Threads that write at the same time share a transaction.
     """
 
-    def __init__(self, domain: Domain, group: GroupCommit, *, actor: str | None, max_value_bytes: int) -> None:
+    def __init__(self, domain: Domain, group: GroupCommit, *, store: object, actor: str | None, max_value_bytes: int) -> None:
         super().__init__(domain, group.live, None)
+        self._store = store
+        """Only kept: the owner's lease ends with the store, and must not end while this can be written."""
         self.group, self._actor, self._max_value_bytes = group, actor, max_value_bytes
 
     def _one(self, call: Call) -> Receipt:

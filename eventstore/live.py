@@ -200,16 +200,28 @@ class Live:
             self.log.close()
 
     def resume(self) -> None:
-        """Open the log anew after a failure, and fold again: what was seen through the old connections is not believed."""
+        """Open the log anew after a failure, and fold again: what was seen through the old connections is not believed.
+
+        Folded aside, and put in place whole and under the log's lock: a write that is being decided, and a read, must
+        never meet states that are half folded. They would miss keys and event ids that are there.
+        """
         self.log.resume()
+        try:
+            loaded = Live(self.log, self.pointers, self.cache, lenient=self.lenient)
+        except CorruptionError as error:
+            self.damage = error  # what could be read still can be
+            raise
+        if self.lenient:
+            self._replace(loaded)  # nobody writes, and nobody may lock
+        else:
+            with self.log.writing() as head:
+                loaded.catch_up(head)
+                self._replace(loaded)
+
+    def _replace(self, loaded: Live) -> None:
         with self._folding:
-            known = self.states, self.ids, self._saved
-            try:
-                self._load()
-                self.damage = None
-            except BaseException:
-                self.states, self.ids, self._saved = known  # what could be read still can be
-                raise
+            self.ids, self.states, self._saved = loaded.ids, loaded.states, loaded._saved
+            self.damage = loaded.damage
 
     def after_fork(self) -> None:
         """In a forked child: if another thread was folding when the process split, fold anew at the next use."""
@@ -218,6 +230,7 @@ class Live:
             self._folding = threading.RLock()
             self._stale = True
             self.states = KeyStates(GENESIS, 0)
+            self.damage = None  # met again by whoever folds; as long as it is known, nobody would
         else:
             self._folding.release()
 

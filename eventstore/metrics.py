@@ -6,6 +6,7 @@ The text follows https://prometheus.io/docs/instrumenting/exposition_formats/.
 from __future__ import annotations
 
 import logging
+import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,8 @@ class Meter:
         self.untold: deque[Commit] = deque()
         """What on_commit was not called with yet."""
         self._on_commit = on_commit
+        self._telling: set[int] = set()
+        """Threads that are in tell(): a hook that writes is told of that once it has returned, not from within itself."""
 
     def count(self, commit: Commit) -> None:
         """Count a transaction; tell() tells of it, once no lock is held."""
@@ -60,15 +63,25 @@ class Meter:
 
     def tell(self) -> None:
         """Call on_commit for what it was not told of."""
-        while self._on_commit is not None and self.untold:
-            try:
-                commit = self.untold.popleft()
-            except IndexError:  # another thread tells
-                return
-            try:
-                self._on_commit(commit)
-            except Exception:  # noqa: BLE001  the write is done; somebody's gauge must not make it look otherwise
-                _log.exception("on_commit raised")
+        thread = threading.get_ident()
+        if thread in self._telling:
+            return
+        self._telling.add(thread)
+        try:
+            while self._on_commit is not None and self.untold:
+                self._tell_one(self._on_commit)
+        finally:
+            self._telling.discard(thread)
+
+    def _tell_one(self, on_commit: OnCommit) -> None:
+        try:
+            commit = self.untold.popleft()
+        except IndexError:  # another thread tells
+            return
+        try:
+            on_commit(commit)
+        except Exception:  # noqa: BLE001  the write is done; somebody's gauge must not make it look otherwise
+            _log.exception("on_commit raised")
 
 
 class Gauges(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -65,6 +66,10 @@ def open_store(
         raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
     if owner is not None:
         require_owner_name(owner)
+    hooks: dict[str, object] = {"on_halt": on_halt, "on_commit": on_commit}
+    for hook, given in hooks.items():
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
     engine = _engine(

@@ -237,10 +237,10 @@ class SqliteLog:
 
     def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
         """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
-        last = _FOREVER if until is None else until
+        last = _FOREVER if until is None else min(until, _FOREVER)
         left = _FOREVER if limit is None else limit
         after = max(after, 0)
-        while left > 0:
+        while left > 0 and after < _FOREVER:
             page = self._page(after, last, min(left, PAGE))
             if not page:
                 return

@@ -99,7 +99,7 @@ class Store:
             wanted = Domain(wanted.name, rule)
         elif rule != wanted.write:
             raise ContractError(f"{wanted.name}: made with the write rule {rule!r}, opened with {wanted.write!r}")
-        return DomainStore(wanted, group, actor=self.actor, max_value_bytes=self.max_value_bytes)
+        return DomainStore(wanted, group, store=self, actor=self.actor, max_value_bytes=self.max_value_bytes)
 
     def intent(
         self, event_id: str, effect: Any, *, resume: bool = False, durability: Durability | None = None, **meta: Unpack[EventMeta]
@@ -236,7 +236,8 @@ class Store:
                     del self._groups[name]
                 except EventStoreError as error:
                     failure = failure or error
-            self._engine.close()
+            if not self._groups:  # else somebody may still write there, under the owner's name
+                self._engine.close()
         if failure is not None:
             raise failure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from typing import IO
 import pytest
 
 import eventstore
-from eventstore import ConfigError, OwnedError, Store
+from eventstore import ConfigError, OwnedError, Store, UnavailableError
 from eventstore.clock import now_us
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,3 +237,31 @@ def test_closing_gives_it_back_even_twice(tmp_path: Path) -> None:
         store.close()  # must not take it from its new holder
         with pytest.raises(OwnedError):
             eventstore.open(tmp_path / "data", owner="bot-1")
+
+
+def test_a_store_that_could_not_be_closed_still_acts_under_its_owners_name(tmp_path: Path) -> None:
+    store = eventstore.open(tmp_path / "data", owner="bot-1", busy_timeout_ms=50)
+    domain = store.domain("d")
+    head = os.open(tmp_path / "data" / "logs" / "d" / "head", os.O_RDWR)
+    try:
+        fcntl.flock(head, fcntl.LOCK_EX)
+        with pytest.raises(UnavailableError):
+            store.close()
+    finally:
+        os.close(head)
+    domain.write_value("k", 1)
+    with pytest.raises(OwnedError):
+        eventstore.open(tmp_path / "data", owner="bot-1")
+    store.close()
+    eventstore.open(tmp_path / "data", owner="bot-1").close()
+
+
+def test_whoever_keeps_only_a_domain_keeps_the_lease(tmp_path: Path) -> None:
+    domain = eventstore.open(tmp_path / "data", owner="bot-1").domain("d")
+    gc.collect()
+    domain.write_value("k", 1)
+    with pytest.raises(OwnedError):
+        eventstore.open(tmp_path / "data", owner="bot-1")
+    del domain
+    gc.collect()
+    eventstore.open(tmp_path / "data", owner="bot-1").close()

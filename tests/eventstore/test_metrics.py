@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from eventstore import Commit
 from eventstore.metrics import BUCKETS_US, Meter
 
 SAMPLE = re.compile(r'^(eventstore_[a-z_]+)(?:\{domain="([a-z0-9_.-]+)"(?:,le="([^"]+)")?\})? ([0-9.e+-]+)$')
+
+MANY = 2 * sys.getrecursionlimit()
 
 
 def samples(text: str) -> dict[tuple[str, str, str], float]:
@@ -85,3 +88,25 @@ def test_a_hook_that_fails_does_not_fail_the_write(tmp_path: Path, caplog: pytes
         assert store.domain("orders").write_value("a", 1).position == 1
         assert store.domain("orders").read_value("a") == 1
     assert "on_commit raised" in caplog.text
+
+
+def test_a_hook_that_writes_is_told_of_that_as_well_and_not_from_within_itself(tmp_path: Path) -> None:
+    told: list[int] = []
+    depths: list[int] = []
+    inside = 0
+
+    def copying(commit: Commit) -> None:
+        nonlocal inside
+        inside += 1
+        told.append(commit.position)
+        depths.append(inside)
+        if commit.position < MANY:
+            domain.write_value("copy", commit.position, durability="process")
+        inside -= 1
+
+    with eventstore.open(tmp_path / "data", on_commit=copying) as store:
+        domain = store.domain("orders")
+        domain.write_value("k", 1)
+        assert domain.head().position == MANY
+    assert told == list(range(1, MANY + 1))
+    assert set(depths) == {1}

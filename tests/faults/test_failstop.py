@@ -6,27 +6,34 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import eventstore
 from eventstore import (
     AccessError,
+    ConfigError,
     CorruptionError,
     DiskFullError,
     DomainStore,
     EngineError,
+    Event,
     FencedError,
     HaltedError,
     ReadOnlyError,
     Receipt,
     Store,
+    WrongExpectedError,
     sqlite,
 )
-from tests.eventstore.crew import Crew, Transactions
+from eventstore.codec import encode_key
+from eventstore.commit import Call
+from eventstore.rules import Intent
+from tests.eventstore.crew import PATIENCE, Crew, Transactions
 from tests.faults.workers import ROOT
 
 NEVER = 2**52
@@ -365,6 +372,67 @@ def test_readers_go_on_while_a_store_resumes(tmp_path: Path) -> None:
         assert all(crew.results())
 
 
+async def coroutine(_: object) -> None:
+    """A hook that nobody would await."""
+
+
+@pytest.mark.parametrize("hook", ["on_halt", "on_commit"])
+@pytest.mark.parametrize("wrong", [5, "alarm", coroutine])
+def test_a_hook_that_could_never_be_called_is_refused_at_once(tmp_path: Path, hook: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=hook):
+        eventstore.open(tmp_path / "data", **{hook: wrong})
+    assert not (tmp_path / "data").exists()
+
+
+def meeting_a_resume(store: Store, domain: DomainStore, call: Call) -> Any:
+    """What `call` is answered with, if it is decided while resume() folds the log anew."""
+    live, crew = domain.group.live, Crew()
+    resume, read, append = live.log.resume, live.log.read, live.log.append
+    deciding, folding, decided = threading.Event(), threading.Event(), threading.Event()
+    resuming = threading.current_thread()
+
+    def decide(_: object) -> Sequence[Intent]:
+        deciding.set()
+        assert folding.wait(PATIENCE), "nobody folds"
+        assert isinstance(call.intents, Sequence)
+        return call.intents
+
+    def resumed() -> None:
+        resume()
+        crew.start(lambda: domain.group.commit(msgspec.structs.replace(call, intents=decide)))
+        assert deciding.wait(PATIENCE), "nobody decides"
+
+    def noted_read(*args: Any, **options: Any) -> Iterator[Event]:
+        if threading.current_thread() is resuming and not folding.is_set():
+            folding.set()
+            assert decided.wait(PATIENCE), "the write waits for the folding"
+        return read(*args, **options)
+
+    def noted_append(*args: Any, **options: Any) -> None:
+        decided.set()
+        append(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, verb in (("resume", resumed), ("read", noted_read), ("append", noted_append)):
+            patch.setattr(live.log, name, verb)
+        store.resume()
+        return crew.outcomes()[0]
+
+
+def test_a_write_that_is_decided_while_a_store_resumes_sees_every_key_and_event_id(tmp_path: Path) -> None:
+    intent = Intent("put", encode_key("k"), "1", None)
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain("d")
+        once = Call([intent], "id", "power", request="the one")
+        (first,) = domain.group.commit(once)
+        assert meeting_a_resume(store, domain, once) == [first]
+        fresh = msgspec.structs.replace(intent, expected=eventstore.ABSENT)
+        assert isinstance(meeting_a_resume(store, domain, Call([fresh], None, "power")), WrongExpectedError)
+        (second,) = meeting_a_resume(store, domain, Call([intent], None, "power"))
+        assert [event.position for event in domain.history("k")] == [second.position, first.position]
+        assert store.verify().ok
+
+
 # Another writer's damage
 
 WRITE = """
@@ -427,3 +495,35 @@ def require_readable(domain: DomainStore) -> None:
     assert domain.state(as_of=2).read_value("mine") == 2
     assert [event.data for event in domain.events(until=2)] == ["1", "2"]
     assert [event.data for event in domain.history("mine")] == ["2", "1"]
+
+
+@pytest.mark.corrupts
+def test_a_child_forked_while_another_thread_folds_reads_what_stands_before_the_damage(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain("d")
+        domain.write_value("mine", 1)
+        domain.write_value("mine", 2)
+        damaged_by_another(tmp_path / "data", 4)
+        with pytest.raises(CorruptionError):
+            domain.head()
+        folding, forked, crew = threading.Event(), threading.Event(), Crew()
+
+        def fold() -> None:
+            with domain.group.live._folding:
+                folding.set()
+                assert forked.wait(PATIENCE)
+
+        crew.start(fold)
+        assert folding.wait(PATIENCE)
+        child = os.fork()
+        if child == 0:
+            try:
+                with pytest.raises(CorruptionError):
+                    domain.read_value("mine")
+                require_readable(domain)
+            except BaseException:  # noqa: BLE001  the parent looks at the status
+                os._exit(1)
+            os._exit(0)
+        forked.set()
+        crew.results()
+        assert os.waitpid(child, 0)[1] == 0
