@@ -276,12 +276,15 @@ class _Inbox:
 
     def _run(self) -> None:
         if self._commit_some() and self._pool.write(self._run):
-            return  # no domain has a thread for itself: the next turn comes after those that wait for one
-        self._leading = False
-        # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
-        if self._group.queued and not self._leading:
-            self._leading = True
-            self._start()
+            pass  # no domain has a thread for itself: the next turn comes after those that wait for one
+        else:
+            self._leading = False
+            # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
+            if self._group.queued and not self._leading:
+                self._leading = True
+                self._start()
+        # Last, as a hook may wait for a write of this very domain.
+        self._group.tell()
 
     def _commit_some(self) -> bool:
         """Commit what waits; True if more waits after some turns."""
@@ -292,8 +295,6 @@ class _Inbox:
                 self._group.lead(wait=True)
         except Exception:  # noqa: BLE001  whoever waited was told; the thread goes on for the others
             _log.exception("domain %s: a write failed in an unforeseen way", self._group.live.log.domain)
-        finally:
-            self._group.tell()
         return self._group.queued
 
 

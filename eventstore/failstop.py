@@ -20,6 +20,10 @@ class FailStop:
     A bot that goes on trading while its record has a hole is worse than one that stops: after a failure nothing is
     believed to work until resume() has tried it (PostgreSQL panics on a failed fsync for the same reason:
     https://wiki.postgresql.org/wiki/Fsync_Errors).
+
+    Below it each floor knows why it stopped by itself: a LogFile whose connection failed, a SqliteLog that could not
+    record or was told of damage, a Live that met damage while it folded. They are set where that happens, `cause` is what
+    the callers are told, and resume() makes all of them anew.
     """
 
     def __init__(self, on_halt: OnHalt | None = None) -> None:

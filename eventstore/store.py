@@ -207,6 +207,7 @@ class Store:
         """Write again after a halt, once its cause is gone: every log is opened anew, judged as at the first opening, and folded again.
 
         Raises what still stands in the way, such as DiskFullError or TailLostError; the store then stays halted, and readable.
+        Any thread may call it, several at once, and also where nothing is halted.
         """
         with self._opening:
             self._require_open()
