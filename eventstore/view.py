@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from eventstore.clock import moment_us
-from eventstore.codec import GENESIS, check, decode_key, encode_key
-from eventstore.errors import ConfigError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
+from eventstore.codec import GENESIS, check, check_all, decode_key, encode_key
+from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
 from eventstore.live import Live, unfolded
 from eventstore.log import EventLog
 from eventstore.model import Domain, Event, Head, Key, KeyState
@@ -18,6 +18,9 @@ from eventstore.projections.key_states import KeyStates
 from eventstore.values import decode_value, is_json
 
 _PAGE = 64
+
+_PROVEN = 16
+"""Events proven at a time; as many as may be large together without being a burden."""
 
 
 class DomainView:
@@ -170,10 +173,16 @@ class DomainView:
         """Events that follow each other, each checked against the one before it."""
         anchor = self._live.log.get([after]) if after < last else []
         head = Head(anchor[0].position, anchor[0].checksum) if anchor else Head(after, b"")
-        for event in self._live.log.read(after, until=last):
+        stream = self._live.log.read(after, until=last)
+        while some := list(islice(stream, _PROVEN)):
             if not self._live.lenient:
-                head = check(head, event, self.name)
-            yield event
+                try:
+                    head = check_all(head, some, self.name)
+                except CorruptionError:
+                    for event in some:  # those before the damaged one are good, and it raises
+                        head = check(head, event, self.name)
+                        yield event
+            yield from some
 
     def _apart(self, events: list[Event]) -> list[Event]:
         """Events that stand anywhere, each checked against the one before it."""
