@@ -115,7 +115,11 @@ class Live:
                 raise
             # Not into the cache: whoever asks for this value reads it from the log, and is told.
             _log.warning("%s", error)
-            self.states.apply(event)
+            key: object = event.key
+            if isinstance(key, str):
+                self.states.apply(event)
+            else:  # damage can make a blob of a text; nobody can ask for such a key
+                self.states.pass_over(event)
 
     def follow(self, events: Sequence[Event]) -> None:
         """Fold events that this process has just appended; another thread may have folded them already."""

@@ -71,6 +71,10 @@ class KeyStates:
             last = events[-1]
             self.checksum, self.recorded_us, self.position = last.checksum, last.recorded_us, last.position
 
+    def pass_over(self, event: Event) -> None:
+        """Go on behind an event that says nothing of any key."""
+        self.checksum, self.recorded_us, self.position = event.checksum, event.recorded_us, event.position
+
     @property
     def head(self) -> Head:
         """The last event folded."""

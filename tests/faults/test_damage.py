@@ -6,11 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 import eventstore
 from eventstore import EngineError, FormatError, TailLostError
+from eventstore.live import Live
+from eventstore.pointers import PointerFolder
+from eventstore.projections.key_states import ValueCache
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, WAL, Damaged, contents, events_of, leave
@@ -452,3 +457,19 @@ def test_names_of_the_files_are_those_of_the_format() -> None:
         "logs/orders/00000000000000000000.db-wal",
         "logs/orders/head",
     ]
+
+
+@pytest.mark.corrupts
+def test_a_key_that_damage_made_a_blob_is_refused_and_passed_over_by_who_only_reads() -> None:
+    """As one byte of a row's header does it; no SQL gets a blob into that column."""
+    with eventstore.open("memory:") as store:
+        domain = store.domain(DOMAIN)
+        domain.write_values([("a", 1), ("b", 2), ("c", 3)])
+        log: Any = domain._live.log
+        log._events[2] = msgspec.structs.replace(log._events[2], key=b'["b"]')
+        pointers = PointerFolder(None, log, writable=False)
+        with pytest.raises(FormatError):
+            Live(log, pointers, ValueCache(1_000))
+        live = Live(log, pointers, ValueCache(1_000), lenient=True)
+        assert list(live.states.snapshot()) == ['["a"]', '["c"]']
+        assert live.states.position == 3
