@@ -185,6 +185,16 @@ def test_damage_after_the_anchor_leaves_the_anchored_part_what_it_was(folder: Pa
     assert {each.verdict for each in report.anchored} == {"EXTENDED"}
 
 
+def test_a_loss_after_the_anchor_is_a_finding_of_the_witness_and_not_of_the_anchor(folder: Path, anchor: Anchor) -> None:
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN).write_value("a", 7)
+    edit(folder, ("DELETE FROM event WHERE position = 7", ()))
+    with eventstore.open(folder, read_only=True) as store:
+        report = store.verify(anchor=anchor)
+    assert [(f.position, f.kind) for f in report.findings] == [(None, "tail")]
+    assert {each.verdict for each in report.anchored} == {"EXTENDED"}
+
+
 def swap(folder: Path, one: int, other: int) -> None:
     move = "UPDATE event SET position = ? WHERE position = ?"
     edit(folder, (move, (-1, one)), (move, (one, other)), (move, (other, -1)))
