@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventstore.anchors import Anchor, Judgement
 from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import (
@@ -30,6 +31,7 @@ from eventstore.errors import (
     ReadOnlyError,
     RedactedError,
     SettledError,
+    SignatureError,
     StoreFormatError,
     TailLostError,
     UnavailableError,
@@ -52,6 +54,7 @@ __all__ = [
     "ANY",
     "PRESENT",
     "AccessError",
+    "Anchor",
     "Batch",
     "ChecksumError",
     "ClosedError",
@@ -78,6 +81,7 @@ __all__ = [
     "Head",
     "InvalidKeyError",
     "InvalidValueError",
+    "Judgement",
     "KeyState",
     "NaiveTimeError",
     "NewerFormatError",
@@ -90,6 +94,7 @@ __all__ = [
     "RedactedError",
     "Report",
     "SettledError",
+    "SignatureError",
     "Store",
     "StoreFormatError",
     "TailLostError",

@@ -16,6 +16,7 @@
     ├── DuplicateEventError             this event_id already belongs to another request
     ├── SettledError                    this effect is done, or has failed for certain: it must not be done again
     ├── UncertainError                  this effect was begun before, and nobody knows whether it happened
+    ├── SignatureError                  an anchor is not signed by the key it should be signed by
     ├── ConflictError                   the head has moved; only raw logs show it (retryable)
     ├── ClosedError                     the store was closed
     │
@@ -128,6 +129,10 @@ class DuplicateEventError(EventStoreError):
             " an event_id names one call for ever: use a new one for a new write"
         )
         self.domain, self.event_id, self.position = domain, event_id, position
+
+
+class SignatureError(EventStoreError):
+    """An anchor is not signed, not by the key that was expected, or was altered since: it was not believed."""
 
 
 class SettledError(EventStoreError):

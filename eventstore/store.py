@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from eventstore import metrics
+from eventstore.anchors import Anchor, judge, make_anchor
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
@@ -182,21 +183,65 @@ class Store:
                 require_whole(log, self._engine)
             return self._group(self._engine.open_log(domain)).live.states.head
 
-    def verify(self, domain: str | None = None, *, progress: Progress | None = None, processes: int | None = None) -> Report:
+    def verify(
+        self,
+        domain: str | None = None,
+        *,
+        anchor: Anchor | None = None,
+        progress: Progress | None = None,
+        processes: int | None = None,
+    ) -> Report:
         """Check every byte of every domain, or of one, against the chain; repairs nothing.
+
+        With an `anchor` that was kept elsewhere, each domain it names is held against it too: Report.anchored. Its signature
+        is not looked at: adapters.signing.require_signature() does that. Without an anchor, an end that was cut off together
+        with its witness cannot be noticed.
 
         `progress` is called with domain, position reached, last position. `processes`: among how many processes a long log
         is shared, this one included; None: one a core, where that pays. The report does not depend on it. Raises
-        NotFoundError for an unknown domain, ConfigError for a number of processes that is none.
+        NotFoundError for an unknown domain, ConfigError for a number of processes that is none, or an anchor of another store.
         """
         if processes is not None and not _is_number(processes):
             raise ConfigError(f"processes is a whole number from 1 on, not {processes!r}")
-        names = self.domains()
-        if domain is not None and domain not in names:
+        existing = self.domains()
+        anchored = self._anchored(anchor)
+        if domain is not None and domain not in existing and domain not in anchored:
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
-        return Report(
-            self.location, verify_store(self._engine, names if domain is None else [domain], progress=progress, processes=processes)
-        )
+        if domain is not None and anchor is not None and domain not in anchored:
+            raise NotFoundError(f"the anchor says nothing of domain {domain!r}; it names {', '.join(anchored) or 'none'}")
+        names = [name for name in existing if domain in (None, name)]
+        reports = verify_store(self._engine, names, progress=progress, processes=processes)
+        found = {report.domain: report.findings for report in reports}
+        if anchor is None:
+            return Report(self.location, reports)
+        wanted = [name for name in anchored if domain in (None, name)]
+        judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found) for name in wanted]
+        return Report(self.location, reports, judged)
+
+    def _anchored(self, anchor: Anchor | None) -> list[str]:
+        """The domains of an anchor that is this store's."""
+        if anchor is None:
+            return []
+        if anchor.store_id != self.store_id:
+            raise ConfigError(
+                f"the anchor is of store {anchor.store_id}, but {self.location} is store {self.store_id}: another store's anchor,"
+                " or another store in the place of yours"
+            )
+        return sorted(anchor.heads)
+
+    def anchor(self) -> Anchor:
+        """Where every domain ends now, to be kept where whoever can write the store cannot: see verify(anchor=...).
+
+        It is not signed: adapters.signing.sign() does that. Each head is one that was acknowledged, and its link is checked;
+        between domains there is no common moment. At durability `process` a power loss may take events that an anchor names.
+        Raises CorruptionError for a damaged end (a read-only store warns, and anchors what is left).
+        """
+        heads: dict[str, Head] = {}
+        for name in self.domains():
+            domain = self.domain(name)
+            event = domain.event(domain.head().position)
+            heads[name] = Head(event.position, event.checksum)
+        return make_anchor(self.store_id, heads)
 
     @property
     def halted(self) -> EventStoreError | None:

@@ -13,6 +13,7 @@ from itertools import repeat
 
 import msgspec
 
+from eventstore.anchors import Judgement
 from eventstore.codec import GENESIS, read_birth
 from eventstore.errors import FormatError
 from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
@@ -38,15 +39,17 @@ class DomainReport(msgspec.Struct):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the check of a store found; `ok` if that is nothing."""
+    """What the check of a store found; `ok` if that is nothing. `anchored` is what the anchor said, if one was given."""
 
     store: str
     domains: list[DomainReport]
+    anchored: list[Judgement] = []
 
     @property
     def findings(self) -> list[Finding]:
-        """All findings, domain by domain."""
-        return [finding for domain in self.domains for finding in domain.findings]
+        """All findings, domain by domain; then what the anchor says against a domain."""
+        told = [Finding(each.domain, each.position, "anchor", f"{each.verdict}: {each.message}") for each in self.anchored if not each.ok]
+        return [*(finding for domain in self.domains for finding in domain.findings), *told]
 
     @property
     def ok(self) -> bool:

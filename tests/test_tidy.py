@@ -50,7 +50,7 @@ FLOORS = [
     ["links"],
     ["ranges"],
     ["walker"],
-    ["verify", "backup", "store"],
+    ["anchors", "verify", "backup", "store"],
     ["awaited", "salvage", "projections.projection"],
     ["adapters.*"],
     ["opening"],

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import accept, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
+from eventstore.tools import accept, anchor, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
@@ -205,11 +205,25 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @_STORE
 @_ANY_DOMAIN
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
+@click.option("--anchor", type=click.Path(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
+@click.option("--public-key", type=click.Path(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
 @_JSON
-def _verify(store: str, domain: str | None, processes: int | None, as_json: bool) -> int:
+def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = verify.verify(store, domain, progress=progress, processes=processes)
+        report = verify.verify(store, domain, progress=progress, **options)
     return show(report, verify.render, as_json)
+
+
+@cli.command("anchor", help=page(anchor))
+@_STORE
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this private key.")
+@_READ_ONLY
+@_JSON
+def _anchor(store: str, output: Path | None, key: Path | None, read_only: bool, as_json: bool) -> int:
+    # The line to keep is JSON already, and must be kept as it is.
+    report = anchor.anchor(store, output, key, read_only=read_only)
+    return show(report, anchor.render, as_json and output is not None)
 
 
 @cli.command("accept", help=page(accept))

@@ -25,6 +25,7 @@ from eventstore.errors import (
     NaiveTimeError,
     NotFoundError,
     RedactedError,
+    SignatureError,
     WrongExpectedError,
 )
 from eventstore.tools.terminal import Paint, escape, paint_for, to_json
@@ -34,7 +35,7 @@ OK, FINDINGS, UNJUDGED, USAGE = 0, 1, 2, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """As shells count: 128 and the signal's number."""
 
-_FALSE = (NotFoundError, RedactedError, WrongExpectedError, DuplicateEventError, ContractError, CorruptionError)
+_FALSE = (NotFoundError, RedactedError, WrongExpectedError, DuplicateEventError, ContractError, CorruptionError, SignatureError)
 _WRONG = (InvalidValueError, InvalidKeyError, NaiveTimeError, ConfigError)
 
 

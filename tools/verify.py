@@ -3,18 +3,29 @@
 Every event, every link and every witness is checked. Each finding is named by domain, position and kind. Nothing is
 changed, and damaged stores are read as far as they go. Exit 1 if there are findings, 2 if the store cannot be read.
 
+The chain cannot show that its end was cut off together with the witness, or sealed anew. With an anchor (see
+`eventstore anchor`) each domain is held against it, beside the whole proof: EXTENDED, every event up to the anchor is what
+it was; ALTERED, REORDERED, TRUNCATED are findings. KEY is the Ed25519 public key in PEM of whoever made the anchor.
+
 Example:
   eventstore verify data
   eventstore verify data notes --json
   eventstore verify data --processes 1
+  eventstore verify data --anchor anchor.json --public-key public.pem
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
+from eventstore.adapters.signing import require_signature
+from eventstore.anchors import Anchor, Judgement
+from eventstore.clock import format_us
+from eventstore.errors import ConfigError
+from eventstore.files import os_errors
 from eventstore.links import Finding
 from eventstore.model import Domain
 from eventstore.tools.stores import existing_store
@@ -29,11 +40,20 @@ class VerifyReport(msgspec.Struct, frozen=True):
     ok: bool
     domains: list[DomainLine]
     findings: list[Finding]
+    anchor: AnchorLine | None = None
 
     @property
     def exit_code(self) -> int:
         """1 if there are findings."""
         return int(not self.ok)
+
+
+class AnchorLine(msgspec.Struct, frozen=True):
+    """What the anchor says: `signed_by` is the key its signature was checked against, None if nobody asked."""
+
+    made_us: int
+    signed_by: str | None
+    judgements: list[Judgement]
 
 
 class DomainLine(msgspec.Struct, frozen=True):
@@ -47,11 +67,42 @@ class DomainLine(msgspec.Struct, frozen=True):
     findings: int
 
 
-def verify(location: str, domain: str | None = None, *, progress: Progress | None = None, processes: int | None = None) -> VerifyReport:
-    """Verify a store, or one domain of it, by so many processes. Raises NotFoundError for a domain that is not there."""
+def verify(
+    location: str,
+    domain: str | None = None,
+    *,
+    anchor: Path | None = None,
+    public_key: Path | None = None,
+    progress: Progress | None = None,
+    processes: int | None = None,
+) -> VerifyReport:
+    """Verify a store, or one domain of it, by so many processes, against the anchor in a file if there is one.
+
+    Raises NotFoundError for a domain that is not there, ConfigError for an anchor that is none or another store's, SignatureError.
+    """
+    kept = _kept(anchor, public_key)
+    name = None if domain is None else Domain(domain).name
     with existing_store(location, read_only=True) as store:
-        found = store.verify(None if domain is None else Domain(domain).name, progress=progress, processes=processes)
-    return VerifyReport(found.store, found.ok, [_line(each) for each in found.domains], found.findings)
+        found = store.verify(name, anchor=kept, progress=progress, processes=processes)
+    line: AnchorLine | None = None
+    if kept is not None:
+        signed_by = kept.signature.key if public_key is not None and kept.signature is not None else None
+        line = AnchorLine(kept.made_us, signed_by, found.anchored)
+    return VerifyReport(found.store, found.ok, [_line(each) for each in found.domains], found.findings, line)
+
+
+def _kept(file: Path | None, public_key: Path | None) -> Anchor | None:
+    """The anchor in a file, its signature checked if there is a key to check it by."""
+    if file is None:
+        if public_key is not None:
+            raise ConfigError("--public-key checks the signature of an anchor: give its file by --anchor, too")
+        return None
+    with os_errors("reading the anchor"):
+        content = file.read_bytes()
+    kept = Anchor.parse(content, str(file))
+    if public_key is not None:
+        require_signature(kept, public_key)
+    return kept
 
 
 def _line(report: DomainReport) -> DomainLine:
@@ -68,6 +119,8 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
         yield paint(heading, "dim")
     for line, text in zip(report.domains, lines, strict=True):
         yield paint(text, "bad") if line.findings else text
+    if report.anchor is not None:
+        yield from _anchor_lines(report.anchor, paint)
     for finding in report.findings:
         where = finding.domain if finding.position is None else f"{finding.domain}@{finding.position}"
         yield f"{paint(escape(where), 'bad')}  {finding.kind}  {escape(finding.message)}"
@@ -76,6 +129,20 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
         yield paint(f"whole: {total} in {count_text(len(report.domains), 'domain')}", "ok")
     else:
         yield paint(f"not whole: {count_text(len(report.findings), 'finding')}", "bad")
+    if report.anchor is None:
+        yield paint(_NO_ANCHOR, "dim")
+
+
+_NO_ANCHOR = "not excluded: a tail cut off or sealed anew together with its witness; `eventstore anchor`, kept elsewhere, excludes it"
+
+
+def _anchor_lines(line: AnchorLine, paint: Paint) -> Iterator[str]:
+    signed = "its signature was not checked" if line.signed_by is None else f"signed by {line.signed_by}"
+    yield f"anchor of {format_us(line.made_us)}, {signed}"
+    for each in line.judgements:
+        # What is wrong is told among the findings.
+        verdict = f"{each.verdict}  {escape(each.message)}" if each.ok else paint(each.verdict, "bad")
+        yield f"{escape(each.domain)}@{each.position}  {verdict}"
 
 
 def _verdict(line: DomainLine) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import click
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import eventstore as library
 from eventstore.tools import get as get_file
@@ -30,7 +32,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
-        "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "accept", "salvage", "import", "export", "demo", "doctor",
+        "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "accept", "salvage", "import", "export", "demo",
+        "doctor",
     }  # fmt: skip
 
 
@@ -80,6 +83,12 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in ("dump/memory/s1/m1.json", "dump/data/signal/a/b.json"):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text("1")
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    Path("private.pem").touch(0o600)
+    Path("private.pem").write_bytes(private)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    Path("public.pem").write_bytes(public)
     binaries = tmp_path / "bin"
     binaries.mkdir()
     program = binaries / "eventstore"
@@ -95,6 +104,8 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         for path in sorted(Path("data").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         Path("data").rmdir()
+    if name == "verify":
+        done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
     for example in examples(name):
         environment = {**ENVIRONMENT, "PATH": f"{workshop}{os.pathsep}{os.environ['PATH']}"}
         ran = subprocess.run(["bash", "-c", f"set -o pipefail; {example}"], env=environment, capture_output=True, text=True, check=False)
@@ -214,6 +225,9 @@ SHOWING = [
     ["state", "STORE", "notes", "--as-of", "3"],
     ["state", "STORE", "--as-of", HOSTILE],
     ["verify", "STORE"],
+    ["anchor", "STORE"],
+    ["anchor", "STORE", "--key", "missing" + HOSTILE],
+    ["verify", "STORE", "--anchor", "missing" + HOSTILE],
     ["export", "STORE"],
     ["put", "STORE", "notes", HOSTILE, "1"],
     ["put", "STORE", "notes", "x", HOSTILE],

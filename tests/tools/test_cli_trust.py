@@ -64,7 +64,9 @@ def test_a_whole_store_is_whole(data: Path) -> None:
     assert [(line["domain"], line["events"], line["findings"]) for line in found["domains"]] == [("notes", 3, 0), ("other", 1, 0)]
     assert done("verify", data, "notes", "--json").json()["domains"] == found["domains"][:1]
     shown = done("verify", data).out.splitlines()
-    assert shown[-1] == "whole: 4 events in 2 domains"
+    assert shown[-2] == "whole: 4 events in 2 domains"
+    assert shown[-1].startswith("not excluded: a tail cut off")
+    assert "eventstore anchor" in shown[-1]
     assert shown[1].split() == ["notes", "3", found["domains"][0]["head"][:12], "ok"]
 
 
@@ -89,7 +91,7 @@ def test_what_was_altered_is_named_by_domain_position_and_kind(data: Path, state
     shown = eventstore("verify", data)
     assert shown.code == 1
     assert f"notes@{position}  {kind}  " in shown.out
-    assert shown.out.splitlines()[-1].startswith("not whole: ")
+    assert shown.out.splitlines()[-2].startswith("not whole: ")
     assert eventstore("verify", data, "other").code == 0
 
 

@@ -299,8 +299,8 @@ def test_a_string_without_quotes_is_explained(data: Path) -> None:
 
 READING = [
     ["get", "STORE", "notes", "a"], ["rm", "STORE", "notes", "a"], ["ls", "STORE"], ["ls", "STORE", "notes"], ["log", "STORE"],
-    ["history", "STORE", "notes", "a"], ["state", "STORE"], ["verify", "STORE"], ["accept", "STORE", "notes"], ["export", "STORE"],
-    ["doctor", "STORE"],
+    ["history", "STORE", "notes", "a"], ["state", "STORE"], ["verify", "STORE"], ["anchor", "STORE"], ["accept", "STORE", "notes"],
+    ["export", "STORE"], ["doctor", "STORE"],
 ]  # fmt: skip
 
 

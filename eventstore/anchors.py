@@ -1,0 +1,171 @@
+"""Anchors: where every log of a store ended, kept where whoever can write the store cannot write (FORMAT.md section 10).
+
+A chain proves each event by the one before it, and nothing proves the last one: an end that was cut off leaves a shorter chain,
+and a tail that was sealed anew another one. An anchor is a head that was taken away in time. It vouches for all events up to
+it, as far as the chain from the birth row to it is whole, so a judgement is made beside the proof, never alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+
+from eventstore.clock import now_us
+from eventstore.codec import FORMAT
+from eventstore.errors import ConfigError, EventStoreError, NewerFormatError
+from eventstore.links import Finding
+from eventstore.log import Engine, EventLog
+from eventstore.model import Head, is_domain_name
+
+Verdict = Literal["EXTENDED", "ALTERED", "REORDERED", "TRUNCATED"]
+
+_PREFIX = b"eventstore-anchor/%d\x00" % FORMAT
+"""What the signed bytes begin with: a signature made for anything else is none for an anchor."""
+
+_BESIDE_THE_CHAIN = {"tail", "pointers", "prev", "time"}
+"""Findings of the proof that leave every byte up to an anchored event what its checksum says."""
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class AnchoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Head with its checksum in hexadecimal."""
+
+    position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    checksum: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An Ed25519 signature and the public key it is for, both in hexadecimal; made and checked by adapters/signing.py."""
+
+    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
+
+
+class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where every log of a store ended at one moment. Made by Store.anchor(), judged by Store.verify(anchor=...)."""
+
+    format: int
+    store_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    made_us: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    heads: dict[str, AnchoredHead]
+    signature: Signature | None = None
+
+    def text(self) -> str:
+        """The one line to keep: canonical JSON, members sorted, no white space."""
+        return _encode(self).decode()
+
+    def signed_bytes(self) -> bytes:
+        """What a signature covers: everything but itself."""
+        return _PREFIX + _encode(msgspec.structs.replace(self, signature=None))
+
+    @classmethod
+    def parse(cls, text: str | bytes, name: str = "the anchor") -> Anchor:
+        """The anchor that `text` is, one newline at its end allowed; `name` says in errors where it came from.
+
+        Raises ConfigError for anything but the exact text of an anchor, NewerFormatError for one of a later format.
+        """
+        try:
+            # The surrogates of a text that is no UTF-8 become bytes that are none either, and are refused as such.
+            content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+            content = content.removesuffix(b"\n")
+            found = msgspec.json.decode(content, type=_Format).format
+            if found > FORMAT:
+                raise NewerFormatError(name, f"an anchor of format {found}; this version knows format {FORMAT}: use a newer one")
+            anchor = msgspec.json.decode(content, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigError(f"{name} is no anchor: {error}; expected the line that `eventstore anchor` gave") from error
+        if anchor.format != FORMAT:
+            raise ConfigError(f"{name} is no anchor: it says format {anchor.format}, expected {FORMAT}")
+        wrong = next((domain for domain in anchor.heads if not is_domain_name(domain)), None)
+        if wrong is not None:
+            raise ConfigError(f"{name} is no anchor: {wrong!r} is no name of a domain")
+        if _encode(anchor) != content:
+            raise ConfigError(f"{name} is not as an anchor is written (one line, members sorted, no white space); keep the file as it was")
+        return anchor
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What an anchor says of one domain.
+
+    EXTENDED: the anchored event stands at its position, every event up to it is what it was, and `more` came since.
+    ALTERED: another event stands there, or one before it was changed. REORDERED: the anchored checksum stands elsewhere.
+    TRUNCATED: the log ends before it, or is gone. `head` is the last position found, None where there is no log to read.
+    """
+
+    domain: str
+    verdict: Verdict
+    position: int
+    head: int | None
+    more: int
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the record up to the anchor is what it was."""
+        return self.verdict == "EXTENDED"
+
+
+def make_anchor(store_id: str, heads: dict[str, Head]) -> Anchor:
+    """An anchor of these heads, made now, not signed."""
+    anchored = {domain: AnchoredHead(head.position, head.checksum.hex()) for domain, head in sorted(heads.items())}
+    return Anchor(FORMAT, store_id, now_us(), anchored)
+
+
+# ---- judging
+
+
+def judge(engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool) -> Judgement:
+    """Hold one log against an anchor; `findings` is all that the proof of this log found, without which no verdict counts."""
+    anchored = anchor.heads[domain]
+    if not exists:
+        return Judgement(domain, "TRUNCATED", anchored.position, None, 0, "the domain is gone: the store has no log of this name")
+    try:
+        with engine.inspect(domain) as log:
+            return _judged(log, Head(anchored.position, bytes.fromhex(anchored.checksum)), findings)
+    except EventStoreError as error:
+        return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
+
+
+def _judged(log: EventLog, anchored: Head, findings: Iterable[Finding]) -> Judgement:
+    position, head = anchored.position, log.head().position
+    events = log.get([position])
+    if events and events[0].checksum == anchored.checksum:
+        broken = _breaks_chain(findings, position)
+        if broken is None:
+            more = head - position
+            message = f"the log goes on from the anchored event: {more:,} event{'' if more == 1 else 's'} more"
+            return Judgement(log.domain, "EXTENDED", position, head, more, message)
+        message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
+        return Judgement(log.domain, "ALTERED", position, head, 0, message)
+    elsewhere = _place_of(log, anchored.checksum)
+    if elsewhere is not None:
+        message = f"the anchored checksum stands at position {elsewhere}, not at {position}: events were moved"
+        return Judgement(log.domain, "REORDERED", position, head, 0, message)
+    if head < position:
+        message = f"the log ends at position {head}: {position - head:,} or more events were cut off since the anchor was made"
+        return Judgement(log.domain, "TRUNCATED", position, head, 0, message)
+    found = f"the checksum there is {events[0].checksum.hex()}" if events else "no event stands there"
+    message = f"{found}, the anchor says {anchored.checksum.hex()}: events up to there are not what they were"
+    return Judgement(log.domain, "ALTERED", position, head, 0, message)
+
+
+def _breaks_chain(findings: Iterable[Finding], position: int) -> Finding | None:
+    """The first finding that leaves the events up to `position` unproven."""
+    return next(
+        (each for each in findings if each.kind not in _BESIDE_THE_CHAIN and (each.position is None or each.position <= position)), None
+    )
+
+
+def _place_of(log: EventLog, checksum: bytes) -> int | None:
+    """Where a checksum is stored, whether it belongs there or not."""
+    for event in log.get([0]):
+        if event.checksum == checksum:
+            return 0
+    return next((event.position for event in log.read() if event.checksum == checksum), None)

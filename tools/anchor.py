@@ -1,0 +1,62 @@
+"""Say where every log ends now, to keep it elsewhere.
+
+An anchor is one line: position and checksum of each domain's last event. Keep it where whoever can write the store cannot
+(another machine, a mail, a repository, paper); `eventstore verify STORE --anchor FILE` then tells whether anything before
+it was altered, moved or cut off. A FILE appears whole or not at all, and none is replaced. KEY is an Ed25519 private key in
+PEM that nobody else can read, as `openssl genpkey -algorithm ed25519` makes it; signing needs eventstore-kit[crypto].
+
+Example:
+  eventstore anchor data
+  eventstore anchor data -o anchor.json --key private.pem
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from eventstore.adapters.signing import sign
+from eventstore.anchors import Anchor
+from eventstore.clock import format_us
+from eventstore.errors import ConfigError
+from eventstore.files import os_errors, replace_file
+from eventstore.tools.stores import existing_store
+from eventstore.tools.terminal import Paint, count_text, escape
+
+
+class AnchorReport(msgspec.Struct, frozen=True):
+    """The anchor, and the file that it was written to, if any."""
+
+    store: str
+    output: str | None
+    anchor: Anchor
+
+    exit_code = 0
+
+
+def anchor(location: str, output: Path | None = None, key: Path | None = None, *, read_only: bool = False) -> AnchorReport:
+    """Anchor a store as it stands. Raises CorruptionError for a damaged end, ConfigError for a file that exists or a bad key."""
+    if output is not None and os.path.lexists(output):
+        raise ConfigError(f"{output} exists already: an older anchor proves more than a newer one, so it is kept; name another file")
+    with existing_store(location, read_only=read_only) as store:
+        made = store.anchor()
+    if key is not None:
+        made = sign(made, key)
+    if output is not None:
+        with os_errors(f"writing {output}"):
+            replace_file(output, made.text().encode() + b"\n")
+    return AnchorReport(location, None if output is None else str(output), made)
+
+
+def render(report: AnchorReport, paint: Paint) -> Iterator[str]:
+    """The anchor itself, or a sentence about the file."""
+    if report.output is None:
+        yield report.anchor.text()
+        return
+    signature = report.anchor.signature
+    signed = "not signed" if signature is None else f"signed by {signature.key}"
+    heads = count_text(len(report.anchor.heads), "domain")
+    yield f"{escape(report.output)}: {heads} of {escape(report.store)} at {format_us(report.anchor.made_us)}, {signed}"
