@@ -26,8 +26,6 @@ FILE_MODE = 0o600
 _DEFERRED = {signal.SIGINT, signal.SIGTERM}
 # The function behind the module's wrapper, which makes enums of the old mask: several microseconds that every write would pay.
 _sigmask: Any = getattr(getattr(signal, "_signal", signal), "pthread_sigmask", None)
-_TICK_NS = 50_000_000
-"""More than any kernel's clock takes from one time that it gives to files to the next."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -137,19 +135,6 @@ def inode(path: str) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
-
-
-def folder_mark(path: str) -> tuple[int, int, int] | None:
-    """What changes whenever a name in this folder comes, goes or gets another file.
-
-    None where it cannot tell: the folder is gone, or was changed so recently that another change may bear the same time.
-    """
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    settled = time.time_ns() - status.st_ctime_ns > _TICK_NS
-    return (status.st_dev, status.st_ino, status.st_ctime_ns) if settled else None
 
 
 def signal_mask() -> set[int] | None:

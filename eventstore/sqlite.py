@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import defer_signals, folder_mark, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
+from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.logfile import LogFile
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
@@ -44,7 +43,6 @@ _log = logging.getLogger("eventstore")
 R = TypeVar("R")
 
 CHECKPOINT_PAGES = 1_000
-_ASK_AFTER_S = 1.0
 _FOREVER = 2**63 - 1
 _open_logs: weakref.WeakSet[SqliteLog] = weakref.WeakSet()
 
@@ -81,10 +79,6 @@ class SqliteLog:
         self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
         self._signals: set[int] | None = None
-        self._folder_name = str(self.folder)
-        self._unchanged: tuple[int, int, int] | None = None
-        """How the folder was when the files in it were last found to be those that were opened."""
-        self._ask_again = 0.0
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
@@ -96,7 +90,6 @@ class SqliteLog:
     # ---- opening
 
     def _open(self, accept_loss: bool) -> None:
-        self._unchanged = None
         if not self.read_only:
             with os_errors(f"making {self.folder}"):
                 make_folder(self.folder)
@@ -556,19 +549,9 @@ class SqliteLog:
             )
 
     def _require_same_files(self) -> None:
-        """Raise FencedError if the paths no longer lead to the files that were opened (R8).
-
-        The folder is asked before every write, the files only when it has changed, and every second: a kernel that was
-        asked for a file's times gives it new ones at its next write (Linux 6.13, multigrain timestamps), and syncing these
-        took 100 of a write's 540 microseconds.
-        """
-        mark, now = folder_mark(self._folder_name), time.monotonic()
-        if mark is not None and mark == self._unchanged and now < self._ask_again:
-            return
         self._head_file.require_same()
         if not self._file.is_same():
             raise FencedError(f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them")
-        self._unchanged, self._ask_again = mark, now + _ASK_AFTER_S
 
     def _require_writable(self) -> None:
         self._require_open()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -78,46 +76,6 @@ def test_a_file_replaced_under_an_open_store_fences_it(closed: Damaged, name: st
     assert isinstance(halted.value.__cause__, FencedError)
     close(store)
     assert kept_or_missed(closed), "what was acknowledged before is neither there nor missed"
-
-
-@pytest.mark.parametrize("name", ["db", "wal", "head"])
-@pytest.mark.parametrize("replace", REPLACEMENTS)
-def test_a_file_replaced_in_a_folder_that_was_quiet_fences_it(closed: Damaged, name: str, replace: Callable[[Path], None]) -> None:
-    """By then the files themselves are not asked before every write any more, only their folder."""
-    store = eventstore.open(closed.folder)
-    domain = store.domain(DOMAIN)
-    log: Any = domain._live.log
-    deadline = time.monotonic() + 60
-    while log._unchanged is None or not log._ask_again - time.monotonic() > 0.5:
-        assert time.monotonic() < deadline, "the folder does not come to rest"
-        domain.write_value("before", 1)
-    replace(getattr(closed, name))
-    with pytest.raises(FencedError):
-        domain.write_value("after", 2)
-    close(store)
-    assert kept_or_missed(closed)
-
-
-def test_a_file_that_is_replaced_without_a_trace_in_its_folder_is_found_within_a_second(closed: Damaged) -> None:
-    """As a mount over it would be: the folder stays as it was."""
-    with eventstore.open(closed.folder) as store:
-        domain = store.domain(DOMAIN)
-        log: Any = domain._live.log
-        deadline = time.monotonic() + 60
-        while log._unchanged is None:
-            assert time.monotonic() < deadline, "the folder does not come to rest"
-            domain.write_value("before", 1)
-        asked: list[bool] = []
-        is_same = log._file.is_same
-
-        def noted() -> bool:
-            asked.append(True)
-            return bool(is_same())
-
-        log._file.is_same = noted
-        while not asked:
-            assert time.monotonic() < deadline, "the files are never asked"
-            domain.write_value("before", 1)
 
 
 def close(store: eventstore.Store) -> None:
