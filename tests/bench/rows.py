@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import groups, ours, peers, workers
+from tests.bench import bare, groups, ours, peers, workers
 from tests.bench.measure import Against, Goal, Row
 
 ROWS: tuple[Row, ...] = (
@@ -13,6 +13,7 @@ ROWS: tuple[Row, ...] = (
         ours=ours.Single,
         against=(
             Against(peers.RawSingle, Goal(">=", 0.90)),
+            Against(bare.Single),
             Against(peers.JsonFileSingle, Goal(">=", 2.3)),
             Against(peers.EventSourcingSingle),
             Against(peers.DiskCacheSingle),
@@ -44,6 +45,7 @@ ROWS: tuple[Row, ...] = (
         ours=ours.Batch,
         against=(
             Against(peers.RawBatch, Goal(">=", 0.40)),
+            Against(bare.Batch),
             Against(peers.EventSourcingBatch),
             Against(peers.DiskCacheBatch),
             Against(peers.LmdbBatch),
