@@ -259,7 +259,8 @@ class _Draft:
         if answer is not None:
             if answer[0] != request:
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
-            return list(answer[1])
+            # What stands is made as durable as this call asks, whatever the first one asked.
+            return [msgspec.structs.replace(receipt, durability=call.durability) for receipt in answer[1]]
         event = self._ids.get(event_id) or self._live.ids.find(event_id)
         if event is None:
             return None

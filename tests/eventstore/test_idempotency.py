@@ -289,6 +289,17 @@ def test_a_receipt_for_nothing_names_what_stands(any_store: Store) -> None:
     assert (again.position, again.checksum, again.appended) == (gone.position, gone.checksum, False)
 
 
+@pytest.mark.parametrize("appends", [True, False])
+def test_a_retry_is_made_as_durable_as_it_asks(tmp_path: Path, appends: bool) -> None:
+    with eventstore.open(tmp_path / "store") as store:
+        d = store.domain("signal")
+        if appends:
+            d.write_value("k", 1)
+        for asked in ("process", "power", "power+", "process"):
+            receipt = d.remove_value("k", event_id="e", durability=asked)
+            assert (receipt.durability, receipt.appended) == (asked, appends)
+
+
 def test_change_is_not_called_again_in_a_retry(open_store: Callable[..., Store]) -> None:
     calls: list[Any] = []
 
