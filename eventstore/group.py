@@ -159,8 +159,8 @@ class GroupCommit:
         try:
             with self.live.log.writing(wait=wait) as head, self._answering(taken):
                 self._take(taken)
-                self.failstop.require_running()  # somebody may have met a failure since they queued up
                 if taken:
+                    self.failstop.require_running()  # somebody may have met a failure since they queued up
                     _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
                     self._save_pointers()
         except Busy:
@@ -170,6 +170,8 @@ class GroupCommit:
             self._met(error)
             self._take(taken)
             _refuse(taken, error)
+            if not taken:  # who waited was taken back: a log is all that is left to tell
+                _log.warning("%s", error)
         return True
 
     @contextlib.contextmanager

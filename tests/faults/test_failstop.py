@@ -164,6 +164,28 @@ def test_an_alarm_that_ends_the_program_ends_it(tmp_path: Path) -> None:
             domain.write_value("k", 1)
 
 
+def test_what_a_caller_is_told_is_not_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(tmp_path / "data", min_free_bytes=NEVER) as store:
+        with pytest.raises(DiskFullError):
+            store.domain("d").write_value("k", 1)
+        with pytest.raises(HaltedError):
+            store.domain("d").write_value("k", 1)
+    assert caplog.records == []
+
+
+def test_a_failure_that_meets_nobody_who_waits_is_logged(tmp_path: Path, alarm: Alarm, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread of an event loop's store leads for tasks that may have been cancelled by then."""
+    with eventstore.open(tmp_path / "data", on_halt=alarm) as store:
+        group = store.domain("d").group
+        head = tmp_path / "data" / "logs" / "d" / "head"
+        head.rename(tmp_path / "elsewhere")
+        assert group.lead(wait=True)
+        group.tell()
+        assert alarm.causes == [FencedError]
+        assert [record.getMessage() for record in caplog.records] == [str(store.halted)]
+        (tmp_path / "elsewhere").rename(head)
+
+
 def test_an_alarm_may_use_the_store(tmp_path: Path) -> None:
     seen: list[Any] = []
 
