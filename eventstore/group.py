@@ -199,13 +199,17 @@ class GroupCommit:
 
     def _drain(self, head: Head, calls: Sequence[Call]) -> Sequence[Answer]:
         try:
-            return drain(self.live, head, self.clock, calls, self.meter)
+            answers = drain(self.live, head, self.clock, calls, self.meter)
         except OSError as error:
             if error.errno is None:
                 raise  # not the system's: a TimeoutError, say, that somebody's signal handler raised
             raise EngineError(
                 f"domain {self.live.log.domain}: {error}; look at the disk, then retry with the same event_id", outcome="unknown"
             ) from error
+        for answer in answers:
+            if isinstance(answer, EventStoreError):  # damage met while one call was decided: the others stand, the next may not
+                self._met(answer)
+        return answers
 
     def _save_pointers(self) -> None:
         try:

@@ -510,6 +510,36 @@ def test_another_writers_damage_stops_the_writing_until_it_is_mended(tmp_path: P
         assert store.verify().ok
 
 
+@pytest.mark.corrupts
+@pytest.mark.parametrize("callers", ["one", "many"])
+def test_damage_met_while_one_call_is_decided_stops_the_writing(tmp_path: Path, alarm: Alarm, callers: str) -> None:
+    """The value that stands is read back, as it may be what is to be written; it is not what was written."""
+    with eventstore.open(tmp_path / "data", cache_bytes=0, on_halt=alarm) as store:
+        domain, other = store.domain("d"), store.domain("other")
+        for number in range(3):
+            domain.write_value(f"k{number}", number)
+        outside(EDIT, tmp_path / "data" / "logs" / "d" / f"{0:020d}.db", '"forged"', 2)
+
+        def meet() -> Receipt:
+            return domain.write_value("k1", 1, unchanged="skip")
+
+        if callers == "one":
+            with pytest.raises(CorruptionError) as damage:
+                meet()
+            met: Any = damage.value
+        else:
+            before, met, after = Transactions(domain).together(
+                lambda: domain.write_value("before", 1), meet, lambda: domain.write_value("after", 1)
+            )
+            assert [before.position, after.position] == [5, 6], "they share its transaction, not its error"
+        assert (type(met), met.position) == (eventstore.ChecksumError, 2)
+        assert alarm.causes == [eventstore.ChecksumError]
+        for each in (domain, other):
+            with pytest.raises(HaltedError):
+                each.write_value("k", 9)
+        assert domain.read_value("k0") == 0
+
+
 def require_readable(domain: DomainStore) -> None:
     """What was known before the damage still is."""
     assert domain.read_value("mine") == 2
