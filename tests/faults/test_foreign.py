@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError, manifest
 from eventstore.salvage import salvage
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, MANIFEST, Damaged, events_of, leave
@@ -149,6 +149,22 @@ def test_a_log_file_that_is_none_of_ours_is_refused_untouched(
     with eventstore.open(closed.folder, read_only=read_only) as store, pytest.raises(error, match=closed.db.name):
         store.domain(DOMAIN)
     assert tree(closed.folder) == before
+
+
+def test_a_store_that_another_process_is_making_is_no_foreign_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was half made when the folder was listed, and has its first domain when that is judged."""
+    folder, half_made = tmp_path / "store", manifest._ours_half_made
+    (folder / "logs").mkdir(parents=True)
+    code = "import eventstore, sys; eventstore.open(sys.argv[1]).domain('d').write_value('k', 1)"
+
+    def late(entry: Path) -> bool:
+        if not (folder / MANIFEST).exists():
+            subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=True, timeout=60)
+        return half_made(entry)
+
+    monkeypatch.setattr(manifest, "_ours_half_made", late)
+    with eventstore.open(folder) as store:
+        assert store.domain("d").read_value("k") == 1
 
 
 @pytest.mark.parametrize("put", [a_destroyed_header, a_destroyed_application_id])
