@@ -188,7 +188,12 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def _no_space(error: sqlite3.Error, path: Path) -> bool:
-    """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process."""
+    """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process.
+
+    A -shm that cannot grow because the disk is broken is told as full, too: SQLite's code for it, IOERR_SHMSIZE, is one for
+    ENOSPC and EIO, and the errno behind it has no way out of the binding. pysqlite3 gives the primary code alone, so there a
+    broken disk that is nearly full is told as full. What the error says of its outcome does not depend on it.
+    """
     extended = getattr(error, "sqlite_errorcode", 0)
     limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
     if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does
