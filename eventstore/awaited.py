@@ -275,9 +275,8 @@ class _Inbox:
                 self.put(waiting)
 
     def _run(self) -> None:
-        if self._commit_some() and self._pool.write(self._run):
-            pass  # no domain has a thread for itself: the next turn comes after those that wait for one
-        else:
+        # No domain has a thread for itself: where more waits, its next turn comes after those that wait for one.
+        if not (self._commit_some() and self._pool.write(self._run)):
             self._leading = False
             # Asked again with the flag down: whoever queued up while it was up left the rest to this thread.
             if self._group.queued and not self._leading:

@@ -137,7 +137,7 @@ def decode_key(text: str) -> Key:
     """
     try:
         parts = _decode_key(text)
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+    except (msgspec.MsgspecError, UnicodeEncodeError, TypeError) as error:
         raise InvalidKeyError(f"{text!r} is not the text of a key: {error}") from error
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]

@@ -40,6 +40,7 @@ PAGE_BYTES = 8_192
 _SHM_BYTES = 32_768
 _DESCRIPTORS = 8
 """More than the database, its WAL and its -shm take for two connections."""
+_WAY_OUT = "put a copy back, or carve the events out if it was a log: `eventstore salvage STORE OUT`"
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
 
 TABLE = """CREATE TABLE event(
@@ -158,14 +159,15 @@ def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> Non
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application_id != APPLICATION_ID:
-            raise NotAStoreError(str(path), f"application id {application_id:#x}, expected {APPLICATION_ID:#x}: another program's database")
+            found = f"application id {application_id:#x}, expected {APPLICATION_ID:#x}"
+            raise NotAStoreError(str(path), f"{found}: another program's database, or its header is damaged; {_WAY_OUT}")
         if version > USER_VERSION:
             raise NewerFormatError(str(path), f"format {version - 1}, this version knows {FORMAT}; upgrade eventstore-kit")
         if version < USER_VERSION:
             raise StoreFormatError(str(path), f"user_version {version}, expected {USER_VERSION}: an older draft, no longer read")
         database = Database(connection, execute_plugins=False)
-        found = database.table("event").schema if "event" in database.table_names() else None
-        if found != TABLE:
+        table = database.table("event").schema if "event" in database.table_names() else None
+        if table != TABLE:
             raise StoreFormatError(str(path), f"the table `event` is not that of format {FORMAT}: another draft, or altered by a tool")
     except sqlite3.DatabaseError as error:
         raise not_ours(error, path, domain) from error
@@ -176,7 +178,7 @@ def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> Non
 def not_ours(error: sqlite3.Error, path: Path, domain: str) -> EventStoreError:
     """What it means that SQLite cannot read a file: damage and a foreign file look alike, anything else is the machine's."""
     if primary_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error})")
+        return NotAStoreError(str(path), f"not a log of an event store, or its header is destroyed ({error}); {_WAY_OUT}")
     return engine_error(error, domain=domain, path=path)
 
 
@@ -186,7 +188,12 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def _no_space(error: sqlite3.Error, path: Path) -> bool:
-    """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process."""
+    """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process.
+
+    A -shm that cannot grow because the disk is broken is told as full, too: SQLite's code for it, IOERR_SHMSIZE, is one for
+    ENOSPC and EIO, and the errno behind it has no way out of the binding. pysqlite3 gives the primary code alone, so there a
+    broken disk that is nearly full is told as full. What the error says of its outcome does not depend on it.
+    """
     extended = getattr(error, "sqlite_errorcode", 0)
     limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
     if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does

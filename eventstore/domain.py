@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from eventstore.codec import encode_key
 from eventstore.commit import Call, earlier
-from eventstore.errors import NotFoundError, RedactedError, WrongExpectedError
+from eventstore.errors import ConfigError, NotFoundError, RedactedError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
 from eventstore.model import ABSENT, ANY, Domain, Durability, Expected, Key, Receipt
@@ -55,6 +55,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         An absent key starts from `default`; without one NotFoundError. `change` may run more than once and must not
         write to this domain. Retried with the same `event_id`, it is not called again.
         """
+        if not callable(change):
+            raise ConfigError(f"change is a function that makes the new value from the one that stands, not {change!r}")
         texts, at_us, canonical = meta_text(meta, self._actor), when_us(when), encode_key(key)
         request = request_of("update_value", canonical, at_us, texts[1])
         if event_id is not None:

@@ -73,7 +73,6 @@ class FailStop:
             cause, self._unsaid = self._unsaid, None
         if cause is None:
             return
-        _log.error("writing was stopped: %s", cause)
         if self._on_halt is not None:
             try:
                 self._on_halt(self.halted(cause))

@@ -159,8 +159,8 @@ class GroupCommit:
         try:
             with self.live.log.writing(wait=wait) as head, self._answering(taken):
                 self._take(taken)
-                self.failstop.require_running()  # somebody may have met a failure since they queued up
                 if taken:
+                    self.failstop.require_running()  # somebody may have met a failure since they queued up
                     _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
                     self._save_pointers()
         except Busy:
@@ -170,6 +170,8 @@ class GroupCommit:
             self._met(error)
             self._take(taken)
             _refuse(taken, error)
+            if not taken:  # who waited was taken back: a log is all that is left to tell
+                _log.warning("%s", error)
         return True
 
     @contextlib.contextmanager
@@ -197,13 +199,17 @@ class GroupCommit:
 
     def _drain(self, head: Head, calls: Sequence[Call]) -> Sequence[Answer]:
         try:
-            return drain(self.live, head, self.clock, calls, self.meter)
+            answers = drain(self.live, head, self.clock, calls, self.meter)
         except OSError as error:
             if error.errno is None:
                 raise  # not the system's: a TimeoutError, say, that somebody's signal handler raised
             raise EngineError(
                 f"domain {self.live.log.domain}: {error}; look at the disk, then retry with the same event_id", outcome="unknown"
             ) from error
+        for answer in answers:
+            if isinstance(answer, EventStoreError):  # damage met while one call was decided: the others stand, the next may not
+                self._met(answer)
+        return answers
 
     def _save_pointers(self) -> None:
         try:

@@ -102,10 +102,9 @@ def create(folder: Path, store_id: str | None = None) -> Manifest:
 
 
 def _require_empty(folder: Path) -> None:
-    entries = list(folder.iterdir())
-    foreign = sorted(entry.name for entry in entries if not _ours_half_made(entry))
-    # Listed once: another process may be making the very same store.
-    if foreign and NAME not in foreign:
+    foreign = sorted(entry.name for entry in list(folder.iterdir()) if not _ours_half_made(entry))
+    # Asked last: another process may be making the very same store, and its first domain.
+    if foreign and not (folder / NAME).exists():
         names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise NotAStoreError(str(folder), f"the folder is not empty and holds no store ({names}); {_why_no_manifest(folder)}")
 

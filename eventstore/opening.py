@@ -59,7 +59,7 @@ def open_store(
     NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _location(location)
-    if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
+    if store_id is not None and not _is_store_id(store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
     largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
     if largest > _ROW_BYTES:
@@ -98,7 +98,15 @@ def _location(given: object) -> str:
     location = os.fspath(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(location, str) or not location or "\0" in location:
         raise ConfigError(f"the location of a store is a folder's path or memory:, not {given!r}")
+    try:
+        os.fsencode(location)
+    except UnicodeEncodeError:
+        raise ConfigError(f"the location of a store is a folder's path or memory:, and {location!r} can be no path") from None
     return location
+
+
+def _is_store_id(given: object) -> bool:
+    return isinstance(given, str) and re.fullmatch(r"[0-9a-f]{32}", given) is not None
 
 
 def _durability(wanted: str | None) -> Durability | None:

@@ -17,6 +17,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,8 +155,9 @@ class PointerFolder:
         while kept and len(kept[-1].hashes) <= max(4_096, 2 * len(pairs)):
             merged.append(kept.pop())
             pairs.extend(zip(merged[-1].hashes, merged[-1].positions, strict=True))
-        pairs.sort()
         after = kept[-1].until.position if kept else 0
+        # Runs overlap where two processes have merged the same one: each pair once, and none that an older run holds.
+        pairs = [pair for pair, _ in groupby(sorted(pair for pair in pairs if pair[1] > after))]
         run = IdRun(after, head, array("Q", (pair[0] for pair in pairs)), array("Q", (pair[1] for pair in pairs)))
         body = _Ids(self._log.domain, self._birth, head.position, head.checksum, after, run.hashes.tobytes(), run.positions.tobytes())
         if self._store(_ids_name(after, head.position), body):

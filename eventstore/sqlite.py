@@ -584,17 +584,27 @@ class _Writing:
         self._log.end()
 
 
+_forking = threading.RLock()
+"""Held from before a fork until it is done: two threads that fork would not know whose locks the other gives back."""
+
+
 def _before_fork() -> None:
+    _forking.acquire()
     for log in list(_open_logs):
         log.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for log in list(_open_logs):
-        log.after_fork_in_parent()
+    try:
+        for log in list(_open_logs):
+            log.after_fork_in_parent()
+    finally:
+        _forking.release()
 
 
 def _after_fork_in_child() -> None:
+    global _forking
+    _forking = threading.RLock()
     for log in list(_open_logs):
         log.abandon()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -87,16 +87,17 @@ class Store:
         Raises InvalidKeyError for a name that is none, NotFoundError if it is missing and the store is read-only,
         ContractError for another rule, CorruptionError for damage.
         """
-        wanted = Domain(domain) if isinstance(domain, str) else domain
+        declared = isinstance(domain, Domain)
+        wanted = domain if isinstance(domain, Domain) else Domain(domain)
         with self._opening:
             self._require_open()
             group = self._groups.get(wanted.name)
             if group is None:
                 self._require_running(wanted.name)
-                rule = None if isinstance(domain, str) else wanted.write
+                rule = wanted.write if declared else None
                 group = self._group(self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss))
         rule = group.live.log.rule
-        if isinstance(domain, str):
+        if not declared:
             wanted = Domain(wanted.name, rule)
         elif rule != wanted.write:
             raise ContractError(f"{wanted.name}: made with the write rule {rule!r}, opened with {wanted.write!r}")
@@ -168,7 +169,7 @@ class Store:
         with self._opening:
             self._require_open()
             self._failstop.require_running()
-            stream = iter(events)
+            stream = _events(events)
             first = next(stream, None)
             birth = read_birth(first, domain)
             assert first is not None  # read_birth() refuses None
@@ -222,6 +223,8 @@ class Store:
         """The domains of an anchor that is this store's."""
         if anchor is None:
             return []
+        if not isinstance(anchor, Anchor):
+            raise ConfigError(f"an anchor is what anchor() gives, not {anchor!r}")
         if anchor.store_id != self.store_id:
             raise ConfigError(
                 f"the anchor is of store {anchor.store_id}, but {self.location} is store {self.store_id}: another store's anchor,"
@@ -320,6 +323,15 @@ class Store:
 
 def _is_number(given: object) -> bool:
     return isinstance(given, int) and not isinstance(given, bool) and given >= 1
+
+
+def _events(given: object) -> Iterator[Event]:
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"what is adopted are the events of a log, not {given!r}")
+    for event in given:
+        if not isinstance(event, Event):
+            raise ConfigError(f"what is adopted are the events of a log, not {event!r}")
+        yield event
 
 
 def _append_all(log: EventLog, events: Iterable[Event], progress: Callable[[int], None] | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from eventstore.errors import InvalidValueError
+from eventstore.errors import ConfigError, InvalidValueError
 
 MAX_DEPTH = 64
 MAX_INT_DIGITS = 4_300
@@ -62,21 +62,32 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
 def decode_value(text: str, declared: Any = Any) -> Any:
     """What `text` says: plain data, `declared` if that is a type, the text itself for msgspec.Raw.
 
-    Raises InvalidValueError if the text is not JSON, or not of the declared type.
+    Raises InvalidValueError if the text is not JSON, or not of the declared type, ConfigError if that is no type.
     """
     if declared is Any:
         try:
             return _decode(text)
         except (msgspec.MsgspecError, UnicodeEncodeError):
             return _decode_slowly(text)
+        except TypeError:
+            _require_text(text)
+            raise
+    _require_text(text)
     if declared is msgspec.Raw:
         return msgspec.Raw(text.encode())
     try:
         return _decoder(declared)(text)
     except msgspec.ValidationError as error:
         raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"values cannot be read as {declared!r}: {error}") from error
     except (msgspec.DecodeError, UnicodeEncodeError):
         return _converted(_decode_slowly(text), declared)
+
+
+def _require_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise InvalidValueError(f"$: a value is decoded from JSON text, not from {type(text).__name__}")
 
 
 def is_json(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -139,9 +140,11 @@ class DomainView:
         With `key`, only that key's. As stored: `event.data` is JSON text. Each is checked against the one before it, and a
         damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there.
         """
-        last = self.head().position if until is None else min(until, self.head().position)
+        _require_whole(after=after, until=0 if until is None else until, limit=0 if limit is None else limit)
         if limit is not None and limit < 0:
             raise ConfigError(f"limit {limit} is negative")
+        last = self.head().position if until is None else min(until, self.head().position)
+        limit = None if limit is None else min(limit, sys.maxsize)  # more than islice takes
         after = max(after, 0)  # the birth row is not one of the events
         if key is not None:
             return islice(self._events_of(encode_key(key), after, last, reverse, _PAGE if limit is None else min(limit, _PAGE)), limit)
@@ -152,8 +155,9 @@ class DomainView:
     def event(self, position: int) -> Event:
         """The event at `position`, checked against the one before it; 0 is the birth row, which says whose log this is.
 
-        Raises NotFoundError, CorruptionError.
+        Raises NotFoundError, ConfigError for what is no position, CorruptionError.
         """
+        _require_whole(position=position)
         before, event = self._pair(position)
         if event is None or position > self.head().position:
             raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
@@ -239,6 +243,13 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
         last = check(last, event, log.domain)
         states.apply(event)
     return states
+
+
+def _require_whole(**numbers: object) -> None:
+    """Refuse what is no whole number, by its name. Raises ConfigError."""
+    for name, given in numbers.items():
+        if not isinstance(given, int) or isinstance(given, bool):
+            raise ConfigError(f"{name} is a whole number, not {given!r}")
 
 
 def _is_position(as_of: object) -> bool:

@@ -86,13 +86,12 @@ class Writes(Generic[One, Many]):
     ) -> Many:
         """Append all of `items` or none of them; one receipt each, in order. `expected` holds for every key."""
         _require_unchanged(unchanged)
-        if isinstance(items, Mapping):
-            raise ConfigError("items are (key, value) pairs: pass mapping.items()")
+        pairs = _pairs(items)
         at_us, demand, (text, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
         declared, max_bytes = self.domain.value, self._max_value_bytes
         intents = [
             Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
-            for key, value in items
+            for key, value in pairs
         ]
         return self._many(self._call(intents, event_id, durability))
 
@@ -207,6 +206,19 @@ def demanded(expected: object) -> Expected | int:
 def request_of(*parts: str | int | None) -> str:
     """16 hex digits that tell one request from another where the writes themselves cannot."""
     return hashlib.sha256(_encode_json(parts)).hexdigest()[:16]
+
+
+def _pairs(items: object) -> list[tuple[Any, Any]]:
+    """`items` taken apart, before anything else may raise. Raises ConfigError for what are no pairs."""
+    if isinstance(items, Mapping):
+        raise ConfigError("items are (key, value) pairs: pass mapping.items()")
+    if not isinstance(items, Iterable):
+        raise ConfigError(f"items are (key, value) pairs, not {items!r}")
+    given = list(items)
+    try:
+        return [(key, value) for key, value in given]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"items are (key, value) pairs: {error}") from error
 
 
 def _require_unchanged(unchanged: object) -> None:

@@ -184,6 +184,44 @@ def test_every_module_has_a_floor() -> None:
     require_none([f"{name}: give it a place in FLOORS, and in ARCHITECTURE.md" for name in modules() if floor(name) is None])
 
 
+def test_architecture_lists_every_page_and_no_other() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed, folder = set(), ""
+    for line in text.split("```")[1].splitlines():
+        if found := re.match(r"(\w+)/ ", line):
+            folder = found[1]
+        elif found := re.match(r"  (\w+\.py) ", line):
+            listed.add(f"{folder}/{found[1]}")
+    pages = {str(path.relative_to(ROOT)) for path in python_files(*HOUSE) if path.parent.name != "tools"}
+    without = {f"{folder}/__init__.py" for folder in GUARDED}
+    assert listed == pages - without
+
+
+def test_architecture_draws_the_floors_as_they_are() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = re.search(r"`errors` <(?:\s*`[\w., ]+`(?: <)?)+", text)
+    assert drawn is not None
+    floors = [sorted(re.findall(r"[\w.]+", group)) for group in re.findall(r"`([^`]+)`", drawn[0])]
+    there: dict[int, set[str]] = {}
+    for module, path in modules().items():
+        level = floor(module)
+        if path.name != "__init__.py" and level is not None:
+            short = module.removeprefix("eventstore.")
+            there.setdefault(level, set()).add(re.sub(r"^(adapters|tools)\..*", r"\1", short))
+    assert floors == [sorted(names) for _, names in sorted(there.items())]
+
+
+def test_every_extra_is_named_where_people_look_for_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")}
+    missing = [f"ARCHITECTURE.md: {extra}" for extra in extras if f"`{extra}`" not in texts["ARCHITECTURE.md"]]
+    for extra in extras:
+        page = "CONTRIBUTING.md" if extra in WORKSHOP_EXTRAS - {"all"} else "README.md"
+        if not re.search(rf"\[[\w,]*\b{extra}\b[\w,]*\]", texts[page]):
+            missing.append(f"{page}: {extra}")
+    require_none(missing)
+
+
 def test_imports_point_down() -> None:
     def level(module: str) -> int:
         found = floor(module)

@@ -27,6 +27,7 @@ from sqlite_utils.utils import sqlite3
 from eventstore import manifest
 from eventstore.clock import format_us, now_us
 from eventstore.errors import ConfigError, EventStoreError
+from eventstore.files import stat_or_none
 from eventstore.opening import open_store
 from eventstore.tools.fixes import WAL_LIMIT as _WAL_WARN
 from eventstore.tools.fixes import Fix, fix
@@ -243,7 +244,8 @@ def _clock(latest_us: int | None) -> Check:
 
 
 def _wal(folder: Path) -> Iterator[Check]:
-    sizes = {path.parent.name: path.stat().st_size for path in folder.glob("logs/*/*-wal")}
+    found = {path.parent.name: stat_or_none(path) for path in folder.glob("logs/*/*-wal")}
+    sizes = {domain: status.st_size for domain, status in found.items() if status is not None}  # else its writer closed it
     for domain, size in sorted(sizes.items()):
         if size > _WAL_WARN:
             yield Check("wal", "warn", f"{domain}: {size_text(size)} wait for a checkpoint; a reader that never finishes holds it back")

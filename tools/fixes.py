@@ -6,6 +6,7 @@ the way the library does it. The content of logs, witnesses, store.json and quar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -76,7 +77,11 @@ def _left(name: str, path: str, before: str, why: object) -> Fix:
 
 
 def _modes(folder: Path) -> Iterator[Fix]:
-    """Nobody but the owner; what the owner may do stays, as a store may have been closed to its own writers on purpose."""
+    """Nobody but the owner; what the owner may do stays, as a store may have been closed to its own writers on purpose.
+
+    Temporary files too: a living writer's takes its mode along when it is renamed, a dead one's holds what its target
+    would. Nobody is hindered by it, and a name that is gone by then left nothing to put right.
+    """
     for place, folders, files in os.walk(folder):
         for path in [Path(place), *(Path(place, name) for name in sorted(files))]:
             status = stat_or_none(path)
@@ -86,12 +91,11 @@ def _modes(folder: Path) -> Iterator[Fix]:
             after = stat.S_IMODE(status.st_mode) & (0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
             try:
                 _require_ours(path, status, folder)
-                with os_errors(f"changing the mode of {path}"):
+                with os_errors(f"changing the mode of {path}"), contextlib.suppress(FileNotFoundError):
                     path.chmod(after)
+                    yield _done("permissions", relative, before, f"{after:04o}")
             except (_LeftError, EventStoreError) as error:
                 yield _left("permissions", relative, before, error)
-            else:
-                yield _done("permissions", relative, before, f"{after:04o}")
         folders.sort()
 
 

@@ -12,12 +12,14 @@ Example:
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from eventstore.clock import format_us
+from eventstore.files import stat_or_none
 from eventstore.model import Key
 from eventstore.store import Store
 from eventstore.tools.stores import existing_domain, existing_store, raw_domain
@@ -55,7 +57,9 @@ def ls(location: str, *, read_only: bool = False) -> Iterator[DomainLine]:
 
 def _size(store: Store, domain: str) -> int:
     folder = Path(store.location, "logs", domain)
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The bytes of its files; one that a living writer has renamed or removed meanwhile counts nothing."""
+    found = [status for path in folder.rglob("*") if (status := stat_or_none(path)) is not None]
+    return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
 
 
 def ls_keys(location: str, domain: str, prefix: Key | None = None, *, read_only: bool = False) -> Iterator[KeyLine]:

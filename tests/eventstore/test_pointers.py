@@ -16,10 +16,11 @@ import msgspec
 import pytest
 
 import eventstore
-from eventstore import DuplicateEventError, Event, KeyState, Receipt
+from eventstore import DuplicateEventError, Event, Head, KeyState, Receipt
 from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
 from eventstore.model import Key
+from eventstore.pointers import IdRun, hash_of
 from eventstore.sqlite import SqliteLog
 
 DOMAIN, OTHER = "signal", "quotes"
@@ -518,6 +519,27 @@ def test_a_long_run_is_left_as_it_is_and_later_ones_stand_beside_it(tmp_path: Pa
             for n in (1, 2, long // 2, long, long + 1, long + 30, long + 31, long + 60):
                 assert write(store.domain(DOMAIN), n) == first[n]
             assert store.domain(DOMAIN).head().position == long + 60
+
+
+@pytest.mark.parametrize("oldest", [10, 4_200], ids=["merged", "left as it is"])
+def test_runs_that_overlap_are_merged_without_a_trace(tmp_path: Path, oldest: int) -> None:
+    """Two processes merged the same run; what both hold stands once, and what an older run holds is left to that."""
+    with eventstore.open(tmp_path / "store", durability="process") as store:
+        domain = store.domain(DOMAIN)
+        for n in range(1, 21):
+            write(domain, n)
+        folder = domain.group.live.pointers
+        head = {n: Head(n, domain.event(n).checksum) for n in (10, 20)}
+        ids = [(hash_of(f"id-{n}"), n) for n in range(1, 21)]
+        first = sorted(ids[:10] * (oldest // 10))
+        runs = [
+            IdRun(0, head[10], array("Q", (one[0] for one in first)), array("Q", (one[1] for one in first))),
+            IdRun(8, head[20], array("Q", (one[0] for one in sorted(ids[8:]))), array("Q", (one[1] for one in sorted(ids[8:])))),
+        ]
+        *_, run = folder.save_run(runs, {}, head[20])
+        after = 10 if oldest > 4_096 else 0
+        assert run.after == after
+        assert sorted(run.positions) == list(range(after + 1, 21))
 
 
 # ---- what an opening reads

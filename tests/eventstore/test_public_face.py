@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -819,3 +820,62 @@ def test_when_is_kept_to_the_microsecond(any_store: Store) -> None:
     state = d.state_of("a")
     assert state is not None
     assert (state.when_us, state.status, state.position) == (d.event(1).when_us, "present", 1)
+
+
+# ---- arguments of a wrong type
+
+WRONG: list[Any] = [
+    None, 5, -1, 2**70, True, 1.5, float("nan"), "x", "", "\ud800", b"x", [], [1], {}, {1: 2}, (), object(), callable,
+    EPOCH.replace(tzinfo=None), 3j, ANY, int,
+]  # fmt: skip
+RIGHT: dict[str, Any] = {
+    "key": "k", "value": 1, "position": 1, "event_id": "id", "effect": 1, "items": [("a", 1)], "change": lambda value: value, "domain": "d",
+    "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d",
+}  # fmt: skip
+VERBS = [*SIGNATURES, "Store.adopt", "Domain", "decode_key", "decode_value", "encode_key"]
+
+
+def spoiled(verb: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every call of `verb` with one argument that is not, or may not be, what belongs there."""
+    parameters = inspect.signature(verb).parameters.values()
+    right = {each.name: RIGHT[each.name] for each in parameters if each.default is each.empty and each.name in RIGHT}
+    for each in parameters:
+        names = ["actor", "reason", "type", "tags"] if each.kind is each.VAR_KEYWORD else [each.name]
+        for name in names:
+            for wrong in WRONG:
+                yield f"{name}={wrong!r}", {**right, name: wrong}
+
+
+@pytest.mark.parametrize("path", [path for path in VERBS if path not in ("Store.close", "Store.resume")])
+def test_an_argument_of_a_wrong_type_is_an_error_of_ours(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never AttributeError, TypeError or SQLite's, from somewhere within."""
+    monkeypatch.chdir(tmp_path)
+    with eventstore.open("memory:") as store, contextlib.ExitStack() as blocks:
+        domain = store.domain("d")
+        domain.write_value("k", 1)
+        made: dict[str, Any] = {"Store": store, "DomainStore": domain, "DomainView": domain.state()}
+        owner, _, name = path.rpartition(".")
+        if owner == "Batch":
+            made["Batch"] = blocks.enter_context(domain.batch())
+        if owner == "OpenIntent":
+            made["OpenIntent"] = blocks.enter_context(store.intent("open", 1))
+        escaped = []
+        for said, arguments in spoiled(getattr(made.get(owner, eventstore), name)):
+            try:
+                use(getattr(made.get(owner, eventstore), name)(**arguments))
+            except eventstore.EventStoreError:
+                continue
+            except Exception as error:  # noqa: BLE001  what it is, is the question
+                escaped.append(f"{said}: {error!r}")
+        if owner == "Batch":
+            made["Batch"].intents.clear()
+        assert escaped == []
+
+
+def use(answer: object) -> None:
+    """What is lazy is wrong only when it is used."""
+    if isinstance(answer, Iterator):
+        list(answer)
+    elif isinstance(answer, contextlib.AbstractContextManager):
+        with answer:
+            pass

@@ -8,6 +8,7 @@ answer it got then. Real exchanges do so, some for a day only: ask yours how lon
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -77,8 +78,7 @@ class Exchange:
 
     def ask(self, **question: Any) -> Any:
         """One question, one answer."""
-        self._file.write(json.dumps(question).encode() + b"\n")
-        self._file.flush()
+        self.send(**question)
         line = self._file.readline()
         if not line.endswith(b"\n"):
             raise ConnectionResetError("the exchange hung up before it answered")
@@ -87,10 +87,16 @@ class Exchange:
             raise RejectedError(answer["rejected"])
         return answer["is"]
 
+    def send(self, **question: Any) -> None:
+        """A question alone."""
+        self._file.write(json.dumps(question).encode() + b"\n")
+        self._file.flush()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
         self._socket.close()
 
 
@@ -107,7 +113,7 @@ class Market:
         self._file = ledger.open("r+b" if ledger.exists() else "wb")
         self._file.truncate(self._file.seek(whole.rfind(b"\n") + 1))
         self._changed = threading.Condition()
-        self._fault, self._held = "", False
+        self._fault, self._held, self._clients = "", False, 0
         self._newest, self._last = 0, sys.maxsize
 
     def tick(self, number: int) -> dict[str, int] | None:
@@ -149,11 +155,24 @@ class Market:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._held, PATIENCE)
 
+    @contextlib.contextmanager
+    def client(self) -> Iterator[None]:
+        """Know of one, until its last order is dealt with."""
+        with self._changed:
+            self._clients += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._clients -= 1
+                self._changed.notify_all()
+
     # What tests say.
 
     def fault(self, what: str) -> None:
-        """Treat the next order badly: hold or drop, before or after it is executed."""
+        """Treat the next order badly: hold or drop, before or after it is executed. An order of a client that died comes first."""
         with self._changed:
+            assert self._changed.wait_for(lambda: self._clients == 1, PATIENCE), "somebody else trades"
             self._fault = what
 
     def held(self) -> bool:
@@ -198,18 +217,18 @@ class Connection(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Answer until it hangs up, or is hung up on."""
-        try:
-            while line := self.rfile.readline():
-                self.wfile.write(json.dumps(self._answer(json.loads(line))).encode() + b"\n")
-        except ConnectionError:
-            return  # a client that was killed, or the fault that was ordered
-
-    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         assert isinstance(self.server, Server)
+        market = self.server.market
+        # A client that was killed, or the fault that was ordered, ends it.
+        with market.client(), contextlib.suppress(ConnectionError):
+            while line := self.rfile.readline():
+                self.wfile.write(json.dumps(self._answer(market, json.loads(line))).encode() + b"\n")
+
+    def _answer(self, market: Market, question: dict[str, Any]) -> dict[str, Any]:
         verb = question.pop("verb")
         assert verb in VERBS
         try:
-            return {"is": getattr(self.server.market, verb)(**question)}
+            return {"is": getattr(market, verb)(**question)}
         except RejectedError as refusal:
             return {"rejected": str(refusal)}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import eventstore
-from tests.examples.exchange import PATIENCE, Exchange, Fill, Tick, price_cents, read_ledger, rejects
+from tests.examples.exchange import PATIENCE, Exchange, Fill, Order, Tick, price_cents, read_ledger, rejects
 from tests.examples.live_bot import POSITIONS, SYMBOL, Position, decide
 
 ROOT = Path(__file__).parents[2]
@@ -250,6 +250,21 @@ def require_exactly_once(trial: Ordeal, last: int) -> None:
         assert (statuses["done"], statuses["pending"]) == (len(orders), 0)
         assert statuses["failed"] > 0, "no order was rejected: that part of the bot was not tried"
         assert store.verify().ok
+
+
+def test_a_fault_is_for_the_next_order_and_not_for_one_of_a_dead_client(tmp_path: Path, seed: str) -> None:
+    """Else a kill would be noted for a bot that was never held."""
+    with ordeal(tmp_path, LIVE, seed) as trial:
+        for number in range(1, 7):
+            trial.control.ask(verb="fault", what="hold before")
+            with Exchange(trial.port) as client:
+                client.send(verb="place", order_id=str(number), order={"tick": number, "side": "buy", "quantity": 1})
+                assert trial.control.ask(verb="held")
+            trial.control.ask(verb="release")
+            trial.control.ask(verb="fault", what="drop after")
+            assert read_ledger(trial.ledger)[-1].order_id == str(number)
+            with Exchange(trial.port) as client, pytest.raises(ConnectionResetError):
+                client.place(f"next-{number}", Order(number, "buy", 1))
 
 
 def test_killed_at_each_of_the_worst_moments_every_order_is_executed_exactly_once(tmp_path: Path, seed: str) -> None:

@@ -13,13 +13,15 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import eventstore
+from eventstore import sqlite
 from eventstore.sqlite import SqliteLog
 from tests.faults.jobs import busy_settings
 from tests.faults.ledger import DOMAIN, acknowledgement, call_of_size, carry_out
 from tests.faults.stores import HEAD
-from tests.faults.workers import Steps, Tell
+from tests.faults.workers import PATIENCE, Steps, Tell
 
 # Interrupts
 
@@ -168,6 +170,39 @@ def write_named(tell: Tell, domain: eventstore.DomainStore, name: str, calls: in
     for number in range(calls):
         call = f"{name}.{number}"
         tell(**acknowledgement(call, carry_out(domain, call)))
+
+
+def fork_from_two_threads(tell: Tell, folder: str) -> None:
+    """A thread that forks waits for a writer; the next one must not give up for it what it has taken."""
+    with eventstore.open(folder) as store:
+        logs = {id(domain.group.live.log): domain for domain in (store.domain("one"), store.domain("two"))}
+        # In the order in which a fork asks them to be still.
+        taken, awaited = (logs[id(log)] for log in list(sqlite._open_logs) if id(log) in logs)
+        log: Any = taken.group.live.log
+        log.busy_timeout_ms, before_fork = 1, log.before_fork
+        passed = threading.Semaphore(0)
+
+        def noted() -> None:
+            before_fork()
+            passed.release()
+
+        def fork() -> None:
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+
+        log.before_fork = noted
+        threads = [threading.Thread(target=fork, daemon=True) for _ in range(2)]
+        with awaited.group.live.log.writing():
+            threads[0].start()
+            assert passed.acquire(timeout=PATIENCE)
+            threads[1].start()
+            passed.acquire(timeout=0.5)  # it should not come so far
+        for thread in threads:
+            thread.join(PATIENCE)
+        tell(stuck=sum(thread.is_alive() for thread in threads))
+        tell(positions=[domain.write_value("k", 1).position for domain in (taken, awaited)], ok=store.verify().ok)
 
 
 def write_on_both_sides(tell: Tell, folder: str) -> None:

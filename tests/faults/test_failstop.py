@@ -164,6 +164,28 @@ def test_an_alarm_that_ends_the_program_ends_it(tmp_path: Path) -> None:
             domain.write_value("k", 1)
 
 
+def test_what_a_caller_is_told_is_not_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(tmp_path / "data", min_free_bytes=NEVER) as store:
+        with pytest.raises(DiskFullError):
+            store.domain("d").write_value("k", 1)
+        with pytest.raises(HaltedError):
+            store.domain("d").write_value("k", 1)
+    assert caplog.records == []
+
+
+def test_a_failure_that_meets_nobody_who_waits_is_logged(tmp_path: Path, alarm: Alarm, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread of an event loop's store leads for tasks that may have been cancelled by then."""
+    with eventstore.open(tmp_path / "data", on_halt=alarm) as store:
+        group = store.domain("d").group
+        head = tmp_path / "data" / "logs" / "d" / "head"
+        head.rename(tmp_path / "elsewhere")
+        assert group.lead(wait=True)
+        group.tell()
+        assert alarm.causes == [FencedError]
+        assert [record.getMessage() for record in caplog.records] == [str(store.halted)]
+        (tmp_path / "elsewhere").rename(head)
+
+
 def test_an_alarm_may_use_the_store(tmp_path: Path) -> None:
     seen: list[Any] = []
 
@@ -486,6 +508,36 @@ def test_another_writers_damage_stops_the_writing_until_it_is_mended(tmp_path: P
         assert domain.read_value("k") == 2
         assert domain.write_value("k", 9, event_id="id").position == 6
         assert store.verify().ok
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("callers", ["one", "many"])
+def test_damage_met_while_one_call_is_decided_stops_the_writing(tmp_path: Path, alarm: Alarm, callers: str) -> None:
+    """The value that stands is read back, as it may be what is to be written; it is not what was written."""
+    with eventstore.open(tmp_path / "data", cache_bytes=0, on_halt=alarm) as store:
+        domain, other = store.domain("d"), store.domain("other")
+        for number in range(3):
+            domain.write_value(f"k{number}", number)
+        outside(EDIT, tmp_path / "data" / "logs" / "d" / f"{0:020d}.db", '"forged"', 2)
+
+        def meet() -> Receipt:
+            return domain.write_value("k1", 1, unchanged="skip")
+
+        if callers == "one":
+            with pytest.raises(CorruptionError) as damage:
+                meet()
+            met: Any = damage.value
+        else:
+            before, met, after = Transactions(domain).together(
+                lambda: domain.write_value("before", 1), meet, lambda: domain.write_value("after", 1)
+            )
+            assert [before.position, after.position] == [5, 6], "they share its transaction, not its error"
+        assert (type(met), met.position) == (eventstore.ChecksumError, 2)
+        assert alarm.causes == [eventstore.ChecksumError]
+        for each in (domain, other):
+            with pytest.raises(HaltedError):
+                each.write_value("k", 9)
+        assert domain.read_value("k0") == 0
 
 
 def require_readable(domain: DomainStore) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError, manifest
+from eventstore.salvage import salvage
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, MANIFEST, Damaged, events_of, leave
 from tests.faults.workers import ROOT, Server
@@ -69,6 +70,11 @@ def a_destroyed_header(db: Path) -> None:
     db.write_bytes(bytes(100) + db.read_bytes()[100:])
 
 
+def a_destroyed_application_id(db: Path) -> None:
+    content = db.read_bytes()
+    db.write_bytes(content[:68] + bytes(4) + content[72:])
+
+
 def another_programs_database(db: Path) -> None:
     db.unlink()
     edit(db, "PRAGMA application_id=1196444487", "CREATE TABLE event(id INTEGER PRIMARY KEY)", "INSERT INTO event VALUES (1)")
@@ -119,6 +125,7 @@ FOREIGN = [
     (a_text, NotAStoreError),
     (one_byte, NotAStoreError),
     (a_destroyed_header, NotAStoreError),
+    (a_destroyed_application_id, NotAStoreError),
     (another_programs_database, NotAStoreError),
     (another_programs_database_in_wal_mode, NotAStoreError),
     (a_database_with_nothing_in_it, NotAStoreError),
@@ -142,6 +149,33 @@ def test_a_log_file_that_is_none_of_ours_is_refused_untouched(
     with eventstore.open(closed.folder, read_only=read_only) as store, pytest.raises(error, match=closed.db.name):
         store.domain(DOMAIN)
     assert tree(closed.folder) == before
+
+
+def test_a_store_that_another_process_is_making_is_no_foreign_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was half made when the folder was listed, and has its first domain when that is judged."""
+    folder, half_made = tmp_path / "store", manifest._ours_half_made
+    (folder / "logs").mkdir(parents=True)
+    code = "import eventstore, sys; eventstore.open(sys.argv[1]).domain('d').write_value('k', 1)"
+
+    def late(entry: Path) -> bool:
+        if not (folder / MANIFEST).exists():
+            subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=True, timeout=60)
+        return half_made(entry)
+
+    monkeypatch.setattr(manifest, "_ours_half_made", late)
+    with eventstore.open(folder) as store:
+        assert store.domain("d").read_value("k") == 1
+
+
+@pytest.mark.parametrize("put", [a_destroyed_header, a_destroyed_application_id])
+def test_a_log_whose_header_is_destroyed_names_the_way_out_and_it_is_one(
+    closed: Damaged, put: Callable[[Path], None], tmp_path: Path
+) -> None:
+    put(closed.db)
+    with eventstore.open(closed.folder) as store, pytest.raises(NotAStoreError, match="eventstore salvage STORE OUT"):
+        store.domain(DOMAIN)
+    assert salvage(closed.folder, tmp_path / "out").same
+    assert events_of(tmp_path / "out") == closed.events
 
 
 @pytest.mark.parametrize("put", [put for put, _ in FOREIGN])

@@ -34,6 +34,14 @@ def test_parent_and_children_write_on(server: Server, tmp_path: Path) -> None:
     ledger.require_kept(tmp_path / "store")
 
 
+def test_threads_that_fork_at_the_same_moment_leave_no_lock_behind(tmp_path: Path) -> None:
+    program = "import sys; from tests.faults import splits; splits.fork_from_two_threads(lambda **said: print(said), sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["{'stuck': 0}", "{'positions': [1, 1], 'ok': True}"], done.stderr
+
+
 @pytest.mark.parametrize("locked", [True, False], ids=["forked while locked", "locked after the fork"])
 def test_a_killed_parents_lock_does_not_live_on_in_its_child(server: Server, tmp_path: Path, locked: bool) -> None:
     parent = server.start(splits.fork_and_hold, folder=str(tmp_path / "store"), locked=locked)

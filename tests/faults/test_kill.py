@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import eventstore
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import leave
-from tests.faults.workers import Server, Worker
+from tests.faults.workers import ROOT, Server, Worker
 
 LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
@@ -26,11 +27,58 @@ ENOUGH = 20
 """Acknowledged calls, on whatever machine, without which the kills of a test prove nothing."""
 DEATHS = 100
 """At how many steps of a part of a life it ends, evenly spaced from a random one on: every run tries others."""
+POINTS = {
+    "test_one_writer_is_killed_fifty_times": (4, 50),
+    "test_three_writers_at_once_are_killed_fifty_times": (2, 51),
+    "test_the_survivors_of_a_killed_writer_write_on": (1, 20),
+    "test_killed_while_a_store_and_a_domain_are_made": (1, DEATHS),
+    "test_killed_while_the_store_of_a_killed_writer_is_opened": (1, DEATHS),
+    "test_killed_while_writing_step_by_step": (1, DEATHS),
+    "test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written": (1, DEATHS),
+    "test_killed_while_a_loss_is_accepted": (1, DEATHS),
+}
+"""How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
 
 
-def parts(often: int, nightly: int) -> list[Any]:
-    """So many lots of fifty kills with the other fault tests, and the rest of `nightly` with the long ones."""
+def parts(test: str, nightly: int) -> list[Any]:
+    """The lots of kills that `test` makes with the other fault tests, and the rest of `nightly` with the long ones."""
+    often, _ = POINTS[test]
     return [pytest.param(part, marks=pytest.mark.faults if part < often else pytest.mark.long) for part in range(nightly)]
+
+
+class Points:
+    """The kill points of one test, counted as they are made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def steps(self, seed: str, last: int) -> Iterator[int]:
+        """DEATHS of the steps from 1 to `last`, evenly spaced, each a kill point once it was asked for."""
+        assert last >= DEATHS, f"a part of a life has {last} steps: some would be tried twice"
+        start = random.Random(seed).random()
+        for number in range(DEATHS):
+            self.made += 1
+            yield 1 + int((number + start) * last / DEATHS)
+
+
+@pytest.fixture
+def points(request: pytest.FixtureRequest) -> Iterator[Points]:
+    """A count, which must come to what the test is said to make, unless it fails."""
+    counted, before = Points(), request.session.testsfailed
+    yield counted
+    if request.session.testsfailed == before:
+        assert counted.made == POINTS[request.function.__name__][1]
+
+
+def test_the_stated_number_of_kill_points_is_the_counted_one() -> None:
+    marked = {
+        name: [mark for mark in getattr(test, "pytestmark", []) if mark.name in ("faults", "parametrize")]
+        for name, test in globals().items()
+        if name.startswith("test_") and "kill" in name
+    }
+    assert POINTS.keys() == {name for name, marks in marked.items() if marks}
+    stated = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    assert f"{sum(runs * each for runs, each in POINTS.values())} kill points" in stated
 
 
 def take_all(ledger: Ledger, worker: Worker) -> int:
@@ -50,8 +98,8 @@ def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
     ledger.require_kept(folder)
 
 
-@pytest.mark.parametrize("part", parts(4, 160))
-def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
+@pytest.mark.parametrize("part", parts("test_one_writer_is_killed_fifty_times", 160))
+def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
     for kill in range(50):
         name = f"{seed}-{part}-{kill}"
@@ -60,6 +108,7 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
             writer.told()
         writer.listen(chance.uniform(0, LONGEST))
         writer.kill()
+        points.made += 1
         calls += take_all(ledger, writer)
         try:
             # Half of the time the next writer opens what the killed one left, WAL and all.
@@ -74,8 +123,8 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
-@pytest.mark.parametrize("part", parts(2, 40))
-def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, part: int) -> None:
+@pytest.mark.parametrize("part", parts("test_three_writers_at_once_are_killed_fifty_times", 40))
+def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
     calls = 0
     for kill in range(0, 51, 3):
@@ -89,6 +138,7 @@ def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: 
                 # Those that are still alive must get on with it: a dead process holds nothing up.
                 writer.listen(chance.uniform(0, LONGEST))
                 writer.kill()
+                points.made += 1
             calls += sum(take_all(ledger, writer) for writer in writers)
             if chance.random() < 0.7:
                 require_writable(ledger, folder, f"{seed}-{part}-{kill}-after")
@@ -100,7 +150,7 @@ def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: 
 
 
 @pytest.mark.faults
-def test_the_survivors_of_a_killed_writer_write_on(server: Server, tmp_path: Path, seed: str) -> None:
+def test_the_survivors_of_a_killed_writer_write_on(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(seed), Ledger()
     survivor = server.start(jobs.write_calls, folder=str(folder), name=f"{seed}-survivor")
     for kill in range(20):
@@ -108,6 +158,7 @@ def test_the_survivors_of_a_killed_writer_write_on(server: Server, tmp_path: Pat
         writer.told()
         writer.listen(chance.uniform(0, LONGEST))
         writer.kill()
+        points.made += 1
         take_all(ledger, writer)
         # What it had said before the kill may still be in the pipe; so much cannot.
         after = max(ledger.acknowledged, default=0)
@@ -133,8 +184,10 @@ def steps_of(server: Server, folder: Path, seed: str, calls: int) -> dict[str, i
     return steps
 
 
-def die_everywhere(server: Server, template: Path | None, ledger: Ledger, tmp_path: Path, seed: str, part: str, calls: int) -> None:
-    """From a copy of `template` (None: from nothing), die at about DEATHS steps of `part`, and prove each time what is left."""
+def die_everywhere(
+    server: Server, template: Path | None, ledger: Ledger, tmp_path: Path, seed: str, points: Points, part: str, calls: int
+) -> None:
+    """From a copy of `template` (None: from nothing), die at DEATHS steps of `part`, and prove each time what is left."""
     folder = tmp_path / "store"
 
     def renew() -> Ledger:
@@ -147,9 +200,7 @@ def die_everywhere(server: Server, template: Path | None, ledger: Ledger, tmp_pa
 
     renew()
     last, deaths = steps_of(server, folder, seed, calls)[part], 0
-    stride = 1 + last // DEATHS
-    steps = range(random.Random(seed).randint(1, stride), last + 1, stride)
-    for step in steps:
+    for step in points.steps(seed, last):
         known = renew()
         worker = server.start(jobs.live_whole, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in=part, at=step)
         deaths += worker.wait() < 0
@@ -159,7 +210,7 @@ def die_everywhere(server: Server, template: Path | None, ledger: Ledger, tmp_pa
         except (AssertionError, eventstore.EventStoreError) as error:
             raise AssertionError(f"FAULTS_SEED={seed}: died at step {step} of {last} of {part}") from error
     # A worker that waited for a lock a moment longer or shorter has some steps more or less.
-    assert deaths >= len(steps) * 0.9, f"FAULTS_SEED={seed}: hardly a worker died where it should: the steps were counted wrongly"
+    assert deaths >= DEATHS * 0.9, f"FAULTS_SEED={seed}: hardly a worker died where it should: the steps were counted wrongly"
 
 
 def leave_behind(server: Server, folder: Path, seed: str, events: int) -> Ledger:
@@ -174,39 +225,40 @@ def leave_behind(server: Server, folder: Path, seed: str, events: int) -> Ledger
 
 
 @pytest.mark.faults
-def test_killed_while_a_store_and_a_domain_are_made(server: Server, tmp_path: Path, seed: str) -> None:
-    die_everywhere(server, None, Ledger(), tmp_path, seed, "open", 1)
+def test_killed_while_a_store_and_a_domain_are_made(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+    die_everywhere(server, None, Ledger(), tmp_path, seed, points, "open", 1)
 
 
 @pytest.mark.faults
-def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp_path: Path, seed: str) -> None:
+def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "open", 1)
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1)
 
 
 @pytest.mark.faults
-def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str) -> None:
+def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "write", 2)
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "write", 2)
 
 
 @pytest.mark.faults
-def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(server: Server, tmp_path: Path, seed: str) -> None:
+def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(
+    server: Server, tmp_path: Path, seed: str, points: Points
+) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 300)  # enough for new pointer files at the next close
     shutil.rmtree(tmp_path / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, "close", 1)
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "close", 1)
     assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
 
 
 @pytest.mark.faults
-def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str) -> None:
+def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
     template = leave(server, tmp_path / "template", settled=5, loose=6)
     template.wal.unlink()
     folder = tmp_path / "store"
     last = server.run(jobs.accept_loss, folder=str(template.copy(folder).folder), at=0)[-1]["steps"]
-    stride = 1 + last // DEATHS
-    for step in range(random.Random(seed).randint(1, stride), last + 1, stride):
+    for step in points.steps(seed, last):
         shutil.rmtree(folder)
         store = template.copy(folder)
         assert server.start(jobs.accept_loss, folder=str(folder), at=step).wait() < 0

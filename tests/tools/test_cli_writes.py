@@ -364,3 +364,15 @@ def test_json_output_is_ascii_safe_for_terminals(data: Path) -> None:
     assert "\u202e" not in out
     assert "\x7f" not in out
     assert json.loads(out)["value"] == "\u202e\x7f"
+
+
+def test_a_disk_that_is_full_is_said_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done("put", data, "notes", "hello", "1")
+    monkeypatch.setenv("EVENTSTORE_MIN_FREE_BYTES", str(2**52))
+    full = eventstore("put", data, "notes", "hello", "2")
+    assert (full.code, full.out) == (2, "")
+    assert full.err.count("bytes are free") == 1
+    assert full.err.count("\n") == 1
+    assert eventstore("put", data, "notes", "hello", "2", "--json").error()["error"] == "DiskFullError"
+    assert len(eventstore("put", data, "notes", "hello", "2", "--json").err.splitlines()) == 1
+    assert done("get", data, "notes", "hello").out == "1\n"
