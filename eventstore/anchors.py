@@ -154,19 +154,21 @@ def grow(tree: Tree, log: EventLog, until: int, progress: Progress | None = None
 # ---- judging
 
 
-def judge(engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool) -> Judgement:
+def judge(
+    engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool, progress: Progress | None = None
+) -> Judgement:
     """Hold one log against an anchor; `findings` is all that the proof of this log found, without which no verdict counts."""
     anchored = anchor.heads[domain]
     if not exists:
         return Judgement(domain, "TRUNCATED", anchored.position, None, 0, "the domain is gone: the store has no log of this name")
     try:
         with engine.inspect(domain) as log:
-            return _judged(log, anchored, findings)
+            return _judged(log, anchored, findings, progress)
     except EventStoreError as error:
         return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
 
 
-def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding]) -> Judgement:
+def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], progress: Progress | None) -> Judgement:
     position, head = anchored.position, log.head().position
     checksum = bytes.fromhex(anchored.checksum)
     events = log.get([position])
@@ -175,7 +177,7 @@ def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding]) 
         if broken is not None:
             message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
-        if anchored.root is not None and grow(Tree(), log, position).root().hex() != anchored.root:
+        if anchored.root is not None and grow(Tree(), log, position, progress).root().hex() != anchored.root:
             message = (
                 "the chain up to the anchored checksum is whole, but the anchor's root is another: either the anchor was altered,"
                 " or the log was damaged when it was made and mended since"

@@ -23,8 +23,8 @@ from eventstore.view import DomainView
 MAX_BUNDLE_BYTES = 64 * 2**20
 """More than that is a copy of a log, and nothing that a stranger can look through."""
 
-_LEAST_BYTES = 256
-"""No bundled event takes fewer: its checksum before and the names of its members alone."""
+_LEAST_BYTES, _HASH_BYTES = 160, 67
+"""No bundled event takes fewer, without its data and path, and each hash of that takes so many."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -107,10 +107,12 @@ def chosen_events(
         found = view.events(key=key)
     else:
         found = (event for event in view.events() if event.meta is not None and _correlation_of(event.meta) == correlation_id)
-    chosen, size = [], 0
+    chosen, size, end = [], 0, view.head().position + 1
     for event in found:
         chosen.append(event)
-        size += _LEAST_BYTES + len(event.data or "")
+        # A path only grows while others write.
+        path = inclusion_ranges(event.position, max(end, event.position + 1))
+        size += _LEAST_BYTES + _HASH_BYTES * len(path) + len(event.data or "")
         if size > MAX_BUNDLE_BYTES:
             raise _too_large(size)
     if not chosen:

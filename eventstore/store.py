@@ -216,7 +216,7 @@ class Store:
         if anchor is None:
             return Report(self.location, reports)
         wanted = [name for name in anchored if domain in (None, name)]
-        judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found) for name in wanted]
+        judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found, progress=progress) for name in wanted]
         return Report(self.location, reports, judged)
 
     def _anchored(self, anchor: Anchor | None) -> list[str]:

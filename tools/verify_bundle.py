@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import re
 import struct
@@ -49,9 +50,9 @@ class RefusedError(Exception):
 
 def parse(content: bytes, what: str) -> Any:
     """JSON in the one way it can be written: members sorted, none twice, no white space, no fractions."""
+    content = content[:-1] if content.endswith(b"\n") else content
     if len(content) > MAX_BYTES:
         raise UnjudgedError(f"{what} has more than {MAX_BYTES:,} bytes")
-    content = content[:-1] if content.endswith(b"\n") else content
     try:
         found = json.loads(content.decode(), parse_int=_integer, parse_float=_no_number, parse_constant=_no_number)
         exact = json.dumps(found, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode() == content
@@ -515,7 +516,7 @@ def report(bundle: dict[str, Any], anchor: dict[str, Any] | None, public_key: by
 def read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 2)
     except OSError as error:
         raise UnjudgedError(f"{path}: {error.strerror or error}") from error
 
@@ -554,6 +555,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"nothing to judge: {shown(str(error))}", file=sys.stderr)
         return 2
     code, lines = report(bundle, anchor, public_key)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal whose encoding lacks a character still gets the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     print("\n".join(lines))
     return code
 

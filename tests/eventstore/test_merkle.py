@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -155,6 +156,33 @@ def test_the_roots_are_those_of_certificate_transparency() -> None:
         tree = Tree()
         tree.extend(leaves[:size])
         assert tree.root().hex() == rfc9162.root(leaves[:size]).hex() == expected
+
+
+# The log in FORMAT.md section 4, by the definition of the RFC; the roots and paths in its section 10.
+C = """a69b100254568bd799ec410b3e10a9bd4b3b0a6c6523e0e7473f43cc94b50621 931f77bec376d457f7fdabb50bc8380abca3c2027d2a578521719131a148d6ba
+a7a06709b80462a4e9c65a55a378e5c351d30577889a8947bd462c9c97bcbf49 1e45a51c6a21f049e0c70e5f44d65c74be5eae008071cc7f4fa7b66d990d37de"""
+ROOTS = [
+    "0511ac528e942fa58db9d6c349fadf7c1c70d08dde62e58e98823c762cf94574",
+    "bcf0467f824e65ebd8ff5eed5e48dd6258f9b4c10f4caa92937f498f0ee7f869",
+    "df0ab33562f83aca3245751f38cc9bd519edd1a9573609c77b5ef407532e2855",
+    "3ca376da01022997ad697acf92a8e6164748a0d2a09b43e0349de4e87fdefd8f",
+]
+SIBLING = "c1a146fe078c9730c1e0efebb2cfc67470c3e1d987cf69ea7e4001b1ac2e6b63"
+START = "3e78877dcb4aa1798b3a299d72965ab255d849d679ef47f326b8a69a5c123c15"
+
+
+def test_the_tree_in_format_md_is_ours() -> None:
+    text = (Path(__file__).parents[2] / "FORMAT.md").read_text(encoding="utf-8")
+    assert [value for value in (*C.split(), *ROOTS, SIBLING, START) if value not in text] == []
+    leaves = tuple(map(bytes.fromhex, C.split()))
+    for size, expected in enumerate(ROOTS, 1):
+        tree = Tree(keep=[*inclusion_ranges(size - 1, size), *consistency_ranges(size, size)])
+        tree.extend(leaves[:size])
+        assert tree.root().hex() == expected
+    tree = Tree(keep=[*inclusion_ranges(2, 4), *consistency_ranges(3, 4)])
+    tree.extend(leaves)
+    assert [each.hex() for each in tree.hashes(inclusion_ranges(2, 4))] == [SIBLING, ROOTS[1]]
+    assert [each.hex() for each in tree.hashes(consistency_ranges(3, 4))] == [START, SIBLING, ROOTS[1]]
 
 
 # ---- memory

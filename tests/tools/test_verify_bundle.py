@@ -490,6 +490,19 @@ def test_what_is_no_bundle_is_2_and_never_a_traceback(
     assert len(shown.err) < 1_000
 
 
+def test_a_file_may_be_just_as_large_as_the_format_allows(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, anchor = tmp_path / "bundle.json", tmp_path / "anchor.json"
+    bundle.write_text(case.bundle.text() + "\n")
+    anchor.write_text(case.new.text())
+    monkeypatch.setattr(verify_bundle, "MAX_BYTES", len(case.bundle.text().encode()))
+    assert verify_bundle.main([str(bundle), "--anchor", str(anchor)]) == 0
+    bundle.write_text(case.bundle.text() + "\n\n")
+    assert verify_bundle.main([str(bundle), "--anchor", str(anchor)]) == 2
+    monkeypatch.setattr(verify_bundle, "MAX_BYTES", len(case.bundle.text().encode()) - 1)
+    bundle.write_text(case.bundle.text() + "\n")
+    assert verify_bundle.main([str(bundle), "--anchor", str(anchor)]) == 2
+
+
 def test_files_and_keys_that_are_none_are_2(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = tmp_path / "bundle.json"
     bundle.write_text(case.bundle.text() + "\n")
@@ -580,15 +593,18 @@ def test_it_needs_nothing_but_its_file(case: Case, tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text(signed(case).text() + "\n")
     (tmp_path / "anchor.json").write_text(case.old.text() + "\n")
 
-    def run(*words: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-I", "-S", str(program), *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
+    def run(*words: str, encoding: str = "utf-8") -> tuple[int, str, str]:
+        command = [sys.executable, "-S", str(program), *words]
+        alone = {"PYTHONIOENCODING": encoding, "PYTHONSAFEPATH": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False, encoding="utf-8")
         return done.returncode, done.stdout, done.stderr
 
     code, out, err = run("bundle.json", "--public-key", str(case.public))
     assert (code, err, out.count("PROVEN"), out.count("NOT PROVEN")) == (0, "", 4, 0)
     code, out, err = run("bundle.json", "--anchor", "anchor.json")
     assert (code, err, out.count("NOT PROVEN")) == (1, "", 1)
+    code, out, err = run("bundle.json", "--public-key", str(case.public), encoding="ascii")
+    assert (code, err, r"\u0431\u043e\u0442" in out) == (0, "", True)
     assert run("anchor.json")[0] == 2
     assert run()[0] == 2
     assert run("--help")[0] == 0
