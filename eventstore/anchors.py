@@ -15,7 +15,7 @@ import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import ConfigError, EventStoreError, FormatError, NewerFormatError
+from eventstore.errors import ChecksumError, ConfigError, EventStoreError, FormatError, NewerFormatError
 from eventstore.links import Finding
 from eventstore.log import Engine, EventLog
 from eventstore.merkle import Tree
@@ -133,21 +133,24 @@ def make_anchor(store_id: str, heads: dict[str, AnchoredHead]) -> Anchor:
 
 
 def anchored_head(log: EventLog, head: Head, *, root: bool, progress: Progress | None = None) -> AnchoredHead:
-    """A head as it is anchored; with its root, all checksums of the log are read. Raises GapError, FormatError."""
-    return AnchoredHead(head.position, head.checksum.hex(), grow(Tree(), log, head.position, progress).root().hex() if root else None)
+    """A head as it is anchored; with its root, all checksums of the log are read. Raises CorruptionError."""
+    return AnchoredHead(head.position, head.checksum.hex(), grow(Tree(), log, head, progress).root().hex() if root else None)
 
 
-def grow(tree: Tree, log: EventLog, until: int, progress: Progress | None = None) -> Tree:
-    """Add the leaves that follow, up to a position. Raises GapError, FormatError."""
-    while tree.size <= until:
-        end = min(tree.size + _LEAVES, until + 1)
+def grow(tree: Tree, log: EventLog, head: Head, progress: Progress | None = None) -> Tree:
+    """Add all leaves up to a head. Raises GapError, FormatError; ChecksumError if the log has another event there by now."""
+    leaves: list[bytes] = []
+    while tree.size <= head.position:
+        end = min(tree.size + _LEAVES, head.position + 1)
         leaves = list(log.checksums(tree.size - 1, end - 1))
         wrong = next((index for index, leaf in enumerate(leaves) if len(leaf) != 32), None)
         if wrong is not None:
             raise FormatError(log.domain, tree.size + wrong, "the checksum is not one of 32 bytes; run `eventstore verify`")
         tree.extend(leaves)
         if progress is not None:
-            progress(log.domain, end - 1, until)
+            progress(log.domain, end - 1, head.position)
+    if leaves[-1] != head.checksum:
+        raise ChecksumError(log.domain, head.position, head.checksum, leaves[-1])
     return tree
 
 
@@ -177,7 +180,7 @@ def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], 
         if broken is not None:
             message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
-        if anchored.root is not None and grow(Tree(), log, position, progress).root().hex() != anchored.root:
+        if anchored.root is not None and grow(Tree(), log, Head(position, checksum), progress).root().hex() != anchored.root:
             message = (
                 "the chain up to the anchored checksum is whole, but the anchor's root is another: either the anchor was altered,"
                 " or the log was damaged when it was made and mended since"

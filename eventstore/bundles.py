@@ -176,7 +176,7 @@ class _Proof:
         ranges: list[Range] = [each for event in events for each in inclusion_ranges(event.position, self._size)]
         if old is not None:
             ranges += [(0, old.position + 1), *consistency_ranges(old.position + 1, self._size)]
-        self._tree = grow(Tree(keep=ranges), log, head.position, progress)
+        self._tree = grow(Tree(keep=ranges), log, head, progress)
         self.root = self._tree.root()
 
     def bundled(self, event: Event) -> BundledEvent:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import eventstore
-from eventstore import Anchor, Bundle, ConfigError, CorruptionError, NotFoundError, Store, aio, bundles
+from eventstore import Anchor, Bundle, ChecksumError, ConfigError, CorruptionError, NotFoundError, Store, aio, bundles
 from eventstore.adapters.memory import MemoryLog
 from eventstore.codec import seal, seal_system
 from eventstore.tools import verify_bundle
@@ -239,6 +239,24 @@ def test_what_is_damaged_is_not_bundled(tmp_path: Path, statement: str, read_onl
     edit(tmp_path / "store", (statement, ()))
     with pytest.raises(CorruptionError), eventstore.open(tmp_path / "store", read_only=read_only) as store:
         store.bundle(DOMAIN, positions=[4])
+
+
+def test_an_end_that_is_exchanged_while_it_is_read_is_neither_anchored_nor_bundled() -> None:
+    with eventstore.open("memory:") as store:
+        fill(store)
+        log = store.domain(DOMAIN).group.live.log
+        assert isinstance(log, MemoryLog)
+        whole, read = list(log._events), log.checksums
+
+        def exchanging(after: int, until: int) -> Iterator[bytes]:
+            log._events[12] = msgspec.structs.replace(log._events[12], checksum=bytes(32))
+            return read(after, until)
+
+        log.checksums = exchanging  # type: ignore[method-assign]
+        for make in (store.anchor, lambda: store.bundle(DOMAIN, positions=[4])):
+            log._events[:] = whole
+            with pytest.raises(ChecksumError, match=f"{DOMAIN}@12"):
+                make()
 
 
 def test_an_event_that_is_altered_while_it_is_bundled_does_not_leave() -> None:
