@@ -30,6 +30,7 @@ from eventstore.errors import (
     ContractError,
     EngineError,
     EventStoreError,
+    GapError,
     NotFoundError,
     UnavailableError,
 )
@@ -302,6 +303,21 @@ def check_get_gives_each_event_once_in_order(engine: Engine) -> None:
     for positions in questions:
         wanted = [event for event in every if event.position in positions]
         _same(log.get(positions), wanted, f"get({positions!r}) of positions 0 to 40")
+
+
+@_every_engine
+def check_checksums_are_one_a_position(engine: Engine) -> None:
+    """`The checksums alone of the events with after < position <= until, in order. One for each position: raises GapError.`"""
+    log = engine.open_log("signal")
+    every = [event.checksum for event in (*log.get([0]), *_append(log, 2 * PAGE + 3))]
+    last = len(every) - 1
+    for after, until in ((-1, last), (-1, 0), (0, 1), (0, last), (PAGE - 1, PAGE + 1), (last - 1, last), (last, last), (7, 3), (-1, -1)):
+        _same(list(log.checksums(after, until)), every[after + 1 : until + 1], f"checksums({after}, {until}) of {last} events")
+    for until in (last + 1, 2**62, 2**80):
+        _raises(partial(_listed, log, last - 1, until), GapError, f"checksums up to {until}, which is not there")
+    false = _sealed(Head(last, b"\x55" * 32))
+    _write(log, [false])
+    _same(list(log.checksums(last, last + 1)), [false.checksum], "a checksum that does not follow comes as it is stored")
 
 
 @_every_engine
@@ -677,6 +693,10 @@ def _raises(call: Callable[[], object], kind: type[EventStoreError], sentence: s
 
 def _head_of(event: Event) -> Head:
     return Head(event.position, event.checksum)
+
+
+def _listed(log: EventLog, after: int, until: int) -> list[bytes]:
+    return list(log.checksums(after, until))
 
 
 def _sealed(

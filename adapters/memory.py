@@ -10,7 +10,16 @@ from itertools import islice
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
-from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, CorruptionError, NotFoundError, UnavailableError
+from eventstore.errors import (
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    ContractError,
+    CorruptionError,
+    GapError,
+    NotFoundError,
+    UnavailableError,
+)
 from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.model import Domain, Durability, Event, Head, WriteRule
 
@@ -59,6 +68,14 @@ class MemoryLog:
         """See EventLog.get."""
         self._require_open()
         return [self._events[position] for position in sorted(set(positions)) if 0 <= position < len(self._events)]
+
+    def checksums(self, after: int, until: int) -> Iterator[bytes]:
+        """See EventLog.checksums."""
+        self._require_open()
+        for position in range(max(after, -1) + 1, until + 1):
+            if position >= len(self._events):
+                raise GapError(self.domain, position, position)
+            yield self._events[position].checksum
 
     def chain(self, position: int, *, limit: int) -> list[Event]:
         """See EventLog.chain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventstore.anchors import Anchor, Judgement
+from eventstore.bundles import Bundle
 from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import (
@@ -56,6 +57,7 @@ __all__ = [
     "AccessError",
     "Anchor",
     "Batch",
+    "Bundle",
     "ChecksumError",
     "ClosedError",
     "Commit",

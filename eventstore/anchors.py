@@ -2,21 +2,23 @@
 
 A chain proves each event by the one before it, and nothing proves the last one: an end that was cut off leaves a shorter chain,
 and a tail that was sealed anew another one. An anchor is a head that was taken away in time. It vouches for all events up to
-it, as far as the chain from the birth row to it is whole, so a judgement is made beside the proof, never alone.
+it, as far as the chain from the birth row to it is whole, so a judgement is made beside the proof, never alone. The chain needs
+the whole log for that. The root that stands beside the checksum needs none of it: a bundle (bundles.py) proves a few events by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import ConfigError, EventStoreError, NewerFormatError
+from eventstore.errors import ChecksumError, ConfigError, EventStoreError, FormatError, NewerFormatError
 from eventstore.links import Finding
 from eventstore.log import Engine, EventLog
+from eventstore.merkle import Tree
 from eventstore.model import Head, is_domain_name
 
 Verdict = Literal["EXTENDED", "ALTERED", "REORDERED", "TRUNCATED"]
@@ -27,14 +29,27 @@ _PREFIX = b"eventstore-anchor/%d\x00" % FORMAT
 _BESIDE_THE_CHAIN = {"tail", "pointers", "prev", "time"}
 """Findings of the proof that leave every byte up to an anchored event what its checksum says."""
 
+_LEAVES = 10_000
+"""Checksums read at a time."""
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class AnchoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Head with its checksum in hexadecimal."""
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""32 bytes in hexadecimal."""
 
-    position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    checksum: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+Progress = Callable[[str, int, int], None]
+"""Called with domain, position reached, last position."""
+
+
+class AnchoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A Head with its checksum in hexadecimal, and the root of the tree over all checksums up to it; None where nobody asked for it."""
+
+    position: Position
+    checksum: Hash
+    root: Hash | None = None
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,39 +127,69 @@ class Judgement(msgspec.Struct, frozen=True):
         return self.verdict == "EXTENDED"
 
 
-def make_anchor(store_id: str, heads: dict[str, Head]) -> Anchor:
+def make_anchor(store_id: str, heads: dict[str, AnchoredHead]) -> Anchor:
     """An anchor of these heads, made now, not signed."""
-    anchored = {domain: AnchoredHead(head.position, head.checksum.hex()) for domain, head in sorted(heads.items())}
-    return Anchor(FORMAT, store_id, now_us(), anchored)
+    return Anchor(FORMAT, store_id, now_us(), dict(sorted(heads.items())))
+
+
+def anchored_head(log: EventLog, head: Head, *, root: bool, progress: Progress | None = None) -> AnchoredHead:
+    """A head as it is anchored; with its root, all checksums of the log are read. Raises CorruptionError."""
+    return AnchoredHead(head.position, head.checksum.hex(), grow(Tree(), log, head, progress).root().hex() if root else None)
+
+
+def grow(tree: Tree, log: EventLog, head: Head, progress: Progress | None = None) -> Tree:
+    """Add all leaves up to a head. Raises GapError, FormatError; ChecksumError if the log has another event there by now."""
+    leaves: list[bytes] = []
+    while tree.size <= head.position:
+        end = min(tree.size + _LEAVES, head.position + 1)
+        leaves = list(log.checksums(tree.size - 1, end - 1))
+        wrong = next((index for index, leaf in enumerate(leaves) if len(leaf) != 32), None)
+        if wrong is not None:
+            raise FormatError(log.domain, tree.size + wrong, "the checksum is not one of 32 bytes; run `eventstore verify`")
+        tree.extend(leaves)
+        if progress is not None:
+            progress(log.domain, end - 1, head.position)
+    if leaves[-1] != head.checksum:
+        raise ChecksumError(log.domain, head.position, head.checksum, leaves[-1])
+    return tree
 
 
 # ---- judging
 
 
-def judge(engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool) -> Judgement:
+def judge(
+    engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool, progress: Progress | None = None
+) -> Judgement:
     """Hold one log against an anchor; `findings` is all that the proof of this log found, without which no verdict counts."""
     anchored = anchor.heads[domain]
     if not exists:
         return Judgement(domain, "TRUNCATED", anchored.position, None, 0, "the domain is gone: the store has no log of this name")
     try:
         with engine.inspect(domain) as log:
-            return _judged(log, Head(anchored.position, bytes.fromhex(anchored.checksum)), findings)
+            return _judged(log, anchored, findings, progress)
     except EventStoreError as error:
         return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
 
 
-def _judged(log: EventLog, anchored: Head, findings: Iterable[Finding]) -> Judgement:
+def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], progress: Progress | None) -> Judgement:
     position, head = anchored.position, log.head().position
+    checksum = bytes.fromhex(anchored.checksum)
     events = log.get([position])
-    if events and events[0].checksum == anchored.checksum:
+    if events and events[0].checksum == checksum:
         broken = _breaks_chain(findings, position)
-        if broken is None:
-            more = head - position
-            message = f"the log goes on from the anchored event: {more:,} event{'' if more == 1 else 's'} more"
-            return Judgement(log.domain, "EXTENDED", position, head, more, message)
-        message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
-        return Judgement(log.domain, "ALTERED", position, head, 0, message)
-    elsewhere = _place_of(log, anchored.checksum)
+        if broken is not None:
+            message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
+            return Judgement(log.domain, "ALTERED", position, head, 0, message)
+        if anchored.root is not None and grow(Tree(), log, Head(position, checksum), progress).root().hex() != anchored.root:
+            message = (
+                "the chain up to the anchored checksum is whole, but the anchor's root is another: either the anchor was altered,"
+                " or the log was damaged when it was made and mended since"
+            )
+            return Judgement(log.domain, "ALTERED", position, head, 0, message)
+        more = head - position
+        message = f"the log goes on from the anchored event: {more:,} event{'' if more == 1 else 's'} more"
+        return Judgement(log.domain, "EXTENDED", position, head, more, message)
+    elsewhere = _place_of(log, checksum)
     if elsewhere is not None:
         message = f"the anchored checksum stands at position {elsewhere}, not at {position}: events were moved"
         return Judgement(log.domain, "REORDERED", position, head, 0, message)
@@ -152,7 +197,7 @@ def _judged(log: EventLog, anchored: Head, findings: Iterable[Finding]) -> Judge
         message = f"the log ends at position {head}: {position - head:,} or more events were cut off since the anchor was made"
         return Judgement(log.domain, "TRUNCATED", position, head, 0, message)
     found = f"the checksum there is {events[0].checksum.hex()}" if events else "no event stands there"
-    message = f"{found}, the anchor says {anchored.checksum.hex()}: events up to there are not what they were"
+    message = f"{found}, the anchor says {anchored.checksum}: events up to there are not what they were"
     return Judgement(log.domain, "ALTERED", position, head, 0, message)
 
 

@@ -61,6 +61,13 @@ class EventLog(Protocol):
         """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`."""
         ...
 
+    def checksums(self, after: int, until: int) -> Iterator[bytes]:
+        """The checksums alone of the events with after < position <= until, in order, as stored; after -1 the birth row comes first.
+
+        One for each position, so that counting them gives it: raises GapError where there is none. Holds no lock between two.
+        """
+        ...
+
     def writing(self, *, wait: bool = True) -> AbstractContextManager[Head]:
         """Take the right to append, give the head, release on exit.
 

@@ -9,6 +9,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -26,6 +27,7 @@ from eventstore.errors import (
     EventStoreError,
     FencedError,
     FormatError,
+    GapError,
     HaltedError,
     NotFoundError,
     ReadOnlyError,
@@ -261,6 +263,21 @@ class SqliteLog:
     def chain(self, position: int, *, limit: int) -> list[Event]:
         """See EventLog.chain."""
         return self._ask(lambda file: file.chain(position, limit))
+
+    def checksums(self, after: int, until: int) -> Iterator[bytes]:
+        """See EventLog.checksums."""
+        after = max(after, -1)
+        while after < until:
+            page = self._ask(partial(LogFile.checksums, after=after, until=min(until, _FOREVER)))
+            for position, checksum in page:
+                after += 1
+                if position != after:
+                    raise GapError(self.domain, position, after)
+                if not isinstance(checksum, bytes):
+                    raise FormatError(self.domain, position, f"the checksum is {type(checksum).__name__}; run `eventstore verify`")
+                yield checksum
+            if not page:
+                raise GapError(self.domain, after + 1, after + 1)
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows."""

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from eventstore import metrics
-from eventstore.anchors import Anchor, judge, make_anchor
+from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor
+from eventstore.bundles import Bundle, chosen_events, make_bundle
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
@@ -22,7 +23,7 @@ from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
 from eventstore.meta import EventMeta
 from eventstore.metrics import Meter, OnCommit
-from eventstore.model import Domain, Durability, Event, Head
+from eventstore.model import Domain, Durability, Event, Head, Key
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
 from eventstore.values import MAX_VALUE_BYTES
@@ -216,7 +217,7 @@ class Store:
         if anchor is None:
             return Report(self.location, reports)
         wanted = [name for name in anchored if domain in (None, name)]
-        judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found) for name in wanted]
+        judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found, progress=progress) for name in wanted]
         return Report(self.location, reports, judged)
 
     def _anchored(self, anchor: Anchor | None) -> list[str]:
@@ -232,19 +233,51 @@ class Store:
             )
         return sorted(anchor.heads)
 
-    def anchor(self) -> Anchor:
+    def anchor(self, *, roots: bool = True, progress: Progress | None = None) -> Anchor:
         """Where every domain ends now, to be kept where whoever can write the store cannot: see verify(anchor=...).
 
         It is not signed: adapters.signing.sign() does that. Each head is one that was acknowledged, and its link is checked;
         between domains there is no common moment. At durability `process` a power loss may take events that an anchor names.
+        With their roots, a bundle() can be proven by it, and every checksum of every log is read; without, one event a domain.
         Raises CorruptionError for a damaged end (a read-only store warns, and anchors what is left).
         """
-        heads: dict[str, Head] = {}
+        heads: dict[str, AnchoredHead] = {}
         for name in self.domains():
             domain = self.domain(name)
             event = domain.event(domain.head().position)
-            heads[name] = Head(event.position, event.checksum)
+            heads[name] = anchored_head(domain.group.live.log, Head(event.position, event.checksum), root=roots, progress=progress)
         return make_anchor(self.store_id, heads)
+
+    def bundle(
+        self,
+        domain: str,
+        *,
+        key: Key | None = None,
+        positions: Iterable[int] | None = None,
+        correlation_id: str | None = None,
+        after: int | None = None,
+        until: int | None = None,
+        since: Anchor | None = None,
+        progress: Progress | None = None,
+    ) -> Bundle:
+        """Some events of a domain for somebody who has neither the store nor this library: with proof, in one line of JSON.
+
+        Chosen by `key`, `positions`, `correlation_id`, or after < position <= until. `since`, an older anchor with roots that
+        the other side holds: the bundle then shows that the log only grew since. Its own anchor is not signed:
+        adapters.signing.sign() does that. Reads every checksum of the log; `progress` as in verify().
+
+        Raises NotFoundError for an unknown domain or if no event is chosen, ConfigError for a choice that is none, more than
+        64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the anchored one continued.
+        """
+        if domain not in self.domains():
+            raise NotFoundError(f"no domain {domain!r} in {self.location}")
+        if since is not None:
+            self._anchored(since)
+        view = self.domain(domain)
+        chosen = chosen_events(view, key=key, positions=positions, correlation_id=correlation_id, after=after, until=until)
+        # Only now, so that it comes after all of them.
+        head = view.event(view.head().position)
+        return make_bundle(view.group.live.log, Head(head.position, head.checksum), self.store_id, chosen, since=since, progress=progress)
 
     @property
     def halted(self) -> EventStoreError | None:

@@ -35,7 +35,7 @@ FOLDERS = {*HOUSE, "tests", ".ci"}
 FLOORS = [
     ["errors", *GUARDED],  # the three packages themselves: their __init__ imports nothing
     ["model", "metrics"],
-    ["clock", "codec", "meta", "values"],
+    ["clock", "codec", "merkle", "meta", "values"],
     ["carver"],
     ["rules", "log"],
     ["files", "manifest", "witness", "lease", "database", "logfile", "recovery", "sqlite", "local"],
@@ -50,7 +50,7 @@ FLOORS = [
     ["links"],
     ["ranges"],
     ["walker"],
-    ["anchors", "verify", "backup", "store"],
+    ["anchors", "bundles", "verify", "backup", "store"],
     ["awaited", "salvage", "projections.projection"],
     ["adapters.*"],
     ["opening"],

@@ -11,7 +11,25 @@ from typing import Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import accept, anchor, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
+from eventstore.tools import (
+    accept,
+    anchor,
+    bundle,
+    demo,
+    doctor,
+    export,
+    get,
+    history,
+    import_,
+    init,
+    log,
+    ls,
+    put,
+    rm,
+    salvage,
+    state,
+    verify,
+)
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
@@ -218,12 +236,42 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 @_STORE
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this private key.")
+@click.option("--no-roots", "roots", is_flag=True, default=True, flag_value=False, help="At once, for `verify` alone.")
 @_READ_ONLY
 @_JSON
-def _anchor(store: str, output: Path | None, key: Path | None, read_only: bool, as_json: bool) -> int:
+def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **options: Any) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = anchor.anchor(store, output, key, progress=progress, **options)
     # The line to keep is JSON already, and must be kept as it is.
-    report = anchor.anchor(store, output, key, read_only=read_only)
     return show(report, anchor.render, as_json and output is not None)
+
+
+@cli.command("bundle", help=page(bundle))
+@click.argument("store", metavar="STORE", required=False)
+@click.argument("domain", metavar="DOMAIN", required=False)
+@click.option("--key", metavar="KEY", help="All events of this key.")
+@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="This event; may be repeated.")
+@click.option("--correlation-id", metavar="ID", help="All events that belong to this.")
+@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="All events that follow this position.")
+@click.option("--until", type=click.IntRange(min=1), metavar="POSITION", help="All events up to this position.")
+@click.option("--since", type=click.Path(path_type=Path), metavar="FILE", help="Show that the log continues this older anchor.")
+@click.option("--private-key", type=click.Path(path_type=Path), metavar="PEM", help="Sign it with this private key.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--verifier", is_flag=True, help="Print the program that checks a bundle, and nothing else.")
+@_READ_ONLY
+@_JSON
+def _bundle(
+    store: str | None, domain: str | None, output: Path | None, key: str | None, verifier: bool, as_json: bool, **options: Any
+) -> int:
+    if verifier:
+        sys.stdout.write(bundle.verifier())
+        return OK
+    if store is None or domain is None:
+        raise click.UsageError("a STORE and a DOMAIN are needed, but for --verifier")
+    options["positions"] = options["positions"] or None
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = bundle.bundle(store, domain, output, key=None if key is None else key_of(key), progress=progress, **options)
+    return show(report, bundle.render, as_json and output is not None)
 
 
 @cli.command("accept", help=page(accept))

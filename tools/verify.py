@@ -25,9 +25,9 @@ from eventstore.adapters.signing import require_signature
 from eventstore.anchors import Anchor, Judgement
 from eventstore.clock import format_us
 from eventstore.errors import ConfigError
-from eventstore.files import os_errors
 from eventstore.links import Finding
 from eventstore.model import Domain
+from eventstore.tools.anchor import kept_anchor
 from eventstore.tools.stores import existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, table
 from eventstore.verify import DomainReport
@@ -97,9 +97,7 @@ def _kept(file: Path | None, public_key: Path | None) -> Anchor | None:
         if public_key is not None:
             raise ConfigError("--public-key checks the signature of an anchor: give its file by --anchor, too")
         return None
-    with os_errors("reading the anchor"):
-        content = file.read_bytes()
-    kept = Anchor.parse(content, str(file))
+    kept = kept_anchor(file)
     if public_key is not None:
         require_signature(kept, public_key)
     return kept

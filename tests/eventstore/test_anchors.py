@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -18,9 +19,22 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import eventstore
-from eventstore import Anchor, ConfigError, Event, Head, Judgement, NewerFormatError, NotFoundError, SignatureError, Store, TailLostError
+from eventstore import (
+    Anchor,
+    ConfigError,
+    Event,
+    GapError,
+    Head,
+    Judgement,
+    NewerFormatError,
+    NotFoundError,
+    SignatureError,
+    Store,
+    TailLostError,
+)
 from eventstore.adapters.signing import require_signature, sign
 from eventstore.codec import seal
+from tests.eventstore import rfc9162
 
 DOMAIN, OTHER = "orders", "quotes"
 LAST = 6
@@ -315,19 +329,73 @@ def test_a_last_event_that_is_not_what_was_written_is_not_anchored(folder: Path)
             store.anchor()
 
 
+# ---- roots
+
+
+def rootless(anchor: Anchor) -> Anchor:
+    """The anchor as one is made without roots."""
+    heads = {name: msgspec.structs.replace(head, root=None) for name, head in anchor.heads.items()}
+    return msgspec.structs.replace(anchor, heads=heads)
+
+
+def test_a_root_is_that_of_the_tree_over_all_checksums_the_birth_row_included(any_store: Store) -> None:
+    for count in range(5):
+        domain = any_store.domain(DOMAIN)
+        checksums = tuple(event.checksum for event in (domain.event(0), *domain.events()))
+        assert len(checksums) == count + 1
+        assert any_store.anchor().heads[DOMAIN].root == rfc9162.root(checksums).hex()
+        domain.write_value("a", count)
+
+
+def test_a_root_is_read_in_pieces_and_tells_how_far_it_is(store: Store) -> None:
+    domain = store.domain(DOMAIN)
+    domain.write_values((("row", n), n) for n in range(10_050))
+    calls: list[tuple[str, int, int]] = []
+    anchor = store.anchor(progress=lambda *call: calls.append(call))
+    checksums = tuple(event.checksum for event in (domain.event(0), *domain.events()))
+    assert anchor.heads[DOMAIN].root == rfc9162.root(checksums).hex()
+    assert calls == [(DOMAIN, 9_999, 10_050), (DOMAIN, 10_050, 10_050)]
+
+
+def test_without_roots_only_the_heads_are_read_and_verify_has_the_same_verdicts(folder: Path, anchor: Anchor) -> None:
+    edit(folder, ("DELETE FROM event WHERE position = 3", ()))
+    with eventstore.open(folder, read_only=True) as store:
+        assert store.anchor(roots=False).heads == rootless(anchor).heads
+        with pytest.raises(GapError, match=f"{DOMAIN}@4: position 3 expected"):
+            store.anchor()
+    assert judged(folder, rootless(anchor), whole=False).verdict == "ALTERED"
+
+
+def test_a_checksum_that_cannot_be_one_has_no_root(folder: Path) -> None:
+    edit(folder, ("UPDATE event SET checksum = x'00' WHERE position = 3", ()))
+    with eventstore.open(folder, read_only=True) as store, pytest.raises(eventstore.FormatError, match=f"{DOMAIN}@3: the checksum"):
+        store.anchor()
+
+
+def test_a_root_that_is_not_the_logs_is_altered_although_the_checksum_stands(folder: Path, anchor: Anchor) -> None:
+    other = msgspec.structs.replace(anchor.heads[DOMAIN], root=anchor.heads[OTHER].root)
+    found = judged(folder, msgspec.structs.replace(anchor, heads={**anchor.heads, DOMAIN: other}), whole=True)
+    assert (found.verdict, found.position) == ("ALTERED", LAST)
+    assert "the anchor's root is another" in found.message
+
+
 # ---- the text
 
 
 def test_the_text_is_canonical_and_comes_back(anchor: Anchor) -> None:
     text = anchor.text()
-    plain = {
+    plain: dict[str, Any] = {
         "format": 0,
         "store_id": anchor.store_id,
         "made_us": anchor.made_us,
-        "heads": {name: {"position": LAST, "checksum": anchor.heads[name].checksum} for name in (OTHER, DOMAIN)},
+        "heads": {name: {"position": LAST, "checksum": each.checksum, "root": each.root} for name, each in anchor.heads.items()},
     }
     assert text == json.dumps(plain, sort_keys=True, separators=(",", ":"))
     assert Anchor.parse(text) == Anchor.parse(text.encode() + b"\n") == anchor
+    for head in plain["heads"].values():
+        del head["root"]
+    assert rootless(anchor).text() == json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    assert Anchor.parse(rootless(anchor).text()) == rootless(anchor)
 
 
 MALFORMED: dict[str, Callable[[str], str | bytes]] = {
@@ -344,6 +412,8 @@ MALFORMED: dict[str, Callable[[str], str | bytes]] = {
     "a member more": lambda text: text.replace('"format":0', '"format":0,"good":true'),
     "no heads": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "heads"}),
     "a short checksum": lambda text: text.replace('"checksum":"', '"checksum":"0', 1),
+    "a short root": lambda text: text.replace('"root":"', '"root":"0', 1),
+    "a root of null": lambda text: re.sub('"root":"[0-9a-f]{64}"', '"root":null', text, count=1),
     "a negative position": lambda text: text.replace('"position":6', '"position":-6', 1),
     "a position beyond SQLite": lambda text: text.replace('"position":6', f'"position":{2**63}', 1),
     "a path for a domain": lambda text: text.replace("orders", "../orders"),

@@ -317,4 +317,47 @@ IN_TURN = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN]
+PROVEN = [
+    Mutant(
+        "an anchor is believed without its root",
+        "eventstore/anchors.py",
+        [("if anchored.root is not None and grow", "if anchored.root is None and grow")],
+        "tests/eventstore/test_anchors.py::test_a_root_that_is_not_the_logs_is_altered_although_the_checksum_stands",
+        r"EXTENDED",
+    ),
+    Mutant(
+        "a bundle leaves that proves nothing",
+        "eventstore/bundles.py",
+        [("        if not proves_inclusion(", "        if not path and not proves_inclusion(")],
+        "tests/eventstore/test_bundles.py::test_an_event_that_is_altered_while_it_is_bundled_does_not_leave",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "a log that was sealed anew passes for the anchored one continued",
+        "tools/verify_bundle.py",
+        [("last == 0 and old_found == old_root and found == root", "last == 0 and found == root")],
+        "tests/eventstore/test_bundles.py::test_a_tail_sealed_anew_is_no_continuation_of_what_was_anchored",
+        r"assert \[1, 2, 3, 4, 5, 6\] == \[\]",
+    ),
+    Mutant(
+        "an event is proven at another position",
+        "tools/verify_bundle.py",
+        [
+            (
+                "        if at % 2 == 1 or at == last:\n            found = node(other, found)",
+                "        if other < found:\n            found = node(other, found)",
+            )
+        ],
+        "tests/eventstore/test_merkle.py::test_every_leaf_is_proven_by_the_path_that_the_rfc_defines",
+        r"assert 2 == 1",
+    ),
+    Mutant(
+        "any signature is one",
+        "tools/verify_bundle.py",
+        [("== signature[:32]", "!= signature[32:]")],
+        "tests/tools/test_verify_bundle.py::test_a_signature_of_anything_else_is_refused",
+        r"== set\(\)|== \(set\(\)",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN]

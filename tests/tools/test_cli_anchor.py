@@ -79,6 +79,17 @@ def test_an_anchor_is_one_line_the_same_on_stdout_and_in_a_file(data: Path, tmp_
     assert report["anchor"]["heads"] == json.loads(line)["heads"]
 
 
+def test_without_roots_an_anchor_is_for_verify_alone(data: Path, tmp_path: Path) -> None:
+    done("anchor", data, "--no-roots", "-o", tmp_path / "anchor.json")
+    anchor, rooted = Anchor.parse((tmp_path / "anchor.json").read_bytes()), Anchor.parse(done("anchor", data).out)
+    assert [(name, head.checksum) for name, head in anchor.heads.items()] == [(name, head.checksum) for name, head in rooted.heads.items()]
+    assert {head.root for head in anchor.heads.values()} == {None}
+    assert None not in {head.root for head in rooted.heads.values()}
+    assert "notes@3  EXTENDED" in done("verify", data, "--anchor", tmp_path / "anchor.json").out
+    refused = eventstore("bundle", data, "notes", "--position", 1, "--since", tmp_path / "anchor.json")
+    assert (refused.code, "made without roots" in refused.err) == (3, True)
+
+
 def test_an_older_anchor_is_not_replaced(data: Path, kept: Path) -> None:
     before = kept.read_bytes()
     answer = eventstore("anchor", data, "-o", kept)
