@@ -7,6 +7,7 @@ from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import (
     AccessError,
+    BackupError,
     ChecksumError,
     ClosedError,
     ConfigError,
@@ -55,6 +56,7 @@ __all__ = [
     "PRESENT",
     "AccessError",
     "Anchor",
+    "BackupError",
     "Batch",
     "ChecksumError",
     "ClosedError",

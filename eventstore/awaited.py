@@ -447,6 +447,7 @@ class Store:
     adopt = _of_store_whole(stores.Store.adopt)
     verify = _of_store(stores.Store.verify)
     anchor = _of_store(stores.Store.anchor)
+    backup = _of_store(stores.Store.backup)
     resume = _of_store_whole(stores.Store.resume)
     metrics = _of_store(stores.Store.metrics)
     uncertain = _of_store(stores.Store.uncertain)

@@ -96,6 +96,14 @@ def connect_reader(path: Path, *, busy_timeout_ms: int, immutable: bool = False)
     return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", busy_timeout_ms)
 
 
+def connect_copy(path: Path) -> sqlite3.Connection:
+    """A connection to fill an empty file that nobody knows yet, and that is synced whole afterwards: a journal would only cost fsyncs."""
+    connection = _connect(path, "mode=rw", 0)
+    connection.execute("PRAGMA journal_mode=OFF").fetchall()
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
+
+
 def _connect(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
     connection: sqlite3.Connection = sqlite3.connect(
         f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1_000

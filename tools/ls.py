@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore import copies
 from eventstore.clock import format_us
 from eventstore.model import Key
 from eventstore.store import Store
@@ -54,7 +55,7 @@ def ls(location: str, *, read_only: bool = False) -> Iterator[DomainLine]:
 
 
 def _size(store: Store, domain: str) -> int:
-    folder = Path(store.location, "logs", domain)
+    folder = copies.opened(Path(store.location), read_only=True) / "logs" / domain
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
