@@ -8,9 +8,8 @@ TO can be verified, and read with --read-only, but never written; `eventstore re
 (caches) and quarantine are not part of it. A damaged store is not backed up: the backup before stays, and exit is 1.
 
 Example:
-  eventstore backup data /mnt/usb/data
-  eventstore verify /mnt/usb/data
-  eventstore restore /mnt/usb/data data-again
+  eventstore backup data data-backup
+  eventstore verify data-backup
 """
 
 from __future__ import annotations

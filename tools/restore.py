@@ -8,7 +8,7 @@ after the backup is not in it, and whoever acted on it must ask the other side w
 `eventstore verify STORE --anchor FILE` says whether anything is missing that an anchor knows. Exit 1 for a damaged backup.
 
 Example:
-  eventstore restore /mnt/usb/data data-again
+  eventstore restore data-backup data-again
 """
 
 from __future__ import annotations

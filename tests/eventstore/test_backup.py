@@ -25,10 +25,9 @@ from eventstore import (
     backup,
     copies,
 )
-from eventstore.codec import seal_system
 from eventstore.files import lock
-from eventstore.local import LocalEngine
 from eventstore.restore import restore
+from tests.raw_log import erase
 
 DB = Path("logs", "notes", f"{0:020d}.db")
 
@@ -217,8 +216,8 @@ def test_what_was_erased_in_the_store_is_gone_from_the_next_backup(
         reader.backup(target)
         assert reader.backup(target).kept == (2 if links else 0)
     assert any(b"Mustermann" in content for content in tree(target).values() if content)
+    erase(Path(store.location), "notes", 1)
     with eventstore.open(store.location) as store:
-        erase(store, 1)
         report = store.backup(target)
     assert (report.kept, report.copied) == ((1, 1) if links else (0, 2))
     assert not any(b"Mustermann" in path.read_bytes() for path in target.rglob("*") if path.is_file())
@@ -228,23 +227,6 @@ def test_what_was_erased_in_the_store_is_gone_from_the_next_backup(
 
 def _no_link(*_: object, **__: object) -> None:
     raise OSError(1, "Operation not permitted")
-
-
-def erase(store: Store, position: int) -> None:
-    """Redact an event, as the format says it is done."""
-    log = LocalEngine(Path(store.location)).open_log("notes")
-    with log.writing() as head:
-        (latest,) = log.get([head.position])
-        redaction = seal_system(
-            head,
-            prev=0,
-            recorded_us=latest.recorded_us + 1,
-            op="redact",
-            data={"positions": [position], "reason": "asked to"},
-            salt=bytes(16),
-        )
-        log.append([redaction], after=head, erase=[position])
-    log.close()
 
 
 # ---- a backup is not a store to write

@@ -10,7 +10,7 @@ from eventstore import backup
 from eventstore.restore import restore
 from tests.faults.jobs import busy_settings
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
-from tests.faults.limits import described
+from tests.faults.limits import be_nobody, described
 from tests.faults.recorder import count, mark, recorded
 from tests.faults.workers import Steps, Tell, adjust, die
 
@@ -98,3 +98,29 @@ def write_on(tell: Tell, folder: str, name: str) -> None:
         for number in itertools.count():
             call = f"{name}.{number}"
             tell(**acknowledgement(call, carry_out(domain, call)))
+
+
+def back_up_as_nobody(tell: Tell, folder: str) -> None:
+    """Into a folder that may not be written, one that may not be listed; out of a backup that may not be read."""
+    place = Path(folder)
+    (place / "mine").mkdir(mode=0o777)
+    (place / "mine").chmod(0o777)
+    for name, mode in (("closed", 0o555), ("hidden", 0o300)):
+        (place / name).mkdir()
+        (place / name).chmod(mode)
+    with eventstore.open(place / "theirs") as store:
+        store.domain(DOMAIN).write_value("key", 1)
+        store.backup(place / "kept")
+    be_nobody()
+    store = eventstore.open(place / "mine" / "store")
+    store.domain(DOMAIN).write_value("key", 1)
+    for refused in (
+        lambda: store.backup(place / "closed" / "backup"),
+        lambda: store.backup(place / "hidden"),
+        lambda: restore(place / "kept", place / "mine" / "again"),
+    ):
+        try:
+            refused()
+        except eventstore.EngineError as error:
+            tell(refused=described(error))
+    store.close()

@@ -106,6 +106,8 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         Path("data").rmdir()
     if name == "verify":
         done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
+    if name == "restore":
+        done("backup", "data", "data-backup")
     for example in examples(name):
         environment = {**ENVIRONMENT, "PATH": f"{workshop}{os.pathsep}{os.environ['PATH']}"}
         ran = subprocess.run(["bash", "-c", f"set -o pipefail; {example}"], env=environment, capture_output=True, text=True, check=False)
