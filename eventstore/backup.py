@@ -196,7 +196,7 @@ class _Copying:
 
     def run(self, location: str, to: str, processes: int | None) -> BackupReport:
         """Copy all domains, prove them, and let the copy count."""
-        report = BackupReport(location, to, self._engine.store_id, now_us(), [], mended=[])
+        report = BackupReport(location, to, self._engine.store_id, now_us(), [])
         known = manifest.load(self._engine.folder)
         for folder in (self.place, self.place / "logs"):
             folder.mkdir(mode=FOLDER_MODE)

@@ -113,13 +113,14 @@ def _require_free(target: Path, store: Path) -> None:
         raise ConfigError(f"{target} is in the store itself; name a file elsewhere")
     if not os.path.lexists(target):
         return
+    refusal = f"{target} is there already, and no earlier export; name a new file, or remove that one first"
     try:
         with contextlib.closing(connect_reader(target, busy_timeout_ms=0, immutable=True)) as there:
-            if there.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
-                return
-    except sqlite3.DatabaseError:
-        pass  # no database at all: refused like every other
-    raise ConfigError(f"{target} is there already, and no earlier export; name a new file, or remove that one first")
+            found = there.execute("PRAGMA application_id").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(refusal) from error
+    if found != APPLICATION_ID:
+        raise ConfigError(refusal)
 
 
 def _fill(database: Database, domains: Iterable[DomainStore], search: bool, progress: Progress | None) -> tuple[dict[str, int], int]:

@@ -27,6 +27,7 @@ from eventstore import (
 )
 from eventstore.files import lock
 from eventstore.restore import restore
+from tests import verifier
 from tests.raw_log import erase
 
 DB = Path("logs", "notes", f"{0:020d}.db")
@@ -89,6 +90,8 @@ def test_a_restored_store_is_the_store_event_by_event(store: Store, target: Path
     report = store.backup(target)
     restored = restore(target, tmp_path / "again")
     assert {path.name for path in (tmp_path / "again").rglob("*") if path.is_file()} == {"store.json", "head", DB.name}
+    log = tmp_path / "again" / DB.parent
+    assert verifier.verify(log / DB.name, log / "head", domain="notes").findings == []
     assert restored.domains == report.domains
     assert (restored.store_id, restored.made_us) == (store.store_id, report.made_us)
     assert everything(tmp_path / "again") == everything(target) == everything(tmp_path / "data")
@@ -481,6 +484,22 @@ def test_a_store_is_restored_into_a_new_place_only(store: Store, target: Path, t
         with pytest.raises(NotAStoreError, match="no backup here"):
             restore(none, tmp_path / "again")
     assert tree(tmp_path) == before
+
+
+def test_an_interrupted_backup_leaves_the_one_before_and_no_rubbish(store: Store, target: Path, tmp_path: Path) -> None:
+    fill(store, "notes")
+    store.backup(target)
+    before = tree(target)
+    fill(store, "notes")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.backup(target, progress=interrupt)
+    assert tree(target) == before
+    store.domain("notes").write_value("goes", "on")
+    restore(target, tmp_path / "again")
 
 
 def test_progress_is_told_of_every_domain(store: Store, target: Path, tmp_path: Path) -> None:

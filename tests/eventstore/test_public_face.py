@@ -55,6 +55,7 @@ SIGNATURES: dict[str, str] = {
     "Store.domains": "(self)",
     "Store.verify": "(self, domain=None, *, anchor=None, progress=None, processes=None)",
     "Store.anchor": "(self)",
+    "Store.backup": "(self, to, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
