@@ -324,14 +324,14 @@ BACKED_UP = [
         "a copy is not synced",
         "eventstore/logfile.py",
         [("        sync_file(target)\n", "")],
-        BACKUP + "test_the_power_fails_during_backups",
+        BACKUP + "test_the_power_fails_during_backups[ci]",
         r"is not what was backed up",
     ),
     Mutant(
         "the copy before is removed for one whose name may not last",
         "eventstore/backup.py",
         [("        replace_file(target / copies.NAME, msgspec.json.encode(backup))\n    _remove", "        pass\n    _remove")],
-        BACKUP + "test_backups_are_killed_and_then_the_power_fails",
+        BACKUP + "test_backups_are_killed_and_then_the_power_fails[ci]",
         r"is not what was backed up",
     ),
     Mutant(
@@ -345,7 +345,7 @@ BACKED_UP = [
         "a restored store is not synced before it appears",
         "eventstore/restore.py",
         [("    for folder in reversed(folders):\n        sync_folder(folder)\n", "")],
-        BACKUP + "test_the_power_fails_during_a_restore",
+        BACKUP + "test_the_power_fails_during_a_restore[ci]",
         r"no store here|is missing|are gone|AssertionError",
     ),
     Mutant(

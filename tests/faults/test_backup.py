@@ -21,7 +21,6 @@ from tests.faults.workers import Server
 
 DEATHS = 40
 """At how many steps of a backup and of a restore their process ends, evenly spaced from a random one on."""
-STATES = 400
 REFUSED = 10
 BOTH: list[Model] = ["posix", "ext4"]
 
@@ -65,6 +64,18 @@ class Place:
 def place(clean_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """See Place."""
     return Place(clean_server, tmp_path_factory.mktemp("backups"))
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(400, marks=pytest.mark.faults, id="ci"),
+        pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
+    ]
+)
+def states(request: pytest.FixtureRequest) -> int:
+    """How many crash states are judged, repeats among them."""
+    found: int = request.param
+    return found
 
 
 def instants(steps: int, deaths: int, seed: str) -> range:
@@ -217,17 +228,17 @@ def require_backed_up(trace: Trace, scratch: Path, seed: str, states: int) -> No
         shutil.rmtree(folder)
 
 
-@pytest.mark.faults
-def test_the_power_fails_during_backups(recording_server: Server, tmp_path: Path, in_memory: Path, seed: str) -> None:
+def test_the_power_fails_during_backups(recording_server: Server, tmp_path: Path, in_memory: Path, seed: str, states: int) -> None:
     trace = Trace(tmp_path)
     trace.root.mkdir()
     recording_server.run(backups.make, folder=str(trace.root / "store"), name="first", calls=3)
     record(recording_server, trace, backups.back_up_recorded, name=seed, times=3)
-    require_backed_up(trace, in_memory, seed, STATES)
+    require_backed_up(trace, in_memory, seed, states)
 
 
-@pytest.mark.faults
-def test_backups_are_killed_and_then_the_power_fails(recording_server: Server, tmp_path: Path, in_memory: Path, seed: str) -> None:
+def test_backups_are_killed_and_then_the_power_fails(
+    recording_server: Server, tmp_path: Path, in_memory: Path, seed: str, states: int
+) -> None:
     """Nothing is removed for a copy whose name a killed process had not made durable."""
     trace = Trace(tmp_path)
     trace.root.mkdir()
@@ -246,17 +257,18 @@ def test_backups_are_killed_and_then_the_power_fails(recording_server: Server, t
         said = worker.rest()
         assert worker.wait() <= 0, said
     trace.require_complete()
-    require_backed_up(trace, in_memory, seed, STATES)
+    require_backed_up(trace, in_memory, seed, states)
 
 
-@pytest.mark.faults
-def test_the_power_fails_during_a_restore(recording_server: Server, place: Place, tmp_path: Path, in_memory: Path, seed: str) -> None:
+def test_the_power_fails_during_a_restore(
+    recording_server: Server, place: Place, tmp_path: Path, in_memory: Path, seed: str, states: int
+) -> None:
     trace = Trace(tmp_path)
     trace.root.mkdir()
     shutil.copytree(place.backup, trace.root / "backup")
     ((done, _),) = record(recording_server, trace, backups.restore_recorded, name=seed)
     there = 0
-    for state in trace.states(seed, range(STATES), BOTH):
+    for state in trace.states(seed, range(states), BOTH):
         folder = in_memory / "root"
         state.write(folder)
         try:
