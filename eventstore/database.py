@@ -214,7 +214,8 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         holder = lock_holder(status) if status else None
         by = f"process {holder}" if holder else "another program"
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
-    if code == sqlite3.SQLITE_FULL or _no_space(error, path):
+    # By its words, too: pysqlite3's backup() tells no code.
+    if code == sqlite3.SQLITE_FULL or str(error) == "database or disk is full" or _no_space(error, path):
         return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
