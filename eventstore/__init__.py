@@ -8,6 +8,7 @@ from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import (
     AccessError,
+    BackupError,
     ChecksumError,
     ClosedError,
     ConfigError,
@@ -56,6 +57,7 @@ __all__ = [
     "PRESENT",
     "AccessError",
     "Anchor",
+    "BackupError",
     "Batch",
     "Bundle",
     "ChecksumError",

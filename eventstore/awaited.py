@@ -447,6 +447,7 @@ class Store:
     verify = _of_store(stores.Store.verify)
     anchor = _of_store(stores.Store.anchor)
     bundle = _of_store(stores.Store.bundle)
+    backup = _of_store(stores.Store.backup)
     resume = _of_store_whole(stores.Store.resume)
     metrics = _of_store(stores.Store.metrics)
     uncertain = _of_store(stores.Store.uncertain)

@@ -100,6 +100,8 @@ def chosen_events(
         raise ConfigError("which events? name a key, positions, a correlation id, or a range: one of these")
     found: Iterable[Event]
     if positions is not None:
+        if not isinstance(positions, Iterable):
+            raise ConfigError(f"positions are whole numbers, one after the other, not {positions!r}")
         found = map(view.event, _distinct(positions))
     elif in_range:
         found = view.events(after or 0, until)

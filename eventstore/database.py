@@ -97,6 +97,14 @@ def connect_reader(path: Path, *, busy_timeout_ms: int, immutable: bool = False)
     return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro", busy_timeout_ms)
 
 
+def connect_copy(path: Path) -> sqlite3.Connection:
+    """A connection to fill an empty file that nobody knows yet, and that is synced whole afterwards: a journal would only cost fsyncs."""
+    connection = _connect(path, "mode=rw", 0)
+    connection.execute("PRAGMA journal_mode=OFF").fetchall()
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
+
+
 def _connect(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
     connection: sqlite3.Connection = sqlite3.connect(
         f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1_000
@@ -213,7 +221,8 @@ def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outc
         holder = lock_holder(status) if status else None
         by = f"process {holder}" if holder else "another program"
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
-    if code == sqlite3.SQLITE_FULL or _no_space(error, path):
+    # By its words, too: pysqlite3's backup() tells no code.
+    if code == sqlite3.SQLITE_FULL or str(error) == "database or disk is full" or _no_space(error, path):
         return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)

@@ -31,7 +31,8 @@
     ├── StoreFormatError
     │   ├── NotAStoreError              no store here, or a foreign file
     │   ├── NewerFormatError            written by a newer version of this library
-    │   └── OwnedError                  another live process acts under this owner's name
+    │   ├── OwnedError                  another live process acts under this owner's name
+    │   └── BackupError                 a backup: to be read, or restored, never written
     │
     │   the machine refused; .outcome says whether the write may have happened
     └── EngineError
@@ -265,6 +266,10 @@ class OwnedError(StoreFormatError):
         since = "" if since_us is None else f" since {datetime.fromtimestamp(since_us / 1_000_000, UTC).isoformat(timespec='seconds')}"
         super().__init__(path, f"owned by {who} as {owner!r}{since}; stop that one first, or open the store under another owner's name")
         self.owner, self.pid, self.since_us = owner, pid, since_us
+
+
+class BackupError(StoreFormatError):
+    """A backup was opened for writing: two stores of one id would go on from one moment, each with a truth of its own."""
 
 
 class EngineError(EventStoreError):

@@ -73,6 +73,11 @@ def sync_folder(folder: Path) -> None:
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable that no SQLite connection of this process holds (RELIABILITY.md R4)."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
@@ -116,7 +121,7 @@ def copy_files(paths: Iterable[Path], folder: Path) -> None:
         raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
     # cp leaves them in the cache: evidence that the next power loss takes along is none.
     for path in present:
-        _sync(folder / path.name, os.O_RDONLY | os.O_NOFOLLOW)
+        sync_file(folder / path.name)
     sync_folder(folder)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from eventstore import manifest
+from eventstore import copies, manifest
 from eventstore.database import log_files
 from eventstore.errors import ConfigError, NotAStoreError
 from eventstore.files import os_errors, sync_folder
@@ -37,7 +37,7 @@ class LocalEngine:
             raise ConfigError("durability 'memory' is that of a memory: store; a folder has process, power or power+")
         if owner is not None and read_only:
             raise ConfigError("an owner is who writes; open with read_only, or with an owner")
-        self.folder = Path(os.path.realpath(folder))
+        self.folder = copies.opened(Path(os.path.realpath(folder)), read_only=read_only)
         self.read_only = read_only
         self.durability: Durability = durability
         self._busy_timeout_ms, self._min_free_bytes = busy_timeout_ms, min_free_bytes

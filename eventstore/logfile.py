@@ -11,7 +11,7 @@ import resource
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from eventstore import database
 from eventstore.codec import erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
-from eventstore.files import copy_files, inode, stat_or_none, sync_folder
+from eventstore.files import FILE_MODE, copy_files, inode, stat_or_none, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head
 
 _PAGE_BYTES = 4 * 2**20
 _ROW_OVERHEAD = 120
+_COPIED_PAGES = 1_000
 _INT64 = 2**63
 _WAL_FRAME_HEADER = 24
 
@@ -83,7 +84,7 @@ class LogFile:
             raise AccessError(f"{path} is a link: the WAL beside it would be another store's; put the file itself here")
         if not stat.S_ISREG(status.st_mode):
             raise NotAStoreError(str(path), "not a file; a log is a SQLite database")
-        if status.st_nlink > 1:
+        if status.st_nlink > 1 and not read_only:
             raise AccessError(
                 f"{path} has {status.st_nlink} hard links: two processes could write it under two locks; remove the other names"
             )
@@ -256,6 +257,32 @@ class LogFile:
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 found = [str(error)]
         return [sentence for sentence in found if sentence != "ok"]
+
+    # ---- copying
+
+    def hold(self) -> Head:
+        """Begin a read transaction: all that is read from now on is the file as it is now, whoever writes on. Ends with the connection."""
+        with self._reading, self._translated():
+            self._reader.execute("BEGIN")
+            return self._head_of(self._reader)
+
+    def copy_to(self, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the file that is held, page by page, to `target`, which must not exist; durable but for its name.
+
+        `progress` is called with the pages done and all of them. Raises EngineError, DiskFullError, FormatError.
+        """
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
+
+        def told(_: int, left: int, pages: int) -> None:
+            if progress is not None:
+                progress(pages - left, pages)
+
+        try:
+            with self._reading, contextlib.closing(database.connect_copy(target)) as copy:
+                self._reader.backup(copy, pages=_COPIED_PAGES, progress=told, sleep=0)
+        except sqlite3.Error as error:
+            raise database.engine_error(error, domain=self.domain, path=target) from error
+        sync_file(target)
 
     # ---- writing
 

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from eventstore import metrics
 from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor
@@ -28,6 +28,9 @@ from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
 from eventstore.values import MAX_VALUE_BYTES
 from eventstore.verify import Progress, Report, require_whole, verify_store
+
+if TYPE_CHECKING:
+    from eventstore.backup import BackupReport
 
 CACHE_BYTES = 256 * 2**20
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -278,6 +281,24 @@ class Store:
         # Only now, so that it comes after all of them.
         head = view.event(view.head().position)
         return make_bundle(view.group.live.log, Head(head.position, head.checksum), self.store_id, chosen, since=since, progress=progress)
+
+    def backup(self, to: str | os.PathLike[str], *, progress: Progress | None = None, processes: int | None = None) -> BackupReport:
+        """Back up the whole store into the folder `to`: new, empty, or of an earlier backup of this store, which it replaces.
+
+        Others may write meanwhile. Each domain is copied as of one moment after this call, so every write acknowledged before
+        it is in; domains are copied one after the other, each as of its own moment. The copy is proven, durable, and replaces
+        the one before it at once: whatever happens, `to` holds a whole backup or none. Log files that did not change since
+        are not copied again. Not in it: pointer files (caches), quarantine. `to` opens with read_only=True, and never for
+        writing; restore.restore() makes a store of it.
+
+        `progress` is called with what is done, how much, of how much; `processes` as in verify(). Raises ConfigError for a place
+        that cannot be, or a store without files; CorruptionError for a damaged store, of which no backup is made;
+        UnavailableError if another backup is under way; EngineError. The backup before stays in each of these cases.
+        """
+        from eventstore.backup import back_up  # it needs what only POSIX has, and a store in memory does not
+
+        self._require_open()
+        return back_up(self._engine, self.location, to, progress=progress, processes=processes)
 
     @property
     def halted(self) -> EventStoreError | None:

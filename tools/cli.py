@@ -14,10 +14,12 @@ from eventstore.model import DURABILITIES
 from eventstore.tools import (
     accept,
     anchor,
+    backup,
     bundle,
     demo,
     doctor,
     export,
+    export_tables,
     get,
     history,
     import_,
@@ -25,6 +27,7 @@ from eventstore.tools import (
     log,
     ls,
     put,
+    restore,
     rm,
     salvage,
     state,
@@ -282,6 +285,26 @@ def _accept(store: str, domain: str, as_json: bool) -> int:
     return show(accept.accept(store, domain), accept.render, as_json)
 
 
+@cli.command("backup", help=page(backup))
+@_STORE
+@click.argument("to", metavar="TO")
+@_JSON
+def _backup(store: str, to: str, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = backup.backup(store, to, progress=progress)
+    return show(report, backup.render, as_json)
+
+
+@cli.command("restore", help=page(restore))
+@click.argument("backup", metavar="BACKUP")
+@_STORE
+@_JSON
+def _restore(backup: str, store: str, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = restore.restore(backup, store, progress=progress)
+    return show(report, restore.render, as_json)
+
+
 @cli.command("salvage", help=page(salvage))
 @_STORE
 @click.argument("out", metavar="OUT")
@@ -309,9 +332,21 @@ def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
 @_STORE
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--sqlite", "database", type=click.Path(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
+@click.option("--search", is_flag=True, help="In the database, a full-text index of keys and values: table event_fts.")
 @_READ_ONLY
 @_JSON
-def _export(store: str, domains: tuple[str, ...], output: Path | None, read_only: bool, as_json: bool) -> int:
+def _export(
+    store: str, domains: tuple[str, ...], output: Path | None, database: Path | None, search: bool, read_only: bool, as_json: bool
+) -> int:
+    if database is not None:
+        if output is not None:
+            raise click.UsageError("-o writes JSONL, --sqlite a database: give one of them")
+        with progress_on(sys.stderr, wanted=not as_json) as progress:
+            tables = export_tables.export_tables(store, domains, database, search=search, read_only=read_only, progress=progress)
+        return show(tables, export_tables.render, as_json)
+    if search:
+        raise click.UsageError("--search makes an index in the database of --sqlite")
     if output is None or str(output) == "-":
         export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, read_only=read_only)
         sys.stdout.flush()

@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 from sqlite_utils.utils import sqlite3
 
-from eventstore import manifest
+from eventstore import copies, manifest
 from eventstore.clock import format_us, now_us
 from eventstore.errors import ConfigError, EventStoreError
 from eventstore.files import stat_or_none
@@ -80,7 +80,7 @@ def doctor(store: str | None, *, fixing: bool = False) -> DoctorReport:
 
     Raises NotAStoreError and the like if the store cannot be read, ConfigError for `fixing` without a store.
     """
-    folder = None if store is None else Path(os.path.realpath(store))
+    folder = None if store is None else copies.opened(Path(os.path.realpath(store)), read_only=False)
     if not fixing:
         return _examined(store, folder, None)
     if folder is None:

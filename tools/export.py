@@ -4,9 +4,14 @@ For each domain there is a header line, then one event a line, complete with che
 back. A FILE appears whole or not at all; one named *.gz is packed. The chain is checked on the way: a damaged log is
 not exported.
 
+With --sqlite, FILE becomes a plain database for reading with any tool (datasette, pandas, sqlite3): table `event` with every
+event, table `state` with what each key holds now, times as text, members of keys and metadata in columns of their own. It is a
+copy for looking at; it cannot be imported.
+
 Example:
-  eventstore export data -o backup.jsonl
+  eventstore export data -o events.jsonl
   eventstore export data notes | head -2
+  eventstore export data --sqlite data.db
 """
 
 from __future__ import annotations

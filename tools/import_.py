@@ -24,7 +24,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from eventstore import manifest
+from eventstore import copies, manifest
 from eventstore.errors import ConfigError, CorruptionError
 from eventstore.files import os_errors
 from eventstore.model import Domain
@@ -45,6 +45,8 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
     report = ImportReport(source, location)
     path = Path(source)
     if source != "-" and path.is_dir():
+        if (path / copies.NAME).is_file():
+            raise ConfigError(f"{source} is a backup; make a store of it with `eventstore restore {source} {location}`")
         if (path / manifest.NAME).is_file() and (path / "logs").is_dir():
             raise ConfigError(
                 f"{source} is a store itself; bring its events over with `eventstore export {source} | eventstore import - {location}`"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore import copies
 from eventstore.clock import format_us
 from eventstore.files import stat_or_none
 from eventstore.model import Key
@@ -56,8 +57,8 @@ def ls(location: str, *, read_only: bool = False) -> Iterator[DomainLine]:
 
 
 def _size(store: Store, domain: str) -> int:
-    folder = Path(store.location, "logs", domain)
     """The bytes of its files; one that a living writer has renamed or removed meanwhile counts nothing."""
+    folder = copies.opened(Path(store.location), read_only=True) / "logs" / domain
     found = [status for path in folder.rglob("*") if (status := stat_or_none(path)) is not None]
     return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))
 

@@ -57,6 +57,7 @@ SIGNATURES: dict[str, str] = {
     "Store.verify": "(self, domain=None, *, anchor=None, progress=None, processes=None)",
     "Store.anchor": "(self, *, roots=True, progress=None)",
     "Store.bundle": "(self, domain, *, key=None, positions=None, correlation_id=None, after=None, until=None, since=None, progress=None)",
+    "Store.backup": "(self, to, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
@@ -831,14 +832,15 @@ WRONG: list[Any] = [
 ]  # fmt: skip
 RIGHT: dict[str, Any] = {
     "key": "k", "value": 1, "position": 1, "event_id": "id", "effect": 1, "items": [("a", 1)], "change": lambda value: value, "domain": "d",
-    "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d",
+    "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d", "to": "backup",
 }  # fmt: skip
 VERBS = [*SIGNATURES, "Store.adopt", "Domain", "decode_key", "decode_value", "encode_key"]
 
 
 def spoiled(verb: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every call of `verb` with one argument that is not, or may not be, what belongs there."""
-    parameters = inspect.signature(verb).parameters.values()
+    # `progress` is the caller's own function: what comes of calling it is his.
+    parameters = [each for each in inspect.signature(verb).parameters.values() if each.name != "progress"]
     right = {each.name: RIGHT[each.name] for each in parameters if each.default is each.empty and each.name in RIGHT}
     for each in parameters:
         names = ["actor", "reason", "type", "tags"] if each.kind is each.VAR_KEYWORD else [each.name]

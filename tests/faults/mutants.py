@@ -360,4 +360,96 @@ PROVEN = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN]
+BACKUP = "tests/faults/test_backup.py::"
+
+BACKED_UP = [
+    Mutant(
+        "a copy is not synced",
+        "eventstore/logfile.py",
+        [("        sync_file(target)\n", "")],
+        BACKUP + "test_the_power_fails_during_backups[ci]",
+        r"is not what was backed up",
+    ),
+    Mutant(
+        "the copy before is removed for one whose name may not last",
+        "eventstore/backup.py",
+        [("        replace_file(target / copies.NAME, msgspec.json.encode(backup))\n    _remove", "        pass\n    _remove")],
+        BACKUP + "test_backups_are_killed_and_then_the_power_fails[ci]",
+        r"is not what was backed up",
+    ),
+    Mutant(
+        "a refused name leaves the copy that it may name removed",
+        "eventstore/backup.py",
+        [("                if not copying.is_named:\n", "                if copying:\n")],
+        BACKUP + "test_the_disk_of_the_backup_refuses_a_call[sync-5-always]",
+        r"is not what was backed up",
+    ),
+    Mutant(
+        "a restored store is not synced before it appears",
+        "eventstore/restore.py",
+        [("    for folder in reversed(folders):\n        sync_folder(folder)\n", "")],
+        BACKUP + "test_the_power_fails_during_a_restore[ci]",
+        r"no store here|is missing|are gone|AssertionError",
+    ),
+    Mutant(
+        "a log is copied as it is when its turn comes, not as of one moment",
+        "eventstore/backup.py",
+        [("                        file.hold()\n", "")],
+        BACKUP + "test_a_writer_is_not_kept_waiting_for_the_copying",
+        r"== 1_?100",
+    ),
+    Mutant(
+        "a file that changed is taken for the one that was copied",
+        "eventstore/backup.py",
+        [("Original(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)", "Original(status.st_ino, 0, 0, 0)")],
+        "tests/eventstore/test_backup.py::test_what_was_erased_in_the_store_is_gone_from_the_next_backup[with links]",
+        r"assert \(2, 0\) == \(1, 1\)|CorruptionError",
+    ),
+    Mutant(
+        "a file that rotted in the backup is kept",
+        "eventstore/backup.py",
+        [("digest_of(there) != (known.bytes, known.sha256)", "not known.bytes")],
+        "tests/eventstore/test_backup.py::test_a_file_that_rotted_in_the_backup_is_copied_again_and_named",
+        r"CorruptionError|assert \[\] == ",
+    ),
+    Mutant(
+        "a copy counts although its proof failed",
+        "eventstore/backup.py",
+        [("        for finding in found.findings:\n", "        for finding in found.findings[:0]:\n")],
+        "tests/eventstore/test_backup.py::test_a_damaged_store_is_not_backed_up_and_the_backup_before_stays[a value]",
+        r"DID NOT RAISE|assert found.head is not None",
+    ),
+    Mutant(
+        "a copy is not held against what the store knows of its end",
+        "eventstore/backup.py",
+        [
+            ("        if witness:\n", "        if not witness:\n"),
+            ("self._write_manifest(known, known.heads)", "self._write_manifest(known, {})"),
+        ],
+        "tests/eventstore/test_backup.py::test_a_damaged_store_is_not_backed_up_and_the_backup_before_stays[the end]",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "an older store replaces the backup of a newer one",
+        "eventstore/backup.py",
+        [("if not events or events[0].checksum != known.head().checksum:", "if not known:")],
+        "tests/eventstore/test_backup.py::test_an_older_store_does_not_replace_the_backup_of_a_newer_one",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "a backup may be written",
+        "eventstore/copies.py",
+        [("    if not read_only:\n", "    if read_only is None:\n")],
+        "tests/eventstore/test_backup.py::test_a_backup_is_read_and_never_written[]",
+        r"DID NOT RAISE .*BackupError",
+    ),
+    Mutant(
+        "a restored file is not held against its hash",
+        "eventstore/restore.py",
+        [("        if (found.bytes, found.sha256) != (file.bytes, file.sha256):\n", "        if not found.bytes:\n")],
+        "tests/eventstore/test_backup.py::test_a_damaged_backup_is_not_restored_and_the_file_is_named[longer-logs/notes/head]",
+        r"DID NOT RAISE",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP]

@@ -336,6 +336,49 @@ def test_what_is_not_there_is_not_made_unless_asked_for(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# Readers that are not ours
+
+
+def test_a_strangers_read_only_connection_sees_every_event_and_harms_nothing(tmp_path: Path) -> None:
+    """Beside a writer and its checkpoints, which an open read transaction may only delay; without the WAL it would miss the newest."""
+    look = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], uri=True); print(c.execute('SELECT max(position) FROM event').fetchone()[0])"
+    )
+    held = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], uri=True, isolation_level=None); c.execute('BEGIN');"
+        "print(c.execute('SELECT max(position) FROM event').fetchone()[0], flush=True); sys.stdin.read();"
+        "print(c.execute('SELECT max(position) FROM event').fetchone()[0])"
+    )
+
+    def seen(mode: str) -> int:
+        return int(
+            subprocess.run([sys.executable, "-c", look, f"{db.as_uri()}?{mode}"], capture_output=True, check=True, timeout=60).stdout
+        )
+
+    db = tmp_path / "store" / DB
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        domain.write_value("settled", 0)
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        domain.write_value("loose", 1)
+        assert (seen("mode=ro"), seen("immutable=1")) == (2, 1)
+        command = [sys.executable, "-c", held, f"{db.as_uri()}?mode=ro"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "2\n"
+            for number in range(40):  # some megabytes: the WAL is full again and again
+                domain.write_values([(f"large-{number}-{part}", "x" * 9_000) for part in range(30)], durability="process")
+            assert seen("mode=ro") == 1_202
+            assert reader.communicate(timeout=60)[0] == "2\n"
+        assert reader.returncode == 0
+        assert domain.write_value("after", 1).position == 1_203
+    with eventstore.open(tmp_path / "store") as store:
+        assert store.verify().ok
+        assert seen("mode=ro") == 1_203
+    assert not db.with_name(f"{db.name}-wal").exists() or db.with_name(f"{db.name}-wal").stat().st_size == 0
+
+
 # Links
 
 

@@ -224,7 +224,7 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    for name in ("damages", "groups", "holders", "jobs", "limits", "lives", "refusals", "splits"):
+    for name in ("backups", "damages", "groups", "holders", "jobs", "limits", "lives", "refusals", "splits"):
         import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()

@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor",
+        "demo", "doctor", "backup", "restore",
     }  # fmt: skip
 
 
@@ -106,6 +106,8 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         Path("data").rmdir()
     if name in ("verify", "bundle"):
         done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
+    if name == "restore":
+        done("backup", "data", "data-backup")
     for example in examples(name):
         environment = {**ENVIRONMENT, "PATH": f"{workshop}{os.pathsep}{os.environ['PATH']}"}
         ran = subprocess.run(["bash", "-c", f"set -o pipefail; {example}"], env=environment, capture_output=True, text=True, check=False)
