@@ -51,11 +51,13 @@ class _CallMeta(msgspec.Struct):
 _decode_call_meta = msgspec.json.Decoder(_CallMeta).decode
 
 
-def request_of(intents: Sequence[Intent]) -> str:
-    """16 hex digits that tell one request from another: the arguments as received."""
-    return hashlib.sha256(_encode([(i.op, i.key, i.data, i.when_us, i.said, str(i.expected), i.unchanged) for i in intents])).hexdigest()[
-        :16
-    ]
+def request_of(intents: Sequence[Intent], *, values: bool = False) -> str:
+    """16 hex digits that tell one request from another: the arguments as received; with `values` for this process's memory only.
+
+    What is stored must not cover the values: a hash of one outlives its redaction, and lets it be guessed.
+    """
+    said = [(i.op, i.key, i.when_us, i.said, str(i.expected), i.unchanged, i.data if values else None) for i in intents]
+    return hashlib.sha256(_encode(said)).hexdigest()[:16]
 
 
 def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Meter) -> list[list[Receipt] | EventStoreError]:
@@ -153,7 +155,8 @@ class _Draft:
             if events:
                 self._ids[call.event_id] = events[0]
             else:
-                self.answered[call.event_id] = (request, list(receipts))  # the caller's list is the caller's
+                # The caller's list is the caller's. No event holds these values, so the request must.
+                self.answered[call.event_id] = (call.request or request_of(intents, values=True), list(receipts))
         return receipts
 
     def present(self, prefix: Key | None) -> list[str]:
@@ -257,7 +260,7 @@ class _Draft:
         event_id = call.event_id or ""
         answer = self.answered.get(event_id) or self._live.answered.get(event_id)
         if answer is not None:
-            if answer[0] != request:
+            if answer[0] != (call.request or request_of(intents, values=True)):
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
             return list(answer[1])
         event = self._ids.get(event_id) or self._live.ids.find(event_id)
@@ -270,17 +273,31 @@ class _Draft:
 
     def _first_receipts(self, call: Call, first: Event, meta: _CallMeta, intents: Sequence[Intent]) -> list[Receipt]:
         """The receipts as they were given then: the call's events follow each other, what it skipped is in its meta."""
-        last = first.position + meta.batch
-        events = [event for event in self.events if first.position <= event.position < last] or self._live.log.get(
-            range(first.position, last)
-        )
+        events = self._events_at(range(first.position, first.position + meta.batch))
         receipts = [Receipt(self._domain, event.position, event.checksum, call.durability, True) for event in events]
         for index in meta.skipped:
             # What a skipped write found stood at or before the last event that the call had appended by then.
             before = next((receipt.position for receipt in reversed(receipts[:index]) if receipt.appended), first.position - 1)
-            position = self._standing_at(intents[index].key, before)
-            receipts.insert(index, Receipt(self._domain, position, self._checksum_at(position, []), call.durability, False))
+            (standing,) = self._events_at([self._standing_at(intents[index].key, before)])
+            events.insert(index, standing)
+            receipts.insert(index, Receipt(self._domain, standing.position, standing.checksum, call.durability, False))
+        if call.request is None:
+            self._require_same_values(call, intents, events, receipts)
         return receipts
+
+    def _require_same_values(self, call: Call, intents: Sequence[Intent], events: list[Event], receipts: list[Receipt]) -> None:
+        """Hold the values against what was written then, or stood; of one that was redacted since nobody can tell any more."""
+        for intent, event, receipt in zip(intents, events, receipts, strict=True):
+            # Under the rule "first" a write that is skipped may say anything: it changes nothing.
+            compared = intent.op == "put" and (receipt.appended or self._rule != "first")
+            if compared and event.digest is None and event.data != intent.data:
+                raise DuplicateEventError(self._domain, call.event_id or "", receipts[0].position)
+
+    def _events_at(self, positions: Sequence[int]) -> list[Event]:
+        """Events that are appended, or drafted: ascending positions, none of them missing."""
+        base = self.base.position
+        drafted = [self.events[position - base - 1] for position in positions if position > base]
+        return self._live.log.get([position for position in positions if position <= base]) + drafted
 
     def _standing_at(self, key: str, position: int) -> int:
         """The position of the latest event of `key` at or before `position`; `position` itself if the key had none."""
