@@ -12,7 +12,7 @@ from eventstore.clock import now_us
 from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
 from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, CorruptionError, NotFoundError, UnavailableError
 from eventstore.log import PAGE, Busy, nobody_waits
-from eventstore.model import Domain, Durability, Event, Head, WriteRule
+from eventstore.model import Domain, Durability, Event, Head, HeldCopy, WriteRule
 
 
 class MemoryLog:
@@ -105,6 +105,14 @@ class MemoryLog:
     def wal_bytes(self) -> int:
         """See EventLog.wal_bytes."""
         return 0
+
+    def forget_erased(self, *, wait: bool = True) -> bool:
+        """See EventLog.forget_erased: there is no file."""
+        return True
+
+    def copies(self) -> list[HeldCopy]:
+        """See EventLog.copies: there are none."""
+        return []
 
     def distrust(self, error: CorruptionError) -> None:
         """See EventLog.distrust: nothing is kept, so there is nothing to keep."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eventstore.anchors import Anchor, Judgement
 from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
+from eventstore.erasure import Erasure
 from eventstore.errors import (
     AccessError,
     ChecksumError,
@@ -41,7 +42,7 @@ from eventstore.errors import (
 from eventstore.intents import OpenIntent, UncertainIntent
 from eventstore.links import Finding
 from eventstore.metrics import Commit
-from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
+from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, HeldCopy, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
 from eventstore.values import decode_value
@@ -70,6 +71,7 @@ __all__ = [
     "DomainView",
     "DuplicateEventError",
     "EngineError",
+    "Erasure",
     "Event",
     "EventStoreError",
     "Expected",
@@ -79,6 +81,7 @@ __all__ = [
     "GapError",
     "HaltedError",
     "Head",
+    "HeldCopy",
     "InvalidKeyError",
     "InvalidValueError",
     "Judgement",

@@ -329,6 +329,7 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
 
     update_value = _in_thread(threads.DomainStore.update_value)
     restore_value = _in_thread(threads.DomainStore.restore_value)
+    redact = _in_thread(threads.DomainStore.redact)
 
     @asynccontextmanager
     async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:

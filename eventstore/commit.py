@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from eventstore.clock import Clock
-from eventstore.codec import GENESIS, SALT_BYTES, seal_at
+from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
 from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError
 from eventstore.live import Live
 from eventstore.metrics import Commit, Meter
-from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
+from eventstore.model import DURABILITIES, SYSTEM_KEY, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
 
@@ -87,6 +87,52 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
     while len(live.answered) > REMEMBERED:
         live.answered.popitem(last=False)
     return answers
+
+
+class OwnEvent(msgspec.Struct, frozen=True):
+    """An event of the log itself, not sealed yet, and the positions that are erased with it."""
+
+    op: str
+    data: str
+    meta: str | None
+    erase: Sequence[int] = ()
+
+
+def append_own(live: Live, head: Head, clock: Clock, choose: Callable[[], OwnEvent | None], meter: Meter) -> Event | None:
+    """Append the event that `choose` gives once the log is caught up, as durably as the log is and no less than `power`.
+
+    None where it gives none. Must be called inside writing(), with the `head` that gave.
+    """
+    log = live.log
+    level = log.durability if log.durability != "process" else "power"
+    while True:
+        _catch_up(live, head)
+        own = choose()
+        if own is None:
+            return None
+        states = live.states
+        base = states.head
+        event = seal(
+            base,
+            prev=states.system,
+            recorded_us=next(iter(clock.stamps(1, states.recorded_us))),
+            when_us=None,
+            op=own.op,
+            key=SYSTEM_KEY,
+            meta=own.meta,
+            data=own.data,
+            salt=os.urandom(SALT_BYTES),
+        )
+        started_ns = time.perf_counter_ns()
+        try:
+            log.append([event], after=base, durability=level, erase=own.erase)
+            break
+        except ConflictError:
+            head = log.head()
+    append_us = (time.perf_counter_ns() - started_ns) // 1_000
+    live.follow([event])
+    meter.count(Commit(log.domain, event.position, 1, 1, len(own.data), append_us))
+    return event
 
 
 def _catch_up(live: Live, head: Head) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Unpack
 
-from eventstore.codec import encode_key
+from eventstore.codec import decode_key, encode_key
 from eventstore.commit import Call, earlier
-from eventstore.errors import NotFoundError, RedactedError, WrongExpectedError
+from eventstore.erasure import Erasure, Selection, erase
+from eventstore.errors import ConfigError, NotFoundError, RedactedError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
-from eventstore.model import ABSENT, ANY, Domain, Durability, Expected, Key, Receipt
+from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
 from eventstore.rules import Intent
 from eventstore.values import encode_value
 from eventstore.view import DomainView, cut_at
@@ -109,6 +110,67 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         data = event.data if isinstance(event.data, str) else None
         intent = Intent(event.op, canonical, data, when_us(when), *meta_text(meta, self._actor), demanded(expected))
         return self._one(self._call([intent], event_id, durability))
+
+    # ---- erasing
+
+    def redact(
+        self,
+        key: Key | None = None,
+        *,
+        prefix: Key | None = None,
+        positions: Iterable[int] | None = None,
+        reason: str,
+        actor: str | None = None,
+        dry_run: bool = False,
+    ) -> Erasure:
+        """Erase values for good: every one that `key` ever had, those of all keys under `prefix`, or those written at `positions`.
+
+        That a value was there, when, and its digest remain, and an event says who erased it and why; keys and metadata
+        remain too. Gone are the values in every file of the log, the write-ahead log included, and in memory. What else may
+        hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
+        `already`, and looked for anew. `dry_run` says what would be erased.
+
+        The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, ConfigError for a
+        position of the log's own events, EngineError, after which it can be called again.
+        """
+        said = meta_text({"actor": actor, "reason": reason}, self._actor)[0]
+        if not reason:
+            raise ConfigError("a redaction says why: reason is a string that is not empty")
+        if (key is not None) + (prefix is not None) + (positions is not None) != 1:
+            raise ConfigError("name one of these: a key, a prefix (() is the whole domain), or positions")
+        chosen = None if positions is None else sorted(set(positions))
+        selection = Selection(self.name)
+        reached = 0
+
+        def find() -> None:
+            nonlocal reached
+            until = self.head().position
+            selection.add(self._selected(key, prefix, chosen, reached, until))
+            reached = until
+
+        find()
+        if not selection:
+            what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
+            raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
+        if dry_run:
+            copies = self._live.log.copies()
+            return Erasure(self.name, None, sorted(selection.holding), sorted(selection.already), copies)
+        return erase(self.group, selection, find, said)
+
+    def _selected(self, key: Key | None, prefix: Key | None, positions: list[int] | None, after: int, until: int) -> Iterator[Event]:
+        """What a redaction means, of the events with after < position <= until, each proven: what is erased cannot be put back."""
+        if positions is not None:
+            for position in positions if after == 0 else ():
+                yield self._holder(position)
+            return
+        for text in [encode_key(key)] if key is not None else self._states().written(prefix):
+            yield from self.events(after, until, decode_key(text), reverse=True)
+
+    def _holder(self, position: int) -> Event:
+        event = self.event(position)
+        if event.op == "remove":
+            raise NotFoundError(f"{self.name}@{position}: a removal, which holds no value; nothing was erased")
+        return event
 
     # ---- reading the past
 

@@ -103,7 +103,7 @@ class RedactedError(EventStoreError, KeyError):
     __str__ = Exception.__str__
 
     def __init__(self, domain: str, position: int) -> None:
-        super().__init__(f"{domain}@{position}: the value was redacted; its history says who did it and why")
+        super().__init__(f"{domain}@{position}: the value was redacted; the log of its domain says who did it and why (`eventstore log`)")
         self.domain, self.position = domain, position
 
 

@@ -156,6 +156,7 @@ class Live:
 
     def _read(self, items: Sequence[tuple[str, KeyState]]) -> dict[int, str]:
         """Values from the log, each checked against the event before it: rot is never handed out as a value."""
+        erasures = self.cache.erasures
         wanted = sorted({place for _, state in items for place in (state.position - 1, state.position)})
         events = {event.position: event for event in self.log.get(wanted)} if wanted else {}
         found: dict[int, str] = {}
@@ -170,7 +171,7 @@ class Live:
             if isinstance(event.data, bytes):
                 raise FormatError(self.log.domain, position, "the value is stored with a codec that this version does not know")
             found[position] = event.data
-            self.cache.put(self.log.domain, position, event.data)
+            self.cache.put(self.log.domain, position, event.data, erasures=erasures)
         return found
 
     def gauges(self) -> Gauges:

@@ -80,6 +80,13 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     appended: bool
 
 
+class HeldCopy(msgspec.Struct, frozen=True):
+    """A place that may still hold a value that was erased, and what to do about it."""
+
+    path: str
+    advice: str
+
+
 class Domain(msgspec.Struct, frozen=True):
     """A named log and the rule by which it may be written.
 

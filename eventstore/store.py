@@ -14,6 +14,7 @@ from eventstore.anchors import Anchor, judge, make_anchor
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.domain import DomainStore
+from eventstore.erasure import roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
 from eventstore.group import GroupCommit
@@ -141,6 +142,8 @@ class Store:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
             live = Live(log, pointers, self._cache, lenient=self.read_only)
+            if not self.read_only:
+                roll_forward(live)
         except BaseException:
             log.close()
             raise

@@ -43,7 +43,7 @@ class DomainView:
     def _states(self) -> KeyStates:
         if self._cut is None:
             return self._live.fresh()
-        self._live.log.moved(0)  # says so if the store was closed
+        self._live.fresh()  # what was redacted since must not be handed out of memory
         return self._cut
 
     # ---- values

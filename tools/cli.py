@@ -11,7 +11,25 @@ from typing import Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import accept, anchor, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
+from eventstore.tools import (
+    accept,
+    anchor,
+    demo,
+    doctor,
+    export,
+    get,
+    history,
+    import_,
+    init,
+    log,
+    ls,
+    put,
+    redact,
+    rm,
+    salvage,
+    state,
+    verify,
+)
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
@@ -134,6 +152,28 @@ def _get(store: str, domain: str, key: str, read_only: bool, as_json: bool) -> i
 @_written
 def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
     return show(rm.rm(store, domain, key_of(key), options=_options(said)), rm.render, as_json)
+
+
+@cli.command("redact", help=page(redact))
+@_STORE
+@_DOMAIN
+@click.argument("key", metavar="[KEY]", required=False)
+@click.option("--prefix", is_flag=True, help="KEY is the beginning of keys: erase those of all of them.")
+@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, metavar="N", help="Only what was written there.")
+@click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--actor", help="Who erases; it stays on record.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@_JSON
+def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: tuple[int, ...], as_json: bool, **options: Any) -> int:
+    if (key is None) == (not positions) or (prefix and key is None):
+        raise click.UsageError("name a KEY, or the positions: --position N")
+    if positions:
+        report = redact.redact(store, domain, positions=positions, **options)
+    elif prefix:
+        report = redact.redact(store, domain, prefix=prefix_of(key) or (), **options)
+    else:
+        report = redact.redact(store, domain, key_of(key or ""), **options)
+    return show(report, redact.render, as_json)
 
 
 @cli.command("ls", help=page(ls))

@@ -317,4 +317,51 @@ IN_TURN = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN]
+REDACT = "tests/eventstore/test_redact.py::"
+
+ERASED = [
+    Mutant(
+        "SQLite leaves erased bytes where they stood",
+        "eventstore/database.py",
+        [('"secure_delete=ON"', '"secure_delete=OFF"')],
+        REDACT + "test_no_file_holds_what_was_erased[200]",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "a redaction is recorded and nothing erased",
+        "eventstore/commit.py",
+        [("durability=level, erase=own.erase)", "durability=level)")],
+        REDACT + "test_every_value_that_a_key_ever_had_is_erased[folder]",
+        r"'put', '.th",
+    ),
+    Mutant(
+        "the write-ahead log keeps what was erased",
+        "eventstore/sqlite.py",
+        [('"TRUNCATE" if self._erasing else "RESTART"', '"RESTART"')],
+        REDACT + "test_no_file_holds_what_was_erased[200]",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "a redaction that was killed is not finished",
+        "eventstore/erasure.py",
+        [("    if redacted and log.wal_bytes():\n", "    if held and log.wal_bytes():\n")],
+        REDACT + "test_a_redaction_whose_process_was_killed_is_finished_by_the_next_opening",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "other processes keep redacted values in memory",
+        "projections/key_states.py",
+        [("                    size -= self._erase(domain, read_redaction(data).positions)\n", "                    pass\n")],
+        REDACT + "test_no_cache_of_any_process_answers_any_more",
+        r"assert '1' is None|DID NOT RAISE",
+    ),
+    Mutant(
+        "what is stored of a request is a hash of its values",
+        "eventstore/commit.py",
+        [("i.data if values else None)", "i.data)")],
+        REDACT + "test_the_same_request_is_stored_for_every_value[memory:]",
+        r"assert 5 == 1",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *ERASED]
