@@ -199,6 +199,38 @@ def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(serv
 
 
 @pytest.mark.faults
+def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: str) -> None:
+    """All of them or none, and none only if nobody was answered; the next opening leaves nothing of them in any file."""
+    template, folder, words = tmp_path / "template", tmp_path / "store", [f"told in confidence {seed}.{number}" for number in range(6)]
+    with eventstore.open(template) as store:
+        for number, word in enumerate(words):
+            store.domain(DOMAIN).write_value(("subject", number % 4), {"word": word, "pad": "x" * 5_000 * (number % 2)})
+            store.domain(DOMAIN).write_value("other", number)
+    subjects = list(range(1, 12, 2))
+    shutil.copytree(template, folder)
+    (said,) = server.run(jobs.redact, folder=str(folder), at=0)
+    assert (said["erased"], said["complete"]) == (subjects, True)
+    stride = 1 + said["steps"] // DEATHS
+    erased: list[bool] = []
+    for step in range(random.Random(seed).randint(1, stride), said["steps"] + 1, stride):
+        shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        assert server.start(jobs.redact, folder=str(folder), at=step).wait() < 0
+        where = f"FAULTS_SEED={seed}: died at step {step} of {said['steps']}"
+        with eventstore.open(folder) as store:
+            events = list(store.domain(DOMAIN).events())
+            erased.append(events[-1].op == "redact")
+            assert [event.position for event in events[:12] if event.data is None] == (subjects if erased[-1] else []), where
+            assert store.verify().ok, where
+            store.domain(DOMAIN).write_value("after", 1)
+        if erased[-1]:
+            held = [path for path in folder.rglob("*") if path.is_file() and any(word.encode() in path.read_bytes() for word in words)]
+            assert not held, where
+    assert sorted(erased) == erased, "once it is decided, it stays so"
+    assert set(erased) == {False, True}
+
+
+@pytest.mark.faults
 def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str) -> None:
     """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
     template = leave(server, tmp_path / "template", settled=5, loose=6)

@@ -170,6 +170,13 @@ def test_a_domain_is_adopted_whole_or_not_at_all(losses: Losses) -> None:
     losses.require_none(150)
 
 
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_redaction_is_whole_or_never_was_and_once_answered_it_stays(losses: Losses, durability: str) -> None:
+    """What it erased is in no file once the log was opened, and closed, again."""
+    losses.record(lives.redact, rounds=3, durability=durability)
+    losses.require_none(300)
+
+
 @pytest.mark.parametrize("at", [*range(8, 20), 30, 33])
 def test_what_a_failed_sync_may_have_dropped_is_written_again(losses: Losses, at: int) -> None:
     """The kernel reports a failed sync once; the pages count as written from then on, and are on no disk."""
