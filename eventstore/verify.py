@@ -231,7 +231,7 @@ class _Proof:
                 if redactions.get(position, 0) <= position:
                     self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
 
-        self._require_erased(sorted(position for position, by in redactions.items() if position < by))
+        self._require_erased(sorted(position for position, by in redactions.items() if 0 < position < by))
 
     def _require_erased(self, positions: list[int]) -> None:
         """Nothing stands any more that was redacted: such a row came back with a file that somebody put there."""

@@ -10,7 +10,7 @@ and looks anew. Backups and exports outside the store are yours to find.
 Example:
   eventstore redact data people alice --reason "erasure request 17" --actor dpo
   eventstore redact data people '["customer", 42]' --prefix --reason "erasure request 18" --dry-run
-  eventstore redact data notes --position 12 --position 13 --reason "a password, by mistake"
+  eventstore redact data notes --position 1 --reason "a password, by mistake"
 """
 
 from __future__ import annotations

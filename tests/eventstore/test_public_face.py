@@ -69,6 +69,7 @@ SIGNATURES: dict[str, str] = {
     "DomainStore.remove_all": f"(self, prefix=None, *, when=None, {COMMON}, **meta)",
     "DomainStore.update_value": f"(self, key, change, *, default=MISSING, when=None, {COMMON}, **meta)",
     "DomainStore.restore_value": f"(self, key, position, *, when=None, expected=ANY, {COMMON}, **meta)",
+    "DomainStore.redact": "(self, key=None, *, prefix=None, positions=None, reason, actor=None, dry_run=False)",
     "DomainStore.batch": f"(self, *, {COMMON})",
     "DomainStore.state": "(self, as_of=None)",
     "Batch.write_value": "(self, key, value, *, when=None, expected=ANY, unchanged='append', **meta)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import random
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from eventstore import (
     WrongExpectedError,
     aio,
 )
+from eventstore.commit import OwnEvent, append_own
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.model import Key
@@ -366,6 +369,25 @@ def test_no_page_keeps_a_copy_when_rows_are_erased_in_any_order(tmp_path: Path, 
         assert store.verify().ok
 
 
+def test_sqlite_writes_what_it_erases_to_no_file_outside_the_store(tmp_path: Path) -> None:
+    """Pages that a statement overwrites are kept until it has ended: in /var/tmp, if nobody says otherwise."""
+    written: set[str] = set()
+
+    def look() -> int:
+        written.update(
+            os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{name}")
+        )
+        return 0
+
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        d.write_value("alice", "x" * 1_000_000)
+        d._live.log._file.writer.set_progress_handler(look, 1)  # type: ignore[attr-defined]
+        d.redact("alice", reason="asked")
+    assert any(name.endswith(".db-wal") for name in written)
+    assert not [name for name in written if "etilqs" in name]
+
+
 READER = """
 import sys, eventstore
 from eventstore import logfile
@@ -480,6 +502,21 @@ def test_a_row_that_comes_back_is_found_and_erased_again(tmp_path: Path) -> None
         assert (d.event(1).data, status_of(d, "alice")) == (None, "redacted")
         assert store.verify().ok
         assert files_with(folder, salted or b"") == []
+
+
+@pytest.mark.corrupts
+def test_a_redact_event_that_names_the_logs_own_events_erases_none_of_them(tmp_path: Path) -> None:
+    """It is against the format, and a finding; but no reason why the store could not be opened."""
+    with eventstore.open(tmp_path / "data") as store:
+        group = store.domain("people").group
+        for positions in ([], [0, 1]):
+            with group.alone() as head:
+                data = json.dumps({"positions": positions})
+                append_own(group.live, head, group.clock, partial(OwnEvent, "redact", data, None), group.meter)
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        assert [event.data is None for event in (d.event(0), d.event(1))] == [False, False]
+        assert not store.verify().ok
 
 
 # ---- memory

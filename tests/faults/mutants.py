@@ -328,6 +328,13 @@ ERASED = [
         r"assert \['logs/people",
     ),
     Mutant(
+        "SQLite keeps pages that it erases in a file of its own",
+        "eventstore/database.py",
+        [('"temp_store=MEMORY"', '"temp_store=FILE"')],
+        REDACT + "test_sqlite_writes_what_it_erases_to_no_file_outside_the_store",
+        r"etilqs",
+    ),
+    Mutant(
         "a redaction is recorded and nothing erased",
         "eventstore/commit.py",
         [("durability=level, erase=own.erase)", "durability=level)")],
