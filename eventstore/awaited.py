@@ -191,6 +191,7 @@ class DomainView:
     has_value = _at_hand(views.DomainView.has_value)
     state_of = _at_hand(views.DomainView.state_of)
     head = _awaited(views.DomainView.head)
+    text_of = _awaited(views.DomainView.text_of)
     event = _awaited(views.DomainView.event)
     keys = _streamed(views.DomainView.keys)
     values = _streamed(views.DomainView.values)

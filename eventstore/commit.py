@@ -12,7 +12,7 @@ import msgspec
 
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
-from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError
+from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, RedactedError
 from eventstore.live import Live
 from eventstore.metrics import Commit, Meter
 from eventstore.model import DURABILITIES, SYSTEM_KEY, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
@@ -225,8 +225,7 @@ class _Draft:
             if state.position in texts:
                 return texts[state.position]
             if state.position > self.base.position:
-                data = self.events[state.position - self.base.position - 1].data
-                return data if isinstance(data, str) else None
+                return self._live.text_of(self.events[state.position - self.base.position - 1])
             return self._live.text(intent.key, state)
 
         for intent in intents:
@@ -263,7 +262,7 @@ class _Draft:
             appending, self._clock.stamps(len(appending), self._recorded_us), range(0, len(salts), SALT_BYTES), strict=True
         ):
             intent = one.intent
-            data, meta = intent.data, intent.meta
+            data, meta = intent.data if intent.blob is None else intent.blob, intent.meta
             if call_meta is not None and not events:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
             salt = None if data is None else salts[at : at + SALT_BYTES]
@@ -336,8 +335,14 @@ class _Draft:
         for intent, event, receipt in zip(intents, events, receipts, strict=True):
             # Under the rule "first" a write that is skipped may say anything: it changes nothing.
             compared = intent.op == "put" and (receipt.appended or self._rule != "first")
-            if compared and event.digest is None and event.data != intent.data:
+            if compared and self._holds_another(event, intent):
                 raise DuplicateEventError(self._domain, call.event_id or "", receipts[0].position)
+
+    def _holds_another(self, event: Event, intent: Intent) -> bool:
+        try:
+            return self._live.text_of(event) != intent.data
+        except RedactedError:
+            return False
 
     def _events_at(self, positions: Sequence[int]) -> list[Event]:
         """Events that are appended, or drafted: ascending positions, none of them missing."""

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from eventstore.codec import decode_key, encode_key
 from eventstore.commit import Call, earlier
 from eventstore.erasure import Erasure, Selection, erase
-from eventstore.errors import ConfigError, NotFoundError, RedactedError, WrongExpectedError
+from eventstore.errors import ConfigError, NotFoundError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
 from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
@@ -71,7 +71,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             expected: Expected | int = state.position if standing and state is not None else ABSENT
             text = encode_value(change(value), self.domain.value, max_bytes=self._max_value_bytes)
             try:
-                return self._one(self._call([Intent("put", canonical, text, at_us, *texts, expected)], event_id, durability, request))
+                intent = self._coded(Intent("put", canonical, text, at_us, *texts, expected))
+                return self._one(self._call([intent], event_id, durability, request))
             except WrongExpectedError:
                 continue
 
@@ -104,12 +105,10 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         event = self.event(position)
         if event.key != canonical:
             raise NotFoundError(f"{self.name}@{position}: not an event of {canonical}; `history` lists its events")
-        if event.op != "remove" and not isinstance(event.data, str):
-            raise RedactedError(self.name, position)
+        text = self.text_of(event)
         meta.setdefault("reason", f"restored from position {position}")
-        data = event.data if isinstance(event.data, str) else None
-        intent = Intent(event.op, canonical, data, when_us(when), *meta_text(meta, self._actor), demanded(expected))
-        return self._one(self._call([intent], event_id, durability))
+        intent = Intent(event.op, canonical, text, when_us(when), *meta_text(meta, self._actor), demanded(expected))
+        return self._one(self._call([self._coded(intent)], event_id, durability))
 
     # ---- erasing
 

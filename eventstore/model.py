@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from eventstore.errors import InvalidKeyError
+from eventstore.errors import ConfigError, InvalidKeyError
 
 Durability = Literal["memory", "process", "power", "power+"]
 Status = Literal["present", "removed", "redacted"]
@@ -92,12 +92,14 @@ class Domain(msgspec.Struct, frozen=True):
 
     write "replace": every write becomes the key's current value. "first": the first one stands, later
     ones append nothing. `value` is the type that reads return; Any gives plain data,
-    msgspec.Raw the stored JSON text itself.
+    msgspec.Raw the stored JSON text itself. codec "zlib": what is written here is stored compressed where that pays; it is
+    read back as it was given, whoever opens the domain and however.
     """
 
     name: str
     write: WriteRule = "replace"
     value: Any = Any
+    codec: Literal["zlib"] | None = None
 
     def __post_init__(self) -> None:
         if not is_domain_name(self.name):
@@ -106,6 +108,8 @@ class Domain(msgspec.Struct, frozen=True):
             )
         if self.write not in ("replace", "first"):
             raise InvalidKeyError(f"domain {self.name!r}: write rule {self.write!r} is not 'replace' or 'first'")
+        if self.codec not in (None, "zlib"):
+            raise ConfigError(f"domain {self.name!r}: codec {self.codec!r} is not 'zlib', the only one that values can be stored with")
 
 
 class Expected(enum.Enum):

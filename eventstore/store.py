@@ -13,6 +13,7 @@ from eventstore import metrics
 from eventstore.anchors import Anchor, judge, make_anchor
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
+from eventstore.coding import Coding
 from eventstore.domain import DomainStore
 from eventstore.erasure import roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
@@ -55,6 +56,7 @@ class Store:
         self._engine = engine
         self._accept_loss = accept_loss
         self._cache = ValueCache(cache_bytes)
+        self._coding = Coding(engine.store_id, max_value_bytes=max_value_bytes)
         self._groups: dict[str, GroupCommit] = {}
         self._failstop = FailStop(on_halt)
         self._on_commit = on_commit
@@ -141,7 +143,7 @@ class Store:
     def _group(self, log: EventLog) -> GroupCommit:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
-            live = Live(log, pointers, self._cache, lenient=self.read_only)
+            live = Live(log, pointers, self._cache, lenient=self.read_only, coding=self._coding)
             if not self.read_only:
                 roll_forward(live)
         except BaseException:
@@ -213,7 +215,7 @@ class Store:
         if domain is not None and anchor is not None and domain not in anchored:
             raise NotFoundError(f"the anchor says nothing of domain {domain!r}; it names {', '.join(anchored) or 'none'}")
         names = [name for name in existing if domain in (None, name)]
-        reports = verify_store(self._engine, names, progress=progress, processes=processes)
+        reports = verify_store(self._engine, names, progress=progress, processes=processes, max_value_bytes=self.max_value_bytes)
         found = {report.domain: report.findings for report in reports}
         if anchor is None:
             return Report(self.location, reports)

@@ -160,6 +160,13 @@ class DomainView:
         check(GENESIS if before is None else Head(before.position, before.checksum), event, self.name)
         return event
 
+    def text_of(self, event: Event) -> str | None:
+        """The JSON text of the value of one of this domain's events, however it is stored; None for a removal.
+
+        `event.data` is that text itself, unless `meta` names a codec. Raises RedactedError, FormatError.
+        """
+        return self._live.text_of(event)
+
     def _pair(self, position: int) -> tuple[Event | None, Event | None]:
         events = {event.position: event for event in self._live.log.get([position - 1, position])} if position >= 0 else {}
         return events.get(position - 1), events.get(position)

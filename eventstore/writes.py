@@ -12,6 +12,7 @@ import msgspec
 
 from eventstore.clock import moment_us
 from eventstore.codec import encode_key, encode_prefix
+from eventstore.coding import with_codec
 from eventstore.commit import Call, Present
 from eventstore.errors import ClosedError, ConfigError
 from eventstore.live import Live
@@ -91,7 +92,9 @@ class Writes(Generic[One, Many]):
         at_us, demand, (text, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
         declared, max_bytes = self.domain.value, self._max_value_bytes
         intents = [
-            Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
+            self._coded(
+                Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
+            )
             for key, value in items
         ]
         return self._many(self._call(intents, event_id, durability))
@@ -138,7 +141,18 @@ class Writes(Generic[One, Many]):
     def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Intent:
         _require_unchanged(unchanged)
         text = encode_value(value, self.domain.value, max_bytes=self._max_value_bytes)
-        return Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged)
+        return self._coded(Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged))
+
+    def _coded(self, intent: Intent) -> Intent:
+        """The intent as the domain stores its values."""
+        domain = self.domain
+        if domain.codec is None or intent.data is None:
+            return intent
+        coded = self._live.coding.encode(domain, intent.key, intent.data)
+        if coded is None:
+            return intent
+        codec, blob = coded
+        return msgspec.structs.replace(intent, meta=with_codec(intent.meta, codec), blob=blob)
 
     def _remove(self, key: Key, when: datetime | int | None, expected: Expected | int, meta: Meta) -> Intent:
         return Intent("remove", encode_key(key), None, when_us(when), *meta, demanded(expected))

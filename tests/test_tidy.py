@@ -36,6 +36,7 @@ FLOORS = [
     ["errors", *GUARDED],  # the three packages themselves: their __init__ imports nothing
     ["model", "metrics"],
     ["clock", "codec", "meta", "values"],
+    ["coding"],
     ["carver"],
     ["rules", "log"],
     ["files", "manifest", "witness", "lease", "database", "logfile", "recovery", "copies", "sqlite", "local"],

@@ -86,6 +86,7 @@ SIGNATURES: dict[str, str] = {
     "DomainView.events": "(self, after=0, until=None, key=None, reverse=False, limit=None)",
     "DomainView.event": "(self, position)",
     "DomainView.history": "(self, key, limit=None)",
+    "DomainView.text_of": "(self, event)",
 }
 
 

@@ -39,6 +39,7 @@ from eventstore import (
 from eventstore.commit import OwnEvent, append_own
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, still_held
+from eventstore.intents import INTENTS
 from eventstore.model import Key
 from tests import verifier
 from tests.tools.command import done
@@ -232,6 +233,14 @@ def test_tasks_erase_by_the_same_verb(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_intent_that_was_redacted_does_not_hide_the_others(store: Store) -> None:
+    for event_id in ("order-1", "order-2"):
+        with pytest.raises(TimeoutError), store.intent(event_id, {"who": "alice"}):
+            raise TimeoutError
+    store.domain(INTENTS).redact("order-1", reason="asked")
+    assert [left.event_id for left in store.uncertain()] == ["order-2"]
+
+
 def test_on_commit_hears_of_it(open_store: Callable[..., Store]) -> None:
     heard: list[eventstore.Commit] = []
     d = open_store(on_commit=heard.append).domain("people")
@@ -382,7 +391,8 @@ def test_sqlite_writes_what_it_erases_to_no_file_outside_the_store(tmp_path: Pat
     with eventstore.open(tmp_path / "data") as store:
         d = store.domain("people")
         d.write_value("alice", "x" * 1_000_000)
-        d._live.log._file.writer.set_progress_handler(look, 1)  # type: ignore[attr-defined]
+        log: Any = d._live.log
+        log._file.writer.set_progress_handler(look, 1)
         d.redact("alice", reason="asked")
     assert any(name.endswith(".db-wal") for name in written)
     assert not [name for name in written if "etilqs" in name]
