@@ -5,7 +5,7 @@ from __future__ import annotations
 from eventstore.anchors import Anchor, Judgement
 from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
-from eventstore.erasure import Erasure
+from eventstore.erasure import Erasure, Shredding
 from eventstore.errors import (
     AccessError,
     ChecksumError,
@@ -24,6 +24,7 @@ from eventstore.errors import (
     HaltedError,
     InvalidKeyError,
     InvalidValueError,
+    MissingKeyError,
     NaiveTimeError,
     NewerFormatError,
     NotAStoreError,
@@ -86,6 +87,7 @@ __all__ = [
     "InvalidValueError",
     "Judgement",
     "KeyState",
+    "MissingKeyError",
     "NaiveTimeError",
     "NewerFormatError",
     "NotAStoreError",
@@ -97,6 +99,7 @@ __all__ = [
     "RedactedError",
     "Report",
     "SettledError",
+    "Shredding",
     "SignatureError",
     "Store",
     "StoreFormatError",

@@ -331,6 +331,7 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
     update_value = _in_thread(threads.DomainStore.update_value)
     restore_value = _in_thread(threads.DomainStore.restore_value)
     redact = _in_thread(threads.DomainStore.redact)
+    redact_encrypted = _in_thread(threads.DomainStore.redact_encrypted)
 
     @asynccontextmanager
     async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:
@@ -449,6 +450,7 @@ class Store:
     adopt = _of_store_whole(stores.Store.adopt)
     verify = _of_store(stores.Store.verify)
     anchor = _of_store(stores.Store.anchor)
+    shred = _of_store_whole(stores.Store.shred)
     resume = _of_store_whole(stores.Store.resume)
     metrics = _of_store(stores.Store.metrics)
     uncertain = _of_store(stores.Store.uncertain)

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from eventstore.errors import FormatError, RedactedError
+from eventstore.codec import decode_key
+from eventstore.errors import ConfigError, FormatError, MissingKeyError, RedactedError
 from eventstore.model import Domain, Event
 from eventstore.values import MAX_VALUE_BYTES
 
@@ -34,7 +35,20 @@ class Cipher(Protocol):
         ...
 
     def decrypt(self, key_id: str, blob: bytes, bound: bytes) -> bytes | None:
-        """The plain bytes, None if the key was destroyed. Raises MissingKeyError, ValueError for a ciphertext that is not its own."""
+        """The plain bytes, None if the key was destroyed. Raises KeyError for an unknown key, ValueError for what it did not encrypt."""
+        ...
+
+    def shred(self, subject: str, *, reason: str, actor: str | None) -> list[str]:
+        """Destroy the subject's keys, durably; the ids of all it ever had. Raises NotFoundError if it had none."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held a lock when the process split."""
+        ...
+
+    @property
+    def path(self) -> object:
+        """Where the keys are."""
         ...
 
 
@@ -47,12 +61,28 @@ class Coding:
 
     def encode(self, domain: Domain, key: str, text: str) -> tuple[str, bytes] | None:
         """Codec and blob for a value of `key`, a canonical one; None where the text is stored as it is."""
-        names, content = [], text.encode()
+        names: list[str] = []
+        content = text.encode()
         if domain.codec == ZLIB and len(content) >= SMALLEST:
             compressed = zlib.compress(content)
             if len(compressed) < len(content):
                 names, content = [ZLIB], compressed
+        subject = domain.subject(decode_key(key)) if domain.subject is not None else None
+        if subject is not None:
+            key_id, content = self._cipher(domain, subject).encrypt(subject, content, self._bound(domain.name, key, names))
+            names.append(f"{AES_GCM}:{key_id}")
         return ("+".join(names), content) if names else None
+
+    def _cipher(self, domain: Domain, subject: object) -> Cipher:
+        if not isinstance(subject, str) or not subject:
+            raise ConfigError(f"{domain.name}: a subject is a string that is not empty, or None, not {subject!r}")
+        if self.cipher is None:
+            raise ConfigError(f"{domain.name}: values of subjects are encrypted, and the store was opened without their keys: keys=FILE")
+        return self.cipher
+
+    def _bound(self, domain: str, key: str, names: list[str]) -> bytes:
+        """What a ciphertext belongs to: moved to another store, domain or key, or read in another way, it opens no more."""
+        return _encode(["eventstore", AES_GCM, self._store_id, domain, key, names])
 
     def text_of(self, domain: str, event: Event) -> str | None:
         """The JSON text that an event holds; None for a removal. Raises RedactedError, FormatError for a blob that is not what it says."""
@@ -63,17 +93,34 @@ class Coding:
             if event.digest is not None:
                 raise RedactedError(domain, event.position)
             return None
-        for name in reversed(codecs_of(event)):
-            data = self._undone(name, data, domain, event)
+        names = codecs_of(event)
+        while names:
+            data = self._undone(names.pop(), names, data, domain, event)
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             raise FormatError(domain, event.position, f"the blob holds no UTF-8 ({error}); run `eventstore verify`") from error
 
-    def _undone(self, name: str, content: bytes, domain: str, event: Event) -> bytes:
+    def _undone(self, name: str, before: list[str], content: bytes, domain: str, event: Event) -> bytes:
         if name == ZLIB:
             return inflated(content, domain, event.position, self._max_value_bytes)
+        kind, _, key_id = name.partition(":")
+        if kind == AES_GCM and key_id:
+            return self._decrypted(key_id, before, content, domain, event)
         raise FormatError(domain, event.position, f"the value is stored with the codec {name!r}, which this version does not know")
+
+    def _decrypted(self, key_id: str, before: list[str], content: bytes, domain: str, event: Event) -> bytes:
+        if self.cipher is None:
+            raise MissingKeyError(domain, event.position, key_id, None)
+        try:
+            plain = self.cipher.decrypt(key_id, content, self._bound(domain, event.key, before))
+        except KeyError:
+            raise MissingKeyError(domain, event.position, key_id, str(self.cipher.path)) from None
+        except ValueError as error:
+            raise FormatError(domain, event.position, f"the ciphertext does not open with key {key_id}: {error}") from error
+        if plain is None:
+            raise RedactedError(domain, event.position)
+        return plain
 
 
 def codecs_of(event: Event) -> list[str]:

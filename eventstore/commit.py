@@ -226,7 +226,10 @@ class _Draft:
                 return texts[state.position]
             if state.position > self.base.position:
                 return self._live.text_of(self.events[state.position - self.base.position - 1])
-            return self._live.text(intent.key, state)
+            try:
+                return self._live.text(intent.key, state)
+            except RedactedError:
+                return None  # its key was destroyed, and no event says so: a log put back from a backup
 
         for intent in intents:
             key = intent.key

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
 from eventstore.codec import decode_key, encode_key
+from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
 from eventstore.erasure import Erasure, Selection, erase
 from eventstore.errors import ConfigError, NotFoundError, WrongExpectedError
@@ -132,29 +133,37 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, ConfigError for a
         position of the log's own events, EngineError, after which it can be called again.
         """
-        said = meta_text({"actor": actor, "reason": reason}, self._actor)[0]
-        if not reason:
-            raise ConfigError("a redaction says why: reason is a string that is not empty")
+        said = self._said(reason, actor)
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:
             raise ConfigError("name one of these: a key, a prefix (() is the whole domain), or positions")
         chosen = None if positions is None else sorted(set(positions))
-        selection = Selection(self.name)
-        reached = 0
-
-        def find() -> None:
-            nonlocal reached
-            until = self.head().position
-            selection.add(self._selected(key, prefix, chosen, reached, until))
-            reached = until
-
-        find()
-        if not selection:
+        found = _Found(self, lambda after, until: self._selected(key, prefix, chosen, after, until))
+        if not found.selection:
             what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
             raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
         if dry_run:
-            copies = self._live.log.copies()
-            return Erasure(self.name, None, sorted(selection.holding), sorted(selection.already), copies)
-        return erase(self.group, selection, find, said)
+            holding, already = found.selection.holding, found.selection.already
+            return Erasure(self.name, None, sorted(holding), sorted(already), self._live.log.copies())
+        return erase(self.group, found.selection, found.more, said)
+
+    def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
+        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any."""
+        codecs = {f"{AES_GCM}:{key}" for key in keys}
+
+        def encrypted(after: int, until: int) -> Iterator[Event]:
+            for event in self.events(after, until):
+                if event.meta is not None and AES_GCM in event.meta and not codecs.isdisjoint(codecs_of(event)):
+                    yield event
+
+        said = self._said(reason, actor)
+        found = _Found(self, encrypted)
+        return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
+
+    def _said(self, reason: str, actor: str | None) -> str | None:
+        said = meta_text({"actor": actor, "reason": reason}, self._actor)[0]
+        if not reason:
+            raise ConfigError("a redaction says why: reason is a string that is not empty")
+        return said
 
     def _selected(self, key: Key | None, prefix: Key | None, positions: list[int] | None, after: int, until: int) -> Iterator[Event]:
         """What a redaction means, of the events with after < position <= until, each proven: what is erased cannot be put back."""
@@ -176,3 +185,18 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     def state(self, as_of: datetime | int | None = None) -> DomainView:
         """The domain as of a position (inclusive) or a recorded time (aware datetime); None and the future pin to the head."""
         return DomainView(self.domain, self._live, cut_at(self._live.log, self._live.pointers, as_of))
+
+
+class _Found:
+    """What a redaction means, found once without the lock, and what was written since found once more with it."""
+
+    def __init__(self, domain: DomainStore, select: Callable[[int, int], Iterable[Event]]) -> None:
+        self.selection = Selection(domain.name)
+        self._domain, self._select, self._reached = domain, select, 0
+        self.more()
+
+    def more(self) -> None:
+        """Look at what came since the last time."""
+        until = self._domain.head().position
+        self.selection.add(self._select(self._reached, until))
+        self._reached = until

@@ -6,7 +6,7 @@ anybody at any time: the rows of other files at hand, the write-ahead log, the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -40,6 +40,19 @@ class Erasure(msgspec.Struct, frozen=True):
         return not self.held
 
 
+class Shredding(msgspec.Struct, frozen=True):
+    """What the destruction of a subject's keys did: the ids of the keys, and what was redacted in each domain that held values of it."""
+
+    subject: str
+    keys: list[str]
+    erased: list[Erasure]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no copy is left in the store's folder; without its key none can be read, wherever it is."""
+        return all(erasure.complete for erasure in self.erased)
+
+
 class Selection:
     """Positions that are to be erased, and those that are erased already, as they are found."""
 
@@ -64,17 +77,18 @@ class Selection:
         return bool(self.holding or self.already)
 
 
-def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], meta: str | None) -> Erasure:
+def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], meta: str | None, *, shredded: Sequence[str] = ()) -> Erasure:
     """Append the event that says what is erased and why, and erase it, in one commit; then see to it that it is gone.
 
-    `find` adds to the selection what was written since it was made. Called under the lock.
+    `find` adds to the selection what was written since it was made. Called under the lock. `shredded`: keys that were destroyed.
     """
     live = group.live
 
     def own() -> OwnEvent | None:
         find()
         positions = sorted(selection.holding)
-        return OwnEvent("redact", _encode({"positions": positions}).decode(), meta, positions) if positions else None
+        said = {"positions": positions, "keys": shredded} if shredded else {"positions": positions}
+        return OwnEvent("redact", _encode(said).decode(), meta, positions) if positions else None
 
     with group.alone() as head:
         event = append_own(live, head, group.clock, own, group.meter)

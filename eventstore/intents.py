@@ -16,6 +16,7 @@ The first settlement, done or failed, stands for ever; an id names one effect fo
 from __future__ import annotations
 
 import os
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -253,7 +254,7 @@ def effect_text(event_id: str, effect: Any, *, max_bytes: int) -> str:
 def uncertain_intents(domain: DomainStore) -> list[UncertainIntent]:
     """Every pending intent of the domain, the one begun first at the head of the list."""
     try:
-        pending = [key for key in domain.keys() if _is_pending(domain, key)]
+        pending = list(filter(partial(_is_pending, domain), domain.keys()))
     except InvalidValueError as error:
         raise _foreign(str(error)) from error
     found = [_uncertain(domain, key) for key in pending if isinstance(key, str)]

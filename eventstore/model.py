@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -93,13 +94,15 @@ class Domain(msgspec.Struct, frozen=True):
     write "replace": every write becomes the key's current value. "first": the first one stands, later
     ones append nothing. `value` is the type that reads return; Any gives plain data,
     msgspec.Raw the stored JSON text itself. codec "zlib": what is written here is stored compressed where that pays; it is
-    read back as it was given, whoever opens the domain and however.
+    read back as it was given, whoever opens the domain and however. `subject` tells of a key whose it is (None: nobody's): what is
+    written here under it is encrypted with that subject's key, which Store.shred() destroys; eventstore.open(keys=...) says where keys are.
     """
 
     name: str
     write: WriteRule = "replace"
     value: Any = Any
     codec: Literal["zlib"] | None = None
+    subject: Callable[[Key], str | None] | None = None
 
     def __post_init__(self) -> None:
         if not is_domain_name(self.name):

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eventstore.coding import Cipher
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.lease import require_owner_name
@@ -41,6 +42,7 @@ def open_store(
     owner: str | None = None,
     on_halt: OnHalt | None = None,
     on_commit: OnCommit | None = None,
+    keys: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Open the store in a folder, or a new one in memory (`memory:`).
 
@@ -53,8 +55,9 @@ def open_store(
     hexadecimal digits for a new store, to restore one. owner: a name that one live process at a time may open the store
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
     because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
+    keys: the file of the keys of subjects, outside the store and its backups; made with the first key; see Domain.subject, Store.shred().
 
-    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
+    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
     (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
     NewerFormatError, OwnedError, ConfigError, AccessError.
     """
@@ -82,6 +85,11 @@ def open_store(
         store_id=store_id,
         owner=owner,
     )
+    try:
+        cipher = _keyring(location, keys or os.environ.get("EVENTSTORE_KEYS") or None, engine.store_id)
+    except BaseException:
+        engine.close()
+        raise
     return Store(
         engine,
         location,
@@ -91,7 +99,17 @@ def open_store(
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
+        cipher=cipher,
     )
+
+
+def _keyring(location: str, keys: str | os.PathLike[str] | None, store_id: str) -> Cipher | None:
+    if keys is None:
+        return None
+    path = Path(os.path.realpath(keys))
+    if location != "memory:" and path.is_relative_to(os.path.realpath(location)):
+        raise ConfigError(f"{path} lies inside the store: a copy of the store would hold its keys; keep them elsewhere")
+    return import_module("eventstore.adapters.keyring").Keyring(path, store_id)  # type: ignore[no-any-return]
 
 
 def _location(given: object) -> str:

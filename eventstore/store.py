@@ -13,16 +13,16 @@ from eventstore import metrics
 from eventstore.anchors import Anchor, judge, make_anchor
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
-from eventstore.coding import Coding
+from eventstore.coding import Cipher, Coding
 from eventstore.domain import DomainStore
-from eventstore.erasure import roll_forward
+from eventstore.erasure import Shredding, roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
 from eventstore.group import GroupCommit
 from eventstore.intents import INTENTS, OpenIntent, UncertainIntent, effect_text, uncertain_intents
 from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.meta import EventMeta
+from eventstore.meta import EventMeta, meta_text
 from eventstore.metrics import Meter, OnCommit
 from eventstore.model import Domain, Durability, Event, Head
 from eventstore.pointers import PointerFolder
@@ -48,6 +48,7 @@ class Store:
         max_value_bytes: int = MAX_VALUE_BYTES,
         on_halt: OnHalt | None = None,
         on_commit: OnCommit | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         self.location = location
         self.actor = actor
@@ -56,7 +57,7 @@ class Store:
         self._engine = engine
         self._accept_loss = accept_loss
         self._cache = ValueCache(cache_bytes)
-        self._coding = Coding(engine.store_id, max_value_bytes=max_value_bytes)
+        self._coding = Coding(engine.store_id, max_value_bytes=max_value_bytes, cipher=cipher)
         self._groups: dict[str, GroupCommit] = {}
         self._failstop = FailStop(on_halt)
         self._on_commit = on_commit
@@ -188,6 +189,27 @@ class Store:
                 require_whole(log, self._engine)
             return self._group(self._engine.open_log(domain)).live.states.head
 
+    def shred(self, subject: str, *, reason: str, actor: str | None = None) -> Shredding:
+        """Destroy the key of a subject: what was encrypted with it can be read by nobody any more, not from a backup either.
+
+        That is durable first. Then every value of it in this store is redacted, so that each domain's log says who did it and
+        why. Whoever was killed in between calls again: nothing is done twice. What else holds the key file (its own backups)
+        holds the key. Raises NotFoundError for a subject that never had a key, ConfigError without keys, EngineError.
+        """
+        cipher = self._coding.cipher
+        if cipher is None:
+            raise ConfigError(f"{self.location}: opened without its key file, nothing can be shredded; open it with keys=FILE")
+        if self.read_only:
+            raise ReadOnlyError(f"{self.location} is open read-only: what is destroyed must be recorded")
+        who = actor if actor is not None else self.actor
+        meta_text({"actor": who, "reason": reason}, None)  # whatever is wrong with them is said before anything is destroyed
+        if not reason:
+            raise ConfigError("a key is destroyed for a reason: a string that is not empty")
+        domains = [self.domain(name) for name in self.domains()]
+        keys = cipher.shred(subject, reason=reason, actor=who)
+        erased = [done for domain in domains if (done := domain.redact_encrypted(keys, reason=reason, actor=actor)) is not None]
+        return Shredding(subject, keys, erased)
+
     def verify(
         self,
         domain: str | None = None,
@@ -307,6 +329,8 @@ class Store:
         self._opening = threading.Lock()
         self.clock.after_fork()
         self._cache.after_fork()
+        if self._coding.cipher is not None:
+            self._coding.cipher.after_fork()
         self._engine.close()  # the owner's lease stays with the parent
         self._failstop.after_fork()
         for group in self._groups.values():

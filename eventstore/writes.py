@@ -146,7 +146,7 @@ class Writes(Generic[One, Many]):
     def _coded(self, intent: Intent) -> Intent:
         """The intent as the domain stores its values."""
         domain = self.domain
-        if domain.codec is None or intent.data is None:
+        if (domain.codec is None and domain.subject is None) or intent.data is None:
             return intent
         coded = self._live.coding.encode(domain, intent.key, intent.data)
         if coded is None:

@@ -27,6 +27,7 @@ from eventstore.tools import (
     redact,
     rm,
     salvage,
+    shred,
     state,
     verify,
 )
@@ -174,6 +175,17 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
     else:
         report = redact.redact(store, domain, key_of(key or ""), **options)
     return show(report, redact.render, as_json)
+
+
+@cli.command("shred", help=page(shred))
+@_STORE
+@click.argument("subject", metavar="SUBJECT")
+@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
+@click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--actor", help="Who destroys; it stays on record.")
+@_JSON
+def _shred(store: str, subject: str, keys: Path | None, reason: str, actor: str | None, as_json: bool) -> int:
+    return show(shred.shred(store, subject, keys=keys, reason=reason, actor=actor), shred.render, as_json)
 
 
 @cli.command("ls", help=page(ls))

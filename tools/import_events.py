@@ -10,7 +10,7 @@ import msgspec
 from eventstore.codec import GENESIS, check, decode_key, read_birth
 from eventstore.coding import Coding
 from eventstore.domain import DomainStore
-from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError
+from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError, MissingKeyError
 from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
 from eventstore.store import Store
@@ -52,7 +52,7 @@ def import_events(
                 report.of(header.domain).adopted += _adopt(store, header, events, progress)
             else:
                 _append(store, header, events, report.of(header.domain), progress)
-        except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError) as error:
+        except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:
             report.problem(header.domain, error)
 
 

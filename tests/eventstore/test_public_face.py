@@ -59,6 +59,7 @@ SIGNATURES: dict[str, str] = {
     "Store.close": "(self)",
     "Store.resume": "(self)",
     "Store.metrics": "(self)",
+    "Store.shred": "(self, subject, *, reason, actor=None)",
     "Store.intent": "(self, event_id, effect, *, resume=False, durability=None, **meta)",
     "Store.uncertain": "(self)",
     "OpenIntent.done": "(self, result=None)",
@@ -118,7 +119,7 @@ def test_a_verb_takes_the_arguments_that_are_documented(path: str) -> None:
 @pytest.mark.parametrize("kind", [Store, DomainStore, DomainView, eventstore.Batch, eventstore.OpenIntent])
 def test_there_is_no_verb_that_nobody_decided_on(kind: type) -> None:
     decided = {path.split(".")[1] for path in SIGNATURES if path.startswith(f"{kind.__name__}.")}
-    internal = {"adopt", "after_fork"}
+    internal = {"adopt", "after_fork", "redact_encrypted"}
     inherited = set(dir(DomainView)) if kind is DomainStore else set()
     own = {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")} - inherited
     assert own - internal == decided

@@ -59,6 +59,13 @@ def redact(tell: Tell, folder: str, at: int) -> None:
     store.close()
 
 
+def shred(tell: Tell, folder: str, keys: str, at: int) -> None:
+    """Destroy the key of `alice`; die at step `at`, if there are so many."""
+    with eventstore.open(folder, keys=keys) as store, Steps(at, die) as steps:
+        store.shred("alice", reason="asked")
+    tell(steps=steps.count)
+
+
 def accept_loss(tell: Tell, folder: str, at: int) -> None:
     """Open a store with a lost tail by accepting the loss; die at step `at`, if there are so many."""
     with Steps(at, die) as steps:

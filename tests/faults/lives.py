@@ -164,6 +164,21 @@ def redact(tell: Tell, root: str, log: str, name: str, rounds: int, durability: 
             promise(domain, f"{name}.{number}.after", durability)
 
 
+def shred(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
+    """Write values of subjects, each a new one, and destroy the keys of some; the key file lies beside the store."""
+    small_settings()
+    people = eventstore.Domain(DOMAIN, subject=lambda key: str(key[0]))
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), keys=Path(root, "people.keys")) as store:
+        domain = store.domain(people)
+        for number in range(rounds):
+            subject = f"subject-{number}"
+            domain.write_value((subject, 1), f"told by {subject}")
+            mark(call=subject)
+            if number % 3 == 2:
+                store.shred(f"subject-{number - 1}", reason="asked")
+                mark(call=f"shredded subject-{number - 1}")
+
+
 def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str, durability: Durability | None) -> None:
     """Write through a sync that fails; open again as whoever reads the error is told to, retry, go on."""
     small_settings()

@@ -369,6 +369,34 @@ ERASED = [
         REDACT + "test_the_same_request_is_stored_for_every_value[memory:]",
         r"assert 5 == 1",
     ),
+    Mutant(
+        "a value is encrypted with a key that is not durable",
+        "adapters/keyring.py",
+        [("            file.write(line)\n            file.flush()\n            os.fsync(file.fileno())\n", "            file.write(line)\n")],
+        POWER_LOSS + "test_a_destroyed_key_stays_destroyed_and_every_other_is_there[ci]",
+        r"MissingKeyError|was acknowledged and is",
+    ),
+    Mutant(
+        "a key that is destroyed may come back with the power",
+        "adapters/keyring.py",
+        [("        new.rename(self.path)\n        sync_folder(self.path.parent)\n", "        new.rename(self.path)\n")],
+        POWER_LOSS + "test_a_destroyed_key_stays_destroyed_and_every_other_is_there[ci]",
+        r"was shredded, and is|MissingKeyError|FormatError",
+    ),
+    Mutant(
+        "a ciphertext may be moved to another key",
+        "eventstore/coding.py",
+        [("self._store_id, domain, key, names])", "self._store_id, domain, names])")],
+        "tests/eventstore/test_shred.py::test_a_ciphertext_cannot_be_altered_swapped_or_moved",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "a blob is unpacked however large it is",
+        "eventstore/coding.py",
+        [("    if len(plain) > max_bytes:\n", "    if len(plain) < 0:\n")],
+        "tests/eventstore/test_coding.py::test_a_blob_that_is_not_what_it_says_is_a_format_error_and_a_finding[memory:-a bomb]",
+        r"inflates to more than",
+    ),
 ]
 
 MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *ERASED]

@@ -231,6 +231,41 @@ def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: 
 
 
 @pytest.mark.faults
+def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: str) -> None:
+    """Before the decision everything can be read, after it nothing; shredded again, the record is whole."""
+    template, folder, keys = tmp_path / "template", tmp_path / "store", tmp_path / "people.keys"
+    subjects = eventstore.Domain(DOMAIN, subject=lambda key: str(key[0]))
+    with eventstore.open(template, keys=keys) as store:
+        for number in range(3):
+            store.domain(subjects).write_value(("alice", number), "in confidence")
+        store.domain(subjects).write_value(("bob", 1), "kept")
+    shutil.copytree(template, folder)
+    content = keys.read_bytes()
+    last = server.run(jobs.shred, folder=str(folder), keys=str(keys), at=0)[-1]["steps"]
+    stride, decided = 1 + last // DEATHS, list[bool]()
+    for step in range(random.Random(seed).randint(1, stride), last + 1, stride):
+        shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        keys.write_bytes(content)
+        assert server.start(jobs.shred, folder=str(folder), keys=str(keys), at=step).wait() < 0
+        decided.append(b'"shredded_us"' in keys.read_bytes())
+        with eventstore.open(folder, keys=keys) as store:
+            domain = store.domain(DOMAIN)
+            for number in range(3):
+                if decided[-1]:
+                    with pytest.raises(eventstore.RedactedError):
+                        domain.read_value(("alice", number))
+                else:
+                    assert domain.read_value(("alice", number)) == "in confidence"
+            assert domain.read_value(("bob", 1)) == "kept"
+            report = store.shred("alice", reason="asked")
+            assert sorted(report.erased[0].erased + report.erased[0].already) == [1, 2, 3], f"FAULTS_SEED={seed}: died at step {step}"
+            assert store.verify().ok
+    assert sorted(decided) == decided
+    assert set(decided) == {False, True}
+
+
+@pytest.mark.faults
 def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str) -> None:
     """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
     template = leave(server, tmp_path / "template", settled=5, loose=6)
