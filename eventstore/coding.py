@@ -128,9 +128,13 @@ def codecs_of(event: Event) -> list[str]:
     return _decode_meta(event.meta or "{}").codec.split("+")
 
 
-def is_encrypted(event: Event) -> bool:
-    """Whether only a key tells what an event holds."""
-    return isinstance(event.data, bytes) and any(name.startswith(f"{AES_GCM}:") for name in codecs_of(event))
+def is_readable(event: Event) -> bool:
+    """Whether what a blob says can be told from itself: it names a codec, and none that needs a key."""
+    try:
+        names = codecs_of(event)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return False
+    return names != [""] and not any(name.startswith(f"{AES_GCM}:") for name in names)
 
 
 def with_codec(meta: str | None, codec: str) -> str:

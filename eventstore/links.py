@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from eventstore.codec import GENESIS, RowChain, check_rows, checksum_of, is_canonical
-from eventstore.coding import Coding, is_encrypted
+from eventstore.coding import Coding, is_readable
 from eventstore.errors import CorruptionError, EventStoreError, FormatError
 from eventstore.log import PAGE, EventLog, RowLog
 from eventstore.model import SYSTEM_KEY, Event, Head
@@ -224,15 +224,17 @@ class Walk:
 
     def _text_rules(self, event: Event) -> None:
         """The text of a value is JSON, also once it is unpacked; what is encrypted only its key can tell."""
-        try:
-            text = event.data if event.data is None or is_encrypted(event) else self._coding.text_of(self._domain, event)
-        except FormatError as error:
-            self._find(event.position, "format", str(error))
-        except msgspec.MsgspecError:
-            return  # named with the checksum: such a meta is not of the format
-        else:
-            if isinstance(text, str) and not is_json(text):
+        if isinstance(event.data, str):
+            if not is_json(event.data):
                 self._find(event.position, "format", "the data is not JSON")
+        elif event.data is not None and is_readable(event):
+            try:
+                text = self._coding.text_of(self._domain, event)
+            except FormatError as error:
+                self._find(event.position, "codec", str(error))
+            else:
+                if text is not None and not is_json(text):
+                    self._find(event.position, "codec", "the blob holds no JSON")
 
     def _link(self, event: Event) -> None:
         chain, domain, position, alternative = self._chain, self._domain, event.position, self._alternative

@@ -69,10 +69,7 @@ def open_store(
         raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
     if owner is not None:
         require_owner_name(owner)
-    hooks: dict[str, object] = {"on_halt": on_halt, "on_commit": on_commit}
-    for hook, given in hooks.items():
-        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
-            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
+    _require_functions(on_halt=on_halt, on_commit=on_commit)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
     engine = _engine(
@@ -85,11 +82,6 @@ def open_store(
         store_id=store_id,
         owner=owner,
     )
-    try:
-        cipher = _keyring(location, keys or os.environ.get("EVENTSTORE_KEYS") or None, engine.store_id)
-    except BaseException:
-        engine.close()
-        raise
     return Store(
         engine,
         location,
@@ -99,17 +91,28 @@ def open_store(
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
-        cipher=cipher,
+        cipher=_keyring(engine, location, keys or os.environ.get("EVENTSTORE_KEYS") or None),
     )
 
 
-def _keyring(location: str, keys: str | os.PathLike[str] | None, store_id: str) -> Cipher | None:
+def _require_functions(**hooks: object) -> None:
+    for hook, given in hooks.items():
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
+
+
+def _keyring(engine: Engine, location: str, keys: str | os.PathLike[str] | None) -> Cipher | None:
+    """The key file of a store; where it cannot be used, whatever the engine has taken is given back."""
     if keys is None:
         return None
     path = Path(os.path.realpath(keys))
-    if location != "memory:" and path.is_relative_to(os.path.realpath(location)):
-        raise ConfigError(f"{path} lies inside the store: a copy of the store would hold its keys; keep them elsewhere")
-    return import_module("eventstore.adapters.keyring").Keyring(path, store_id)  # type: ignore[no-any-return]
+    try:
+        if location != "memory:" and path.is_relative_to(os.path.realpath(location)):
+            raise ConfigError(f"{path} lies inside the store: a copy of the store would hold its keys; keep them elsewhere")
+        return import_module("eventstore.adapters.keyring").Keyring(path, engine.store_id)  # type: ignore[no-any-return]
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _location(given: object) -> str:

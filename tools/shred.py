@@ -1,4 +1,4 @@
-"""Destroy a subject's key, and with it every value that was encrypted with it.
+"""Destroy a subject's key, and all that it encrypted.
 
 No copy can be read any more, backups of the store included; what still holds the key is a backup of the key file. Then
 the values in this store are redacted, and every domain's log says who did it and why.

@@ -176,7 +176,7 @@ def test_a_blob_that_is_not_what_it_says_is_a_format_error_and_a_finding(any_sto
         log.append([blob_event(head, blob, codec)], after=head)
     with pytest.raises(FormatError, match=says):
         d.read_value("k")
-    assert [(finding.position, finding.kind) for finding in any_store.verify().findings] == [(1, "format")]
+    assert [(finding.position, finding.kind) for finding in any_store.verify().findings] == [(1, "codec")]
 
 
 @pytest.mark.corrupts
@@ -185,9 +185,27 @@ def test_a_blob_that_holds_no_json_is_a_finding(any_store: Store) -> None:
     with d._live.log.writing() as head:
         d._live.log.append([blob_event(head, compressed("no json"), "zlib")], after=head)
     (finding,) = any_store.verify().findings
-    assert finding.message == "the data is not JSON"
+    assert (finding.kind, finding.message) == ("codec", "the blob holds no JSON")
     with pytest.raises(FormatError):
         d.read_value("k")
+
+
+@pytest.mark.corrupts
+def test_a_log_with_a_codec_of_a_later_version_is_moved_and_salvaged_as_it_is(tmp_path: Path) -> None:
+    """Its bytes are what was written; who reads the value is told, and nobody else is stopped."""
+    with eventstore.open(tmp_path / "data") as store:
+        d = packed(store)
+        with d._live.log.writing() as head:
+            d._live.log.append([blob_event(head, b"\0", "lzma")], after=head)
+        d.write_value("other", 1)
+        events = list(d.events())
+    done("export", tmp_path / "data", "-o", tmp_path / "events.jsonl")
+    done("import", tmp_path / "events.jsonl", tmp_path / "moved")
+    done("salvage", tmp_path / "data", tmp_path / "saved")
+    for name in ("moved", "saved"):
+        with eventstore.open(tmp_path / name) as store:
+            assert list(store.domain("pages").events()) == events
+            assert [finding.kind for finding in store.verify().findings] == ["codec"]
 
 
 # ---- tools

@@ -50,7 +50,8 @@ def moment(us: int) -> datetime:
 COMMON = "event_id=None, durability=None"
 SIGNATURES: dict[str, str] = {
     "open": "(location, *, create=True, read_only=False, accept_loss=False, durability=None, actor=None, cache_bytes=None,"
-    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None)",
+    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None,"
+    " keys=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
     "Store.verify": "(self, domain=None, *, anchor=None, progress=None, processes=None)",
@@ -139,7 +140,7 @@ def test_the_nouns_have_the_fields_that_are_documented() -> None:
     assert Head.__struct_fields__ == ("position", "checksum")
     assert eventstore.KeyState.__struct_fields__ == ("position", "when_us", "status")
     assert Receipt.__struct_fields__ == ("domain", "position", "checksum", "durability", "appended")
-    assert Domain.__struct_fields__ == ("name", "write", "value")
+    assert Domain.__struct_fields__ == ("name", "write", "value", "codec", "subject")
 
 
 @pytest.mark.parametrize("noun", [Head(1, b""), eventstore.KeyState(1, None, "present"), Domain("d"), Receipt("d", 1, b"", "power", True)])

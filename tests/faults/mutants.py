@@ -372,7 +372,12 @@ ERASED = [
     Mutant(
         "a value is encrypted with a key that is not durable",
         "adapters/keyring.py",
-        [("            file.write(line)\n            file.flush()\n            os.fsync(file.fileno())\n", "            file.write(line)\n")],
+        [
+            (
+                "            file.write(line)\n            file.flush()\n            os.fsync(file.fileno())\n",
+                "            file.write(line)\n",
+            )
+        ],
         POWER_LOSS + "test_a_destroyed_key_stays_destroyed_and_every_other_is_there[ci]",
         r"MissingKeyError|was acknowledged and is",
     ),
