@@ -134,11 +134,8 @@ class Keyring:
 
     def _read(self) -> list[_Entry]:
         """Every entry, in the order they were made; a last line without its end is one that is being written, or never was."""
-        try:
-            with self.path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                content = file.read()
-        except FileNotFoundError:
+        mode, content = self._content()
+        if content is None:
             return []
         if mode & 0o077:
             raise ConfigError(f"{self.path}: others may use these keys (mode {mode:04o}, expected 0600): chmod 600")
@@ -154,6 +151,18 @@ class Keyring:
         if owner.store_id != self._store_id:
             raise ConfigError(f"{self.path} holds the keys of store {owner.store_id}, not of {self._store_id}; name this store's own file")
         return entries
+
+    def _content(self) -> tuple[int, bytes | None]:
+        """Mode and content of the file; None where there is none."""
+        while True:
+            try:
+                with self.path.open("rb") as file:
+                    status, content = os.fstat(file.fileno()), file.read()
+                if os.stat(self.path).st_ino == status.st_ino:
+                    return stat.S_IMODE(status.st_mode), content
+            except FileNotFoundError:
+                return 0, None
+            # Another process has put a new file in its place, and writes this one over.
 
     def _make(self, subject: str) -> str:
         """Append a new key of a subject, unless another process was first; durable before anybody knows of it."""

@@ -136,7 +136,7 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         said = self._said(reason, actor)
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:
             raise ConfigError("name one of these: a key, a prefix (() is the whole domain), or positions")
-        chosen = None if positions is None else sorted(set(positions))
+        chosen = None if positions is None else _positions(positions)
         found = _Found(self, lambda after, until: self._selected(key, prefix, chosen, after, until))
         if not found.selection:
             what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
@@ -185,6 +185,13 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     def state(self, as_of: datetime | int | None = None) -> DomainView:
         """The domain as of a position (inclusive) or a recorded time (aware datetime); None and the future pin to the head."""
         return DomainView(self.domain, self._live, cut_at(self._live.log, self._live.pointers, as_of))
+
+
+def _positions(given: Any) -> list[int]:
+    positions = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(position, int) and not isinstance(position, bool) for position in positions):
+        raise ConfigError(f"positions are whole numbers, not {given!r}")
+    return sorted(set(positions))
 
 
 class _Found:

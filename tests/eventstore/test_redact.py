@@ -11,14 +11,17 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import eventstore
 from eventstore import (
@@ -175,6 +178,8 @@ def test_a_dry_run_says_what_would_go_and_does_nothing(any_store: Store) -> None
         ({"positions": [-1]}, NotFoundError),
         ({"positions": [1, 0]}, ConfigError),
         ({"positions": [1, 4]}, ConfigError),
+        ({"positions": ["1"]}, ConfigError),
+        ({"positions": [True]}, ConfigError),
         ({}, ConfigError),
         ({"key": "alice", "positions": [1]}, ConfigError),
         ({"key": "alice", "reason": ""}, ConfigError),
@@ -329,6 +334,61 @@ def test_the_second_verifier_agrees(tmp_path: Path) -> None:
         d.redact("alice", reason="asked")
     log = tmp_path / "data" / "logs" / "people"
     assert verifier.verify(log / f"{0:020d}.db", log / "head", domain="people").findings == []
+
+
+Step = tuple[str, str, int]
+VERBS = ["put", "put", "put", "remove", "redact", "redact one"]
+steps = st.lists(st.tuples(st.sampled_from(VERBS), st.sampled_from("abc"), st.integers(0, 30)))
+
+
+def erased_state(facts: Sequence[tuple[str, str, object]], until: int) -> dict[str, object]:
+    """What each key holds after the first `until` events: its value, or that it was redacted."""
+    latest = {key: (op, value) for op, key, value in facts[:until] if op != "redact"}
+    return {key: value for key, (op, value) in latest.items() if op == "put"}
+
+
+@settings(max_examples=10)
+@given(steps)
+@example([("put", "a", 1), ("put", "a", 2), ("redact one", "a", 1), ("remove", "a", 0), ("redact", "a", 0), ("put", "a", 3)])
+def test_every_moment_of_any_life_is_what_its_events_say(life: list[Step]) -> None:
+    """Writes, removals and redactions in any order, by two handles in turn: at every position the fold of what is left."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as handles:
+        memory = handles.enter_context(eventstore.open("memory:"))
+        stores = [handles.enter_context(eventstore.open(folder, durability="process", min_free_bytes=0)) for _ in range(2)]
+        facts: list[tuple[str, str, object]] = []
+        for number, (verb, key, value) in enumerate(life):
+            chosen = [index for index, (op, named, held) in enumerate(facts) if op == "put" and held != "redacted" and named == key]
+            if verb == "redact one":
+                chosen = chosen[value % len(chosen) :][:1] if chosen else []
+            positions = [index + 1 for index in chosen]
+            for store in (memory, stores[number % 2]):
+                d = store.domain("d")
+                if verb == "put":
+                    d.write_value(key, value)
+                elif verb == "remove":
+                    d.remove_value(key)
+                elif positions:
+                    report = d.redact(key, reason="asked") if verb == "redact" else d.redact(positions=positions, reason="asked")
+                    assert report.erased == positions
+            there = key in erased_state(facts, len(facts))
+            if verb == "put" or (verb == "remove" and there):
+                facts.append((verb, key, value if verb == "put" else None))
+            elif positions and verb.startswith("redact"):
+                facts = [(op, named, "redacted" if index in chosen else held) for index, (op, named, held) in enumerate(facts)]
+                facts.append(("redact", "", None))
+        for store in (memory, *stores, handles.enter_context(eventstore.open(folder, read_only=True))) if facts else ():
+            d = store.domain("d")
+            for until in range(len(facts) + 1):
+                view = d.state(until)
+                assert dict(map(partial(read_or_redacted, view), view.keys())) == erased_state(facts, until)
+            assert store.verify().ok
+
+
+def read_or_redacted(view: eventstore.DomainView, key: Key) -> tuple[Key, object]:
+    try:
+        return key, view.read_value(key)
+    except RedactedError:
+        return key, "redacted"
 
 
 # ---- no byte is left

@@ -314,6 +314,23 @@ def test_threads_and_processes_make_one_key_a_subject(keys: Path) -> None:
     assert len(entries(keys)) == 5
 
 
+def test_a_reader_never_meets_a_file_that_is_written_over(keys: Path) -> None:
+    """Keys are destroyed beside processes that read them, again and again."""
+    script = "import sys; from pathlib import Path; from eventstore.adapters.keyring import Keyring\n"
+    script += "ring = Keyring(Path(sys.argv[1]), 'ab'); print('reading', flush=True)\n"
+    script += "while not Path(sys.argv[2]).exists(): ring._seen = None; ring._refresh()"
+    ring, end = Keyring(keys, "ab"), keys.with_name("end")
+    ring.encrypt("alice", b"x", b"")
+    with subprocess.Popen([sys.executable, "-c", script, str(keys), str(end)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        for number in range(40):
+            ring.encrypt(f"subject-{number}", b"x", b"")
+            ring.shred(f"subject-{number}", reason="asked", actor=None)
+        end.touch()
+    assert reader.returncode == 0
+
+
 def test_no_old_copy_of_the_file_keeps_a_destroyed_key(keys: Path) -> None:
     """The bytes of the file that was replaced are written over, and what a killed process left half made goes as well."""
     ring = Keyring(keys, "ab")
