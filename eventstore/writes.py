@@ -92,11 +92,11 @@ class Writes(Generic[One, Many]):
         at_us, demand, (text, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
         declared, max_bytes = self.domain.value, self._max_value_bytes
         intents = [
-            self._coded(
-                Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
-            )
+            Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
             for key, value in items
         ]
+        if self.domain.codec is not None or self.domain.subject is not None:
+            intents = list(map(self._coded, intents))
         return self._many(self._call(intents, event_id, durability))
 
     def remove_all(
