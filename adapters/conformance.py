@@ -490,6 +490,12 @@ def check_erasing_leaves_a_digest_that_the_checksum_proves(engine: Engine) -> No
         log.append([_sealed(head)], after=head, erase=[1])
     _same(log.get([1]), [erased(written[0])], "erasing a second time changes nothing")
     _same(engine.open_log("signal").get([1, 3]), [erased(written[0]), erased(written[2])], "another handle finds them erased too")
+    with log.writing() as head:
+        log.append([], after=head, erase=[2])
+    _same(log.get([2]), [erased(written[1])], "`also without events`: a redaction that was not finished can be finished")
+    _same(log.head(), head, "and the head stays where it was")
+    _same(log.forget_erased(), True, "with nobody reading, nothing of it is left in any file")
+    _same(log.copies(), [], "and nowhere else in a new store")
 
 
 # ---- writing

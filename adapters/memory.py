@@ -21,7 +21,7 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.log import PAGE, Busy, nobody_waits
-from eventstore.model import Domain, Durability, Event, Head, WriteRule
+from eventstore.model import Domain, Durability, Event, Head, HeldCopy, WriteRule
 
 
 class MemoryLog:
@@ -122,6 +122,14 @@ class MemoryLog:
     def wal_bytes(self) -> int:
         """See EventLog.wal_bytes."""
         return 0
+
+    def forget_erased(self, *, wait: bool = True) -> bool:
+        """See EventLog.forget_erased: there is no file."""
+        return True
+
+    def copies(self) -> list[HeldCopy]:
+        """See EventLog.copies: there are none."""
+        return []
 
     def distrust(self, error: CorruptionError) -> None:
         """See EventLog.distrust: nothing is kept, so there is nothing to keep."""

@@ -6,6 +6,7 @@ from eventstore.anchors import Anchor, Judgement
 from eventstore.bundles import Bundle
 from eventstore.codec import decode_key, encode_key
 from eventstore.domain import DomainStore
+from eventstore.erasure import Erasure, Shredding
 from eventstore.errors import (
     AccessError,
     BackupError,
@@ -25,6 +26,7 @@ from eventstore.errors import (
     HaltedError,
     InvalidKeyError,
     InvalidValueError,
+    MissingKeyError,
     NaiveTimeError,
     NewerFormatError,
     NotAStoreError,
@@ -43,7 +45,7 @@ from eventstore.errors import (
 from eventstore.intents import OpenIntent, UncertainIntent
 from eventstore.links import Finding
 from eventstore.metrics import Commit
-from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
+from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, HeldCopy, KeyState, Receipt
 from eventstore.opening import open_store as open
 from eventstore.store import Store
 from eventstore.values import decode_value
@@ -74,6 +76,7 @@ __all__ = [
     "DomainView",
     "DuplicateEventError",
     "EngineError",
+    "Erasure",
     "Event",
     "EventStoreError",
     "Expected",
@@ -83,10 +86,12 @@ __all__ = [
     "GapError",
     "HaltedError",
     "Head",
+    "HeldCopy",
     "InvalidKeyError",
     "InvalidValueError",
     "Judgement",
     "KeyState",
+    "MissingKeyError",
     "NaiveTimeError",
     "NewerFormatError",
     "NotAStoreError",
@@ -98,6 +103,7 @@ __all__ = [
     "RedactedError",
     "Report",
     "SettledError",
+    "Shredding",
     "SignatureError",
     "Store",
     "StoreFormatError",

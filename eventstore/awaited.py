@@ -191,6 +191,7 @@ class DomainView:
     has_value = _at_hand(views.DomainView.has_value)
     state_of = _at_hand(views.DomainView.state_of)
     head = _awaited(views.DomainView.head)
+    text_of = _awaited(views.DomainView.text_of)
     event = _awaited(views.DomainView.event)
     keys = _streamed(views.DomainView.keys)
     values = _streamed(views.DomainView.values)
@@ -328,6 +329,8 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
 
     update_value = _in_thread(threads.DomainStore.update_value)
     restore_value = _in_thread(threads.DomainStore.restore_value)
+    redact = _in_thread(threads.DomainStore.redact)
+    redact_encrypted = _in_thread(threads.DomainStore.redact_encrypted)
 
     @asynccontextmanager
     async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:
@@ -448,6 +451,7 @@ class Store:
     anchor = _of_store(stores.Store.anchor)
     bundle = _of_store(stores.Store.bundle)
     backup = _of_store(stores.Store.backup)
+    shred = _of_store_whole(stores.Store.shred)
     resume = _of_store_whole(stores.Store.resume)
     metrics = _of_store(stores.Store.metrics)
     uncertain = _of_store(stores.Store.uncertain)

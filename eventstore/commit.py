@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from eventstore.clock import Clock
-from eventstore.codec import GENESIS, SALT_BYTES, seal_at
-from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError
+from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
+from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, RedactedError
 from eventstore.live import Live
 from eventstore.metrics import Commit, Meter
-from eventstore.model import DURABILITIES, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
+from eventstore.model import DURABILITIES, SYSTEM_KEY, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
 from eventstore.rules import Intent, decide
 
@@ -51,11 +51,13 @@ class _CallMeta(msgspec.Struct):
 _decode_call_meta = msgspec.json.Decoder(_CallMeta).decode
 
 
-def request_of(intents: Sequence[Intent]) -> str:
-    """16 hex digits that tell one request from another: the arguments as received."""
-    return hashlib.sha256(_encode([(i.op, i.key, i.data, i.when_us, i.said, str(i.expected), i.unchanged) for i in intents])).hexdigest()[
-        :16
-    ]
+def request_of(intents: Sequence[Intent], *, values: bool = False) -> str:
+    """16 hex digits that tell one request from another: the arguments as received; with `values` for this process's memory only.
+
+    What is stored must not cover the values: a hash of one outlives its redaction, and lets it be guessed.
+    """
+    said = [(i.op, i.key, i.when_us, i.said, str(i.expected), i.unchanged, i.data if values else None) for i in intents]
+    return hashlib.sha256(_encode(said)).hexdigest()[:16]
 
 
 def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Meter) -> list[list[Receipt] | EventStoreError]:
@@ -85,6 +87,52 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
     while len(live.answered) > REMEMBERED:
         live.answered.popitem(last=False)
     return answers
+
+
+class OwnEvent(msgspec.Struct, frozen=True):
+    """An event of the log itself, not sealed yet, and the positions that are erased with it."""
+
+    op: str
+    data: str
+    meta: str | None
+    erase: Sequence[int] = ()
+
+
+def append_own(live: Live, head: Head, clock: Clock, choose: Callable[[], OwnEvent | None], meter: Meter) -> Event | None:
+    """Append the event that `choose` gives once the log is caught up, as durably as the log is and no less than `power`.
+
+    None where it gives none. Must be called inside writing(), with the `head` that gave.
+    """
+    log = live.log
+    level = log.durability if log.durability != "process" else "power"
+    while True:
+        _catch_up(live, head)
+        own = choose()
+        if own is None:
+            return None
+        states = live.states
+        base = states.head
+        event = seal(
+            base,
+            prev=states.system,
+            recorded_us=next(iter(clock.stamps(1, states.recorded_us))),
+            when_us=None,
+            op=own.op,
+            key=SYSTEM_KEY,
+            meta=own.meta,
+            data=own.data,
+            salt=os.urandom(SALT_BYTES),
+        )
+        started_ns = time.perf_counter_ns()
+        try:
+            log.append([event], after=base, durability=level, erase=own.erase)
+            break
+        except ConflictError:
+            head = log.head()
+    append_us = (time.perf_counter_ns() - started_ns) // 1_000
+    live.follow([event])
+    meter.count(Commit(log.domain, event.position, 1, 1, len(own.data), append_us))
+    return event
 
 
 def _catch_up(live: Live, head: Head) -> None:
@@ -153,7 +201,8 @@ class _Draft:
             if events:
                 self._ids[call.event_id] = events[0]
             else:
-                self.answered[call.event_id] = (request, list(receipts))  # the caller's list is the caller's
+                # The caller's list is the caller's. No event holds these values, so the request must.
+                self.answered[call.event_id] = (call.request or request_of(intents, values=True), list(receipts))
         return receipts
 
     def present(self, prefix: Key | None) -> list[str]:
@@ -176,9 +225,11 @@ class _Draft:
             if state.position in texts:
                 return texts[state.position]
             if state.position > self.base.position:
-                data = self.events[state.position - self.base.position - 1].data
-                return data if isinstance(data, str) else None
-            return self._live.text(intent.key, state)
+                return self._live.text_of(self.events[state.position - self.base.position - 1])
+            try:
+                return self._live.text(intent.key, state)
+            except RedactedError:
+                return None  # its key was destroyed, and no event says so: a log put back from a backup
 
         for intent in intents:
             key = intent.key
@@ -214,7 +265,7 @@ class _Draft:
             appending, self._clock.stamps(len(appending), self._recorded_us), range(0, len(salts), SALT_BYTES), strict=True
         ):
             intent = one.intent
-            data, meta = intent.data, intent.meta
+            data, meta = intent.data if intent.blob is None else intent.blob, intent.meta
             if call_meta is not None and not events:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
             salt = None if data is None else salts[at : at + SALT_BYTES]
@@ -257,7 +308,7 @@ class _Draft:
         event_id = call.event_id or ""
         answer = self.answered.get(event_id) or self._live.answered.get(event_id)
         if answer is not None:
-            if answer[0] != request:
+            if answer[0] != (call.request or request_of(intents, values=True)):
                 raise DuplicateEventError(self._domain, event_id, answer[1][0].position if answer[1] else self._head.position)
             # What stands is made as durable as this call asks, whatever the first one asked.
             return [msgspec.structs.replace(receipt, durability=call.durability) for receipt in answer[1]]
@@ -271,17 +322,37 @@ class _Draft:
 
     def _first_receipts(self, call: Call, first: Event, meta: _CallMeta, intents: Sequence[Intent]) -> list[Receipt]:
         """The receipts as they were given then: the call's events follow each other, what it skipped is in its meta."""
-        last = first.position + meta.batch
-        events = [event for event in self.events if first.position <= event.position < last] or self._live.log.get(
-            range(first.position, last)
-        )
+        events = self._events_at(range(first.position, first.position + meta.batch))
         receipts = [Receipt(self._domain, event.position, event.checksum, call.durability, True) for event in events]
         for index in meta.skipped:
             # What a skipped write found stood at or before the last event that the call had appended by then.
             before = next((receipt.position for receipt in reversed(receipts[:index]) if receipt.appended), first.position - 1)
-            position = self._standing_at(intents[index].key, before)
-            receipts.insert(index, Receipt(self._domain, position, self._checksum_at(position, []), call.durability, False))
+            (standing,) = self._events_at([self._standing_at(intents[index].key, before)])
+            events.insert(index, standing)
+            receipts.insert(index, Receipt(self._domain, standing.position, standing.checksum, call.durability, False))
+        if call.request is None:
+            self._require_same_values(call, intents, events, receipts)
         return receipts
+
+    def _require_same_values(self, call: Call, intents: Sequence[Intent], events: list[Event], receipts: list[Receipt]) -> None:
+        """Hold the values against what was written then, or stood; of one that was redacted since nobody can tell any more."""
+        for intent, event, receipt in zip(intents, events, receipts, strict=True):
+            # Under the rule "first" a write that is skipped may say anything: it changes nothing.
+            compared = intent.op == "put" and (receipt.appended or self._rule != "first")
+            if compared and self._holds_another(event, intent):
+                raise DuplicateEventError(self._domain, call.event_id or "", receipts[0].position)
+
+    def _holds_another(self, event: Event, intent: Intent) -> bool:
+        try:
+            return self._live.text_of(event) != intent.data
+        except RedactedError:
+            return False
+
+    def _events_at(self, positions: Sequence[int]) -> list[Event]:
+        """Events that are appended, or drafted: ascending positions, none of them missing."""
+        base = self.base.position
+        drafted = [self.events[position - base - 1] for position in positions if position > base]
+        return self._live.log.get([position for position in positions if position <= base]) + drafted
 
     def _standing_at(self, key: str, position: int) -> int:
         """The position of the latest event of `key` at or before `position`; `position` itself if the key had none."""

@@ -84,7 +84,8 @@ def connect_writer(path: Path, *, busy_timeout_ms: int) -> sqlite3.Connection:
     """A read-write connection. Never let it be closed outside the domain's lock: the last one to close checkpoints."""
     connection = _connect(path, "mode=rw", busy_timeout_ms)
     # fullfsync only matters on macOS, where fsync alone does not reach the disk.
-    for pragma in ("secure_delete=ON", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0"):
+    # temp_store: what a statement would restore if it failed is written down first, and must not go to a file outside the store.
+    for pragma in ("secure_delete=ON", "temp_store=MEMORY", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     return connection
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
-from eventstore.codec import encode_key
+from eventstore.codec import decode_key, encode_key
+from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
-from eventstore.errors import ConfigError, NotFoundError, RedactedError, WrongExpectedError
+from eventstore.erasure import Erasure, Selection, erase
+from eventstore.errors import ConfigError, NotFoundError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
-from eventstore.model import ABSENT, ANY, Domain, Durability, Expected, Key, Receipt
+from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
 from eventstore.rules import Intent
 from eventstore.values import encode_value
 from eventstore.view import DomainView, cut_at
@@ -72,7 +74,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             expected: Expected | int = state.position if standing and state is not None else ABSENT
             text = encode_value(change(value), self.domain.value, max_bytes=self._max_value_bytes)
             try:
-                return self._one(self._call([Intent("put", canonical, text, at_us, *texts, expected)], event_id, durability, request))
+                intent = self._coded(Intent("put", canonical, text, at_us, *texts, expected))
+                return self._one(self._call([intent], event_id, durability, request))
             except WrongExpectedError:
                 continue
 
@@ -105,15 +108,104 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         event = self.event(position)
         if event.key != canonical:
             raise NotFoundError(f"{self.name}@{position}: not an event of {canonical}; `history` lists its events")
-        if event.op != "remove" and not isinstance(event.data, str):
-            raise RedactedError(self.name, position)
+        text = self.text_of(event)
         meta.setdefault("reason", f"restored from position {position}")
-        data = event.data if isinstance(event.data, str) else None
-        intent = Intent(event.op, canonical, data, when_us(when), *meta_text(meta, self._actor), demanded(expected))
-        return self._one(self._call([intent], event_id, durability))
+        intent = Intent(event.op, canonical, text, when_us(when), *meta_text(meta, self._actor), demanded(expected))
+        return self._one(self._call([self._coded(intent)], event_id, durability))
+
+    # ---- erasing
+
+    def redact(
+        self,
+        key: Key | None = None,
+        *,
+        prefix: Key | None = None,
+        positions: Iterable[int] | None = None,
+        reason: str,
+        actor: str | None = None,
+        dry_run: bool = False,
+    ) -> Erasure:
+        """Erase values for good: every one that `key` ever had, those of all keys under `prefix`, or those written at `positions`.
+
+        That a value was there, when, and its digest remain, and an event says who erased it and why; keys and metadata
+        remain too. Gone are the values in every file of the log, the write-ahead log included, and in memory. What else may
+        hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
+        `already`, and looked for anew. `dry_run` says what would be erased.
+
+        The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, ConfigError for a
+        position of the log's own events, EngineError, after which it can be called again.
+        """
+        said = self._said(reason, actor)
+        if (key is not None) + (prefix is not None) + (positions is not None) != 1:
+            raise ConfigError("name one of these: a key, a prefix (() is the whole domain), or positions")
+        chosen = None if positions is None else _positions(positions)
+        found = _Found(self, lambda after, until: self._selected(key, prefix, chosen, after, until))
+        if not found.selection:
+            what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
+            raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
+        if dry_run:
+            holding, already = found.selection.holding, found.selection.already
+            return Erasure(self.name, None, sorted(holding), sorted(already), self._live.log.copies())
+        return erase(self.group, found.selection, found.more, said)
+
+    def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
+        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any."""
+        codecs = {f"{AES_GCM}:{key}" for key in keys}
+
+        def encrypted(after: int, until: int) -> Iterator[Event]:
+            for event in self.events(after, until):
+                if event.meta is not None and AES_GCM in event.meta and not codecs.isdisjoint(codecs_of(event)):
+                    yield event
+
+        said = self._said(reason, actor)
+        found = _Found(self, encrypted)
+        return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
+
+    def _said(self, reason: str, actor: str | None) -> str | None:
+        said = meta_text({"actor": actor, "reason": reason}, self._actor)[0]
+        if not reason:
+            raise ConfigError("a redaction says why: reason is a string that is not empty")
+        return said
+
+    def _selected(self, key: Key | None, prefix: Key | None, positions: list[int] | None, after: int, until: int) -> Iterator[Event]:
+        """What a redaction means, of the events with after < position <= until, each proven: what is erased cannot be put back."""
+        if positions is not None:
+            for position in positions if after == 0 else ():
+                yield self._holder(position)
+            return
+        for text in [encode_key(key)] if key is not None else self._states().written(prefix):
+            yield from self.events(after, until, decode_key(text), reverse=True)
+
+    def _holder(self, position: int) -> Event:
+        event = self.event(position)
+        if event.op == "remove":
+            raise NotFoundError(f"{self.name}@{position}: a removal, which holds no value; nothing was erased")
+        return event
 
     # ---- reading the past
 
     def state(self, as_of: datetime | int | None = None) -> DomainView:
         """The domain as of a position (inclusive) or a recorded time (aware datetime); None and the future pin to the head."""
         return DomainView(self.domain, self._live, cut_at(self._live.log, self._live.pointers, as_of))
+
+
+def _positions(given: Any) -> list[int]:
+    positions = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(position, int) and not isinstance(position, bool) for position in positions):
+        raise ConfigError(f"positions are whole numbers, not {given!r}")
+    return sorted(set(positions))
+
+
+class _Found:
+    """What a redaction means, found once without the lock, and what was written since found once more with it."""
+
+    def __init__(self, domain: DomainStore, select: Callable[[int, int], Iterable[Event]]) -> None:
+        self.selection = Selection(domain.name)
+        self._domain, self._select, self._reached = domain, select, 0
+        self.more()
+
+    def more(self) -> None:
+        """Look at what came since the last time."""
+        until = self._domain.head().position
+        self.selection.add(self._select(self._reached, until))
+        self._reached = until

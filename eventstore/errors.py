@@ -12,6 +12,7 @@
     │   the answer is no
     ├── NotFoundError (KeyError)        no such key, event or domain
     ├── RedactedError (KeyError)        the value was erased; that it was there remains
+    ├── MissingKeyError                 the value is encrypted, and its key is not at hand
     ├── WrongExpectedError              the key is not in the state the write expected
     ├── DuplicateEventError             this event_id already belongs to another request
     ├── SettledError                    this effect is done, or has failed for certain: it must not be done again
@@ -104,8 +105,20 @@ class RedactedError(EventStoreError, KeyError):
     __str__ = Exception.__str__
 
     def __init__(self, domain: str, position: int) -> None:
-        super().__init__(f"{domain}@{position}: the value was redacted; its history says who did it and why")
+        super().__init__(f"{domain}@{position}: the value was redacted; the log of its domain says who did it and why (`eventstore log`)")
         self.domain, self.position = domain, position
+
+
+class MissingKeyError(EventStoreError):
+    """The value is encrypted with a subject's key, and no key file at hand holds it; `key_id` is the key's."""
+
+    def __init__(self, domain: str, position: int, key_id: str, keys: str | None) -> None:
+        looked = "the store was opened without a key file" if keys is None else f"{keys} does not hold it"
+        super().__init__(
+            f"{domain}@{position}: the value is encrypted with key {key_id}, and {looked};"
+            " open the store with keys=FILE, or EVENTSTORE_KEYS, the file that was there when it was written"
+        )
+        self.domain, self.position, self.key_id = domain, position, key_id
 
 
 class WrongExpectedError(EventStoreError):

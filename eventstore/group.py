@@ -92,6 +92,20 @@ class GroupCommit:
             raise
         return _receipts(answer, call)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[Head]:
+        """The right to append, for a transaction shared with nobody; gives the head. A failure stops the store, as any write's does."""
+        self.failstop.require_running()
+        try:
+            with self.live.log.writing() as head:
+                self.failstop.require_running()
+                yield head
+        except EventStoreError as error:
+            self._met(error)
+            raise
+        finally:
+            self.tell()
+
     def _commit_with_others(self, call: Call) -> list[Receipt]:
         told: SimpleQueue[Waiting] = SimpleQueue()
         waiting = Waiting(call, told)

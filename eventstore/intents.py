@@ -16,6 +16,7 @@ The first settlement, done or failed, stands for ever; an id names one effect fo
 from __future__ import annotations
 
 import os
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -36,7 +37,7 @@ from eventstore.errors import (
     WrongExpectedError,
 )
 from eventstore.meta import EventMeta
-from eventstore.model import ABSENT, Domain, Durability, Event, Expected, Receipt
+from eventstore.model import ABSENT, Domain, Durability, Event, Expected, Key, Receipt
 from eventstore.rules import Unchanged
 from eventstore.values import decode_value, encode_value
 
@@ -253,11 +254,20 @@ def effect_text(event_id: str, effect: Any, *, max_bytes: int) -> str:
 def uncertain_intents(domain: DomainStore) -> list[UncertainIntent]:
     """Every pending intent of the domain, the one begun first at the head of the list."""
     try:
-        pending = [key for key, record in domain.items() if record.status == "pending"]
+        pending = list(filter(partial(_is_pending, domain), domain.keys()))
     except InvalidValueError as error:
         raise _foreign(str(error)) from error
     found = [_uncertain(domain, key) for key in pending if isinstance(key, str)]
     return sorted((intent for intent in found if intent is not None), key=lambda intent: intent.since_us)
+
+
+def _is_pending(domain: DomainStore, key: Key) -> bool:
+    """Whether it waits to be settled; one whose record was redacted can be settled by nobody any more."""
+    try:
+        record = domain.get(key)
+    except RedactedError:
+        return False
+    return record is not None and record.status == "pending"
 
 
 def _uncertain(domain: DomainStore, event_id: str) -> UncertainIntent | None:

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from eventstore.codec import GENESIS, RowChain, check_rows, checksum_of, is_canonical
+from eventstore.coding import Coding, is_readable
 from eventstore.errors import CorruptionError, EventStoreError, FormatError
 from eventstore.log import PAGE, EventLog, RowLog
 from eventstore.model import SYSTEM_KEY, Event, Head
 from eventstore.pointers import event_id_of
 from eventstore.projections.key_states import read_redaction
-from eventstore.values import is_json
+from eventstore.values import MAX_VALUE_BYTES, is_json
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -38,6 +39,8 @@ class Task(msgspec.Struct, frozen=True):
     cuts: list[int]
     """Positions, rising: a segment ends at each."""
     ids_until: int
+    max_value_bytes: int = MAX_VALUE_BYTES
+    """How far a blob may be unpacked."""
 
 
 class Segment(msgspec.Struct):
@@ -97,6 +100,7 @@ class Walk:
         self._alternative: bytes | None = None
         """What the checksum of the event before should have been, where it is another."""
         self._chain = RowChain(GENESIS, 0, task.ids_until)
+        self._coding = Coding(max_value_bytes=task.max_value_bytes)
 
     def run(self) -> Iterator[int]:
         """Walk; gives the position reached after every page. What was seen is in `walked`, also when something raises."""
@@ -197,8 +201,7 @@ class Walk:
     def _event(self, event: Event) -> None:
         """The rules of the format, one by one (FORMAT.md section 8, invariants)."""
         chain, walked, position = self._chain, self.walked, event.position
-        if isinstance(event.data, str) and not is_json(event.data):
-            self._find(position, "format", "the data is not JSON")
+        self._text_rules(event)
         self._link(event)
         if event.recorded_us <= chain.recorded_us:
             self._find(position, "time", f"recorded_us {event.recorded_us} does not rise above {chain.recorded_us}")
@@ -218,6 +221,20 @@ class Walk:
         else:
             self._rules(event)
         self._note_id(event)
+
+    def _text_rules(self, event: Event) -> None:
+        """The text of a value is JSON, also once it is unpacked; what is encrypted only its key can tell."""
+        if isinstance(event.data, str):
+            if not is_json(event.data):
+                self._find(event.position, "format", "the data is not JSON")
+        elif event.data is not None and is_readable(event):
+            try:
+                text = self._coding.text_of(self._domain, event)
+            except FormatError as error:
+                self._find(event.position, "codec", str(error))
+            else:
+                if text is not None and not is_json(text):
+                    self._find(event.position, "codec", "the blob holds no JSON")
 
     def _link(self, event: Event) -> None:
         chain, domain, position, alternative = self._chain, self._domain, event.position, self._alternative

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from eventstore.codec import GENESIS, check, check_all
-from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
+from eventstore.coding import Coding
+from eventstore.errors import CorruptionError, EventStoreError, FormatError
 from eventstore.log import EventLog
 from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
@@ -34,8 +35,11 @@ _TAIL = 256
 class Live:
     """What the read verbs and the writers of one domain share. Threads may read while one of them folds."""
 
-    def __init__(self, log: EventLog, pointers: PointerFolder, cache: ValueCache, *, lenient: bool = False) -> None:
+    def __init__(
+        self, log: EventLog, pointers: PointerFolder, cache: ValueCache, *, lenient: bool = False, coding: Coding | None = None
+    ) -> None:
         self.log = log
+        self.coding = coding or Coding()
         self.lenient = lenient
         """Whether damage is gone around with a warning, so that what is intact can be read; nothing may be written then."""
         self.cache = cache
@@ -156,6 +160,7 @@ class Live:
 
     def _read(self, items: Sequence[tuple[str, KeyState]]) -> dict[int, str]:
         """Values from the log, each checked against the event before it: rot is never handed out as a value."""
+        erasures = self.cache.erasures
         wanted = sorted({place for _, state in items for place in (state.position - 1, state.position)})
         events = {event.position: event for event in self.log.get(wanted)} if wanted else {}
         found: dict[int, str] = {}
@@ -165,13 +170,16 @@ class Live:
             if event is None or before is None or event.key != key:
                 raise FormatError(self.log.domain, position, f"the event that should hold {key} is not there; run `eventstore verify`")
             check(Head(before.position, before.checksum), event, self.log.domain)
-            if event.data is None:
-                raise RedactedError(self.log.domain, position)
-            if isinstance(event.data, bytes):
-                raise FormatError(self.log.domain, position, "the value is stored with a codec that this version does not know")
-            found[position] = event.data
-            self.cache.put(self.log.domain, position, event.data)
+            text = self.text_of(event)
+            if text is None:
+                raise FormatError(self.log.domain, position, f"the event that should hold {key} holds no value; run `eventstore verify`")
+            found[position] = text
+            self.cache.put(self.log.domain, position, text, erasures=erasures)
         return found
+
+    def text_of(self, event: Event) -> str | None:
+        """The JSON text of an event's value, None for a removal. Raises RedactedError, FormatError."""
+        return self.coding.text_of(self.log.domain, event)
 
     def gauges(self) -> Gauges:
         """How the domain is at this moment."""
@@ -211,7 +219,7 @@ class Live:
         """
         self.log.resume()
         try:
-            loaded = Live(self.log, self.pointers, self.cache, lenient=self.lenient)
+            loaded = Live(self.log, self.pointers, self.cache, lenient=self.lenient, coding=self.coding)
         except CorruptionError as error:
             self.damage = error  # what could be read still can be
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from eventstore.errors import CorruptionError
-from eventstore.model import Durability, Event, Head, WriteRule
+from eventstore.model import Durability, Event, Head, HeldCopy, WriteRule
 
 PAGE = 1_000
 """Events read at a time where nothing else bounds a page."""
@@ -84,7 +84,7 @@ class EventLog(Protocol):
         Raises ConflictError when the head is not `after`, EngineError with its outcome when the machine refuses.
         Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
         No events at all makes what stands, up to `after`, as durable as asked. Must be called inside `writing()`.
-        `erase` names positions whose data is erased in the same commit.
+        `erase` names positions whose data is erased in the same commit, wherever the log has them at hand; also without events.
         """
         ...
 
@@ -94,6 +94,17 @@ class EventLog(Protocol):
 
     def wal_bytes(self) -> int:
         """What the write-ahead log takes on the disk; 0 where there is none."""
+        ...
+
+    def forget_erased(self, *, wait: bool = True) -> bool:
+        """See to it that what append() erased stands in no file of the log any more; False if a reader is in the way for too long.
+
+        It is then done as soon as that reader is gone, at a checkpoint or a close. `wait=False` tries once. Not inside `writing()`.
+        """
+        ...
+
+    def copies(self) -> list[HeldCopy]:
+        """The places that may still hold what was erased, as far as the engine can tell."""
         ...
 
     def distrust(self, error: CorruptionError) -> None:

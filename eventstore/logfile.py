@@ -28,6 +28,8 @@ from eventstore.model import SYSTEM_KEY, Durability, Event, Head
 _PAGE_BYTES = 4 * 2**20
 _ROW_OVERHEAD = 120
 _COPIED_PAGES = 1_000
+_ERASED = 64
+"""Values erased at a time: each is read once more, for its digest, and may be large."""
 _INT64 = 2**63
 _WAL_FRAME_HEADER = 24
 
@@ -303,14 +305,15 @@ class LogFile:
             if found != after:
                 raise ConflictError(self.domain, after.position, found.position)
             writer.executemany(database.INSERT, rows)
-            for event in self._get(erase, writer) if erase else ():
-                writer.execute(database.ERASE, (erased(event).digest, event.position))
+            for start in range(0, len(erase), _ERASED):  # never all of a large domain in memory
+                for event in self._get(erase[start : start + _ERASED], writer):
+                    writer.execute(database.ERASE, (erased(event).digest, event.position))
             committing = True
             writer.execute("COMMIT")
         except BaseException as error:
             self._give_up(error, committing)
             raise
-        self.wal_pages += 1 + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
+        self.wal_pages += 1 + len(erase) + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
 
     def _give_up(self, error: BaseException, committing: bool) -> None:
         """Roll back what failed, and raise the error that says whether it may have been written all the same."""

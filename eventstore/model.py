@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
-from eventstore.errors import InvalidKeyError
+from eventstore.errors import ConfigError, InvalidKeyError
 
 Durability = Literal["memory", "process", "power", "power+"]
 Status = Literal["present", "removed", "redacted"]
@@ -80,17 +81,28 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     appended: bool
 
 
+class HeldCopy(msgspec.Struct, frozen=True):
+    """A place that may still hold a value that was erased, and what to do about it."""
+
+    path: str
+    advice: str
+
+
 class Domain(msgspec.Struct, frozen=True):
     """A named log and the rule by which it may be written.
 
     write "replace": every write becomes the key's current value. "first": the first one stands, later
     ones append nothing. `value` is the type that reads return; Any gives plain data,
-    msgspec.Raw the stored JSON text itself.
+    msgspec.Raw the stored JSON text itself. codec "zlib": what is written here is stored compressed where that pays; it is
+    read back as it was given, whoever opens the domain and however. `subject` tells of a key whose it is (None: nobody's): what is
+    written here under it is encrypted with that subject's key, which Store.shred() destroys; eventstore.open(keys=...) says where keys are.
     """
 
     name: str
     write: WriteRule = "replace"
     value: Any = Any
+    codec: Literal["zlib"] | None = None
+    subject: Callable[[Key], str | None] | None = None
 
     def __post_init__(self) -> None:
         if not is_domain_name(self.name):
@@ -99,6 +111,8 @@ class Domain(msgspec.Struct, frozen=True):
             )
         if self.write not in ("replace", "first"):
             raise InvalidKeyError(f"domain {self.name!r}: write rule {self.write!r} is not 'replace' or 'first'")
+        if self.codec not in (None, "zlib"):
+            raise ConfigError(f"domain {self.name!r}: codec {self.codec!r} is not 'zlib', the only one that values can be stored with")
 
 
 class Expected(enum.Enum):

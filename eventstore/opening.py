@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eventstore.coding import Cipher
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.lease import require_owner_name
@@ -41,6 +42,7 @@ def open_store(
     owner: str | None = None,
     on_halt: OnHalt | None = None,
     on_commit: OnCommit | None = None,
+    keys: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Open the store in a folder, or a new one in memory (`memory:`).
 
@@ -53,12 +55,13 @@ def open_store(
     hexadecimal digits for a new store, to restore one. owner: a name that one live process at a time may open the store
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
     because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
+    keys: the file of the keys of subjects, outside the store and its backups; made with the first key; see Domain.subject, Store.shred().
 
-    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
+    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
     (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
     NewerFormatError, OwnedError, ConfigError, AccessError.
     """
-    location = _location(location)
+    location = _path(location, "the location of a store is a folder's path or memory:")
     if store_id is not None and not _is_store_id(store_id):
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
     largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
@@ -66,10 +69,8 @@ def open_store(
         raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
     if owner is not None:
         require_owner_name(owner)
-    hooks: dict[str, object] = {"on_halt": on_halt, "on_commit": on_commit}
-    for hook, given in hooks.items():
-        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
-            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
+    _require_functions(on_halt=on_halt, on_commit=on_commit)
+    keyring = _key_file(keys)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
     engine = _engine(
@@ -91,18 +92,44 @@ def open_store(
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
+        cipher=_keyring(engine, location, keyring),
     )
 
 
-def _location(given: object) -> str:
-    location = os.fspath(given) if isinstance(given, str | os.PathLike) else given
-    if not isinstance(location, str) or not location or "\0" in location:
-        raise ConfigError(f"the location of a store is a folder's path or memory:, not {given!r}")
+def _require_functions(**hooks: object) -> None:
+    for hook, given in hooks.items():
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
+
+
+def _key_file(keys: str | os.PathLike[str] | None) -> str | None:
+    given = os.environ.get("EVENTSTORE_KEYS") or None if keys is None else keys
+    return None if given is None else _path(given, "keys is the path of a file")
+
+
+def _keyring(engine: Engine, location: str, keys: str | None) -> Cipher | None:
+    """The key file of a store; where it cannot be used, whatever the engine has taken is given back."""
+    if keys is None:
+        return None
+    path = Path(os.path.realpath(keys))
     try:
-        os.fsencode(location)
+        if location != "memory:" and path.is_relative_to(os.path.realpath(location)):
+            raise ConfigError(f"{path} lies inside the store: a copy of the store would hold its keys; keep them elsewhere")
+        return import_module("eventstore.adapters.keyring").Keyring(path, engine.store_id)  # type: ignore[no-any-return]
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _path(given: object, what: str) -> str:
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(f"{what}, not {given!r}")
+    try:
+        os.fsencode(path)
     except UnicodeEncodeError:
-        raise ConfigError(f"the location of a store is a folder's path or memory:, and {location!r} can be no path") from None
-    return location
+        raise ConfigError(f"{what}, and {path!r} can be no path") from None
+    return path
 
 
 def _is_store_id(given: object) -> bool:

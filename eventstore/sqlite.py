@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -37,7 +38,8 @@ from eventstore.errors import (
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.logfile import LogFile
-from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
+from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, HeldCopy, WriteRule
+from eventstore.remnants import copies_of
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
@@ -85,6 +87,8 @@ class SqliteLog:
         """The head when this object last looked; the hint says whether it still is."""
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
+        self._erasing = False
+        """Whether the WAL may hold what was erased."""
         self._mutex, self._reopening = threading.RLock(), threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
@@ -364,10 +368,11 @@ class SqliteLog:
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """See EventLog.append."""
         level = durability or self.durability
-        if not events:
+        if not events and not erase:
             self._make_durable(after, level)
             return
-        head = Head(events[-1].position, events[-1].checksum)
+        head = Head(events[-1].position, events[-1].checksum) if events else after
+        self._erasing = self._erasing or bool(erase)
         self._require_space()
         try:
             self._file.append(events, after=after, durability=level, erase=erase)
@@ -418,7 +423,7 @@ class SqliteLog:
     def _checkpoint(self, head: Head) -> None:
         """Bound the WAL. The append is acknowledged either way, so a failure is logged and tried again later."""
         try:
-            if not self._file.checkpoint("RESTART"):  # a reader stands in the way: after some more pages
+            if not self._checkpointed():  # a reader stands in the way: after some more pages
                 self._file.wal_pages = CHECKPOINT_PAGES - CHECKPOINT_PAGES // 10
                 return
             self._record(head)
@@ -427,6 +432,40 @@ class SqliteLog:
             _log.warning("%s: the checkpoint failed, the log is whole: %s", self.domain, error)
         except EventStoreError as error:
             _log.warning("%s: the checkpoint could not be recorded, the log is whole: %s", self.domain, error)
+
+    def _checkpointed(self) -> bool:
+        """One checkpoint, whole or not. RESTART leaves old frames behind, so after an erasure it is TRUNCATE, and durable."""
+        whole = self._file.checkpoint("TRUNCATE" if self._erasing else "RESTART")
+        if whole and self._erasing:
+            with os_errors(f"emptying the write-ahead log of domain {self.domain}"):
+                self._file.sync_wal()
+            self._erasing = False
+        return whole
+
+    def forget_erased(self, *, wait: bool = True) -> bool:
+        """See EventLog.forget_erased: what the WAL still holds goes with a whole TRUNCATE. Readers are waited for without the lock."""
+        deadline = time.monotonic() + self.busy_timeout_ms / 1_000
+        self._erasing = True
+        while True:
+            with self.writing():
+                head = self._file.head_for_writing()
+                try:
+                    if self._checkpointed():
+                        self._record(head)
+                except sqlite3.Error as error:
+                    raise database.engine_error(error, domain=self.domain, path=self._file.path, outcome="unknown") from error
+            if not self._erasing or not wait or time.monotonic() >= deadline:
+                return not self._erasing
+            time.sleep(0.01)
+
+    def copies(self) -> list[HeldCopy]:
+        """See EventLog.copies."""
+        advice = (
+            "a reader in another process keeps the write-ahead log from being emptied: once it has ended, the next checkpoint does it,"
+            " at the latest a close; redact the same again to see"
+        )
+        own = [HeldCopy(str(self._file.wal), advice)] if self._erasing else []
+        return own + list(copies_of(self.store, self.domain))
 
     def _record(self, head: Head) -> None:
         """After a whole checkpoint everything up to `head` is durable, whatever its events were written with."""

@@ -14,14 +14,16 @@ from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_
 from eventstore.bundles import Bundle, chosen_events, make_bundle
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
+from eventstore.coding import Cipher, Coding, require_subject
 from eventstore.domain import DomainStore
+from eventstore.erasure import Shredding, roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
 from eventstore.group import GroupCommit
 from eventstore.intents import INTENTS, OpenIntent, UncertainIntent, effect_text, uncertain_intents
 from eventstore.live import Live
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.meta import EventMeta
+from eventstore.meta import EventMeta, meta_text
 from eventstore.metrics import Meter, OnCommit
 from eventstore.model import Domain, Durability, Event, Head, Key
 from eventstore.pointers import PointerFolder
@@ -50,6 +52,7 @@ class Store:
         max_value_bytes: int = MAX_VALUE_BYTES,
         on_halt: OnHalt | None = None,
         on_commit: OnCommit | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         self.location = location
         self.actor = actor
@@ -58,6 +61,7 @@ class Store:
         self._engine = engine
         self._accept_loss = accept_loss
         self._cache = ValueCache(cache_bytes)
+        self._coding = Coding(engine.store_id, max_value_bytes=max_value_bytes, cipher=cipher)
         self._groups: dict[str, GroupCommit] = {}
         self._failstop = FailStop(on_halt)
         self._on_commit = on_commit
@@ -145,7 +149,9 @@ class Store:
     def _group(self, log: EventLog) -> GroupCommit:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
-            live = Live(log, pointers, self._cache, lenient=self.read_only)
+            live = Live(log, pointers, self._cache, lenient=self.read_only, coding=self._coding)
+            if not self.read_only:
+                roll_forward(live)
         except BaseException:
             log.close()
             raise
@@ -188,6 +194,28 @@ class Store:
                 require_whole(log, self._engine)
             return self._group(self._engine.open_log(domain)).live.states.head
 
+    def shred(self, subject: str, *, reason: str, actor: str | None = None) -> Shredding:
+        """Destroy the key of a subject: what was encrypted with it can be read by nobody any more, not from a backup either.
+
+        That is durable first. Then every value of it in this store is redacted, so that each domain's log says who did it and
+        why. Whoever was killed in between calls again: nothing is done twice. What else holds the key file (its own backups)
+        holds the key. Raises NotFoundError for a subject that never had a key, ConfigError without keys, EngineError.
+        """
+        require_subject(subject)
+        cipher = self._coding.cipher
+        if cipher is None:
+            raise ConfigError(f"{self.location}: opened without its key file, nothing can be shredded; open it with keys=FILE")
+        if self.read_only:
+            raise ReadOnlyError(f"{self.location} is open read-only: what is destroyed must be recorded")
+        who = actor if actor is not None else self.actor
+        meta_text({"actor": who, "reason": reason}, None)  # whatever is wrong with them is said before anything is destroyed
+        if not reason:
+            raise ConfigError("a key is destroyed for a reason: a string that is not empty")
+        domains = [self.domain(name) for name in self.domains()]
+        keys = cipher.shred(subject, reason=reason, actor=who)
+        erased = [done for domain in domains if (done := domain.redact_encrypted(keys, reason=reason, actor=actor)) is not None]
+        return Shredding(subject, keys, erased)
+
     def verify(
         self,
         domain: str | None = None,
@@ -215,7 +243,7 @@ class Store:
         if domain is not None and anchor is not None and domain not in anchored:
             raise NotFoundError(f"the anchor says nothing of domain {domain!r}; it names {', '.join(anchored) or 'none'}")
         names = [name for name in existing if domain in (None, name)]
-        reports = verify_store(self._engine, names, progress=progress, processes=processes)
+        reports = verify_store(self._engine, names, progress=progress, processes=processes, max_value_bytes=self.max_value_bytes)
         found = {report.domain: report.findings for report in reports}
         if anchor is None:
             return Report(self.location, reports)
@@ -359,6 +387,8 @@ class Store:
         self._opening = threading.Lock()
         self.clock.after_fork()
         self._cache.after_fork()
+        if self._coding.cipher is not None:
+            self._coding.cipher.after_fork()
         self._engine.close()  # the owner's lease stays with the parent
         self._failstop.after_fork()
         for group in self._groups.values():

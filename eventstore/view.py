@@ -44,7 +44,7 @@ class DomainView:
     def _states(self) -> KeyStates:
         if self._cut is None:
             return self._live.fresh()
-        self._live.log.moved(0)  # says so if the store was closed
+        self._live.fresh()  # what was redacted since must not be handed out of memory
         return self._cut
 
     # ---- values
@@ -163,6 +163,15 @@ class DomainView:
             raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
         check(GENESIS if before is None else Head(before.position, before.checksum), event, self.name)
         return event
+
+    def text_of(self, event: Event) -> str | None:
+        """The JSON text of the value of one of this domain's events, however it is stored; None for a removal.
+
+        `event.data` is that text itself, unless `meta` names a codec. Raises RedactedError, FormatError.
+        """
+        if not isinstance(event, Event):
+            raise ConfigError(f"event is one of this domain's events, not {event!r}")
+        return self._live.text_of(event)
 
     def _pair(self, position: int) -> tuple[Event | None, Event | None]:
         events = {event.position: event for event in self._live.log.get([position - 1, position])} if position >= 0 else {}

@@ -12,6 +12,7 @@ import msgspec
 
 from eventstore.clock import moment_us
 from eventstore.codec import encode_key, encode_prefix
+from eventstore.coding import with_codec
 from eventstore.commit import Call, Present
 from eventstore.errors import ClosedError, ConfigError
 from eventstore.live import Live
@@ -93,6 +94,8 @@ class Writes(Generic[One, Many]):
             Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
             for key, value in pairs
         ]
+        if self.domain.codec is not None or self.domain.subject is not None:
+            intents = list(map(self._coded, intents))
         return self._many(self._call(intents, event_id, durability))
 
     def remove_all(
@@ -137,7 +140,18 @@ class Writes(Generic[One, Many]):
     def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Intent:
         _require_unchanged(unchanged)
         text = encode_value(value, self.domain.value, max_bytes=self._max_value_bytes)
-        return Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged)
+        return self._coded(Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged))
+
+    def _coded(self, intent: Intent) -> Intent:
+        """The intent as the domain stores its values."""
+        domain = self.domain
+        if (domain.codec is None and domain.subject is None) or intent.data is None:
+            return intent
+        coded = self._live.coding.encode(domain, intent.key, intent.data)
+        if coded is None:
+            return intent
+        codec, blob = coded
+        return msgspec.structs.replace(intent, meta=with_codec(intent.meta, codec), blob=blob)
 
     def _remove(self, key: Key, when: datetime | int | None, expected: Expected | int, meta: Meta) -> Intent:
         return Intent("remove", encode_key(key), None, when_us(when), *meta, demanded(expected))

@@ -6,7 +6,7 @@ import re
 import threading
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -108,6 +108,12 @@ class KeyStates:
                 if state.status != "removed":
                     yield key, state
 
+    def written(self, prefix: Key | None = None) -> list[str]:
+        """The keys under `prefix` that were ever written, removed ones included, in no order."""
+        opening = encode_prefix(prefix)
+        whole = opening[:-1] + "]"
+        return [key for key in list(self._states) if key.startswith(opening) or key == whole]
+
     def _in_order(self) -> list[str]:
         """All keys, sorted. Keys never leave, and new ones stand last in the dictionary: the length says whether it is all of them."""
         ordered = self._ordered
@@ -147,10 +153,12 @@ class ValueCache:
     One serves all domains of a store. Safe between threads.
     """
 
-    __slots__ = ("_bytes", "_lock", "_texts", "capacity")
+    __slots__ = ("_bytes", "_lock", "_texts", "capacity", "erasures")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.erasures = 0
+        """How often values were erased: what was read before the last time may be one of them."""
         self._bytes = 0
         self._texts: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._lock = threading.Lock()
@@ -166,12 +174,12 @@ class ValueCache:
                 return text
         return text
 
-    def put(self, domain: str, position: int, text: str) -> None:
-        """Keep a text, making room for it."""
+    def put(self, domain: str, position: int, text: str, *, erasures: int) -> None:
+        """Keep a text, making room for it; not if anything was erased since there were so many `erasures`: it may have been this."""
         size = _cost(text)
         place = (domain, position)
         with self._lock:
-            if size > self.capacity or place in self._texts:
+            if size > self.capacity or place in self._texts or erasures != self.erasures:
                 return
             self._texts[place] = text
             self._bytes += size
@@ -189,15 +197,20 @@ class ValueCache:
                 if event.op == "put" and isinstance(data, str) and (cost := _cost(data)) <= self.capacity:
                     texts[domain, event.position] = data
                     size += cost
+                elif event.op == "redact" and isinstance(data, str):
+                    size -= self._erase(domain, read_redaction(data).positions)
             self._bytes = size
             self._make_room()
 
-    def drop(self, domain: str, position: int) -> None:
-        """Forget the value at `position`: it was erased."""
+    def drop(self, domain: str, positions: Iterable[int]) -> None:
+        """Forget the values at `positions`: they were erased."""
         with self._lock:
-            text = self._texts.pop((domain, position), None)
-            if text is not None:
-                self._bytes -= _cost(text)
+            self._bytes -= self._erase(domain, positions)
+
+    def _erase(self, domain: str, positions: Iterable[int]) -> int:
+        """Forget values for good; gives the bytes that they took."""
+        self.erasures += 1
+        return sum(_cost(text) for position in positions if (text := self._texts.pop((domain, position), None)) is not None)
 
     def _make_room(self) -> None:
         while self._bytes > self.capacity:

@@ -21,12 +21,20 @@ def erase(store: Path, domain: str, position: int) -> None:
     _append(store, domain, redaction, [position])
 
 
-def append_blob(store: Path, domain: str, key: str, content: bytes) -> None:
+def append_blob(store: Path, domain: str, key: str, content: bytes, *, codec: str = "x") -> None:
     """Append a value that is no text."""
 
     def blob(head: Head, recorded_us: int) -> Event:
         return seal(
-            head, prev=0, recorded_us=recorded_us, when_us=None, op="put", key=key, meta='{"codec":"x"}', data=content, salt=bytes(16)
+            head,
+            prev=0,
+            recorded_us=recorded_us,
+            when_us=None,
+            op="put",
+            key=key,
+            meta=f'{{"codec":"{codec}"}}',
+            data=content,
+            salt=bytes(16),
         )
 
     _append(store, domain, blob, [])

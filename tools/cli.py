@@ -27,9 +27,11 @@ from eventstore.tools import (
     log,
     ls,
     put,
+    redact,
     restore,
     rm,
     salvage,
+    shred,
     state,
     verify,
 )
@@ -155,6 +157,39 @@ def _get(store: str, domain: str, key: str, read_only: bool, as_json: bool) -> i
 @_written
 def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
     return show(rm.rm(store, domain, key_of(key), options=_options(said)), rm.render, as_json)
+
+
+@cli.command("redact", help=page(redact))
+@_STORE
+@_DOMAIN
+@click.argument("key", metavar="[KEY]", required=False)
+@click.option("--prefix", is_flag=True, help="KEY is the beginning of keys: erase those of all of them.")
+@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, metavar="N", help="Only what was written there.")
+@click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--actor", help="Who erases; it stays on record.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@_JSON
+def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: tuple[int, ...], as_json: bool, **options: Any) -> int:
+    if (key is None) == (not positions) or (prefix and key is None):
+        raise click.UsageError("name a KEY, or the positions: --position N")
+    if positions:
+        report = redact.redact(store, domain, positions=positions, **options)
+    elif prefix:
+        report = redact.redact(store, domain, prefix=prefix_of(key) or (), **options)
+    else:
+        report = redact.redact(store, domain, key_of(key or ""), **options)
+    return show(report, redact.render, as_json)
+
+
+@cli.command("shred", help=page(shred))
+@_STORE
+@click.argument("subject", metavar="SUBJECT")
+@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
+@click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--actor", help="Who destroys; it stays on record.")
+@_JSON
+def _shred(store: str, subject: str, keys: Path | None, reason: str, actor: str | None, as_json: bool) -> int:
+    return show(shred.shred(store, subject, keys=keys, reason=reason, actor=actor), shred.render, as_json)
 
 
 @cli.command("ls", help=page(ls))

@@ -8,8 +8,10 @@ import msgspec
 
 from eventstore.clock import format_us
 from eventstore.codec import decode_key
+from eventstore.errors import RedactedError
 from eventstore.model import Event, Key
 from eventstore.tools.terminal import Paint, escape, key_text
+from eventstore.view import DomainView
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,13 +45,22 @@ class _Meta(msgspec.Struct):
 _decode_meta = msgspec.json.Decoder(_Meta).decode
 
 
-def event_line(domain: str, event: Event, *, with_value: bool = False) -> EventLine:
+def text_or_none(domain: DomainView, event: Event) -> str | None:
+    """The JSON text of an event's value; None if there never was one, or it was redacted."""
+    try:
+        return domain.text_of(event)
+    except RedactedError:
+        return None
+
+
+def event_line(domain: DomainView, event: Event, *, with_value: bool = False) -> EventLine:
     """An event of the log of `domain` as it is shown."""
     value: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
     if with_value:
-        value = msgspec.Raw(event.data.encode()) if isinstance(event.data, str) else None
+        text = text_or_none(domain, event)
+        value = None if text is None else msgspec.Raw(text.encode())
     return EventLine(
-        domain=domain,
+        domain=domain.name,
         position=event.position,
         prev=event.prev,
         recorded_us=event.recorded_us,

@@ -18,9 +18,10 @@ import msgspec
 from eventstore.errors import NotFoundError
 from eventstore.model import Event, Key
 from eventstore.tools.difference import Change, differences
-from eventstore.tools.events import EventLine, event_line, heading
+from eventstore.tools.events import EventLine, event_line, heading, text_or_none
 from eventstore.tools.stores import existing_domain, existing_store
 from eventstore.tools.terminal import Paint, clip, escape, json_safe, key_text
+from eventstore.view import DomainView
 
 
 class Version(EventLine, frozen=True, kw_only=True):
@@ -38,14 +39,14 @@ def history(
         if view.state_of(key) is None:
             raise NotFoundError(f"{domain} {key_text(key)}: never written")
         if reverse:
-            yield from oldest_first(domain, view.events(key=key, limit=limit))
+            yield from oldest_first(view, view.events(key=key, limit=limit))
         else:
             # One event more than versions: the oldest one shown differs from something, too.
             events = view.history(key, None if limit is None else limit + 1)
-            yield from islice(newest_first(domain, events), limit)
+            yield from islice(newest_first(view, events), limit)
 
 
-def newest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
+def newest_first(domain: DomainView, events: Iterable[Event]) -> Iterator[Version]:
     """A key's events, newest first, as versions."""
     newer: Event | None = None
     for event in events:
@@ -56,7 +57,7 @@ def newest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
         yield _version(domain, None, newer)
 
 
-def oldest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
+def oldest_first(domain: DomainView, events: Iterable[Event]) -> Iterator[Version]:
     """A key's events, oldest first, as versions."""
     older: Event | None = None
     for event in events:
@@ -64,13 +65,13 @@ def oldest_first(domain: str, events: Iterable[Event]) -> Iterator[Version]:
         older = event
 
 
-def _version(domain: str, older: Event | None, event: Event) -> Version:
-    changes = differences(_text(older), _text(event)) if event.digest is None else []
+def _version(domain: DomainView, older: Event | None, event: Event) -> Version:
+    changes = differences(_text(domain, older), _text(domain, event)) if event.digest is None else []
     return Version(**msgspec.structs.asdict(event_line(domain, event)), changes=changes)
 
 
-def _text(event: Event | None) -> str | None:
-    return event.data if event is not None and isinstance(event.data, str) else None
+def _text(domain: DomainView, event: Event | None) -> str | None:
+    return None if event is None else text_or_none(domain, event)
 
 
 def render(version: Version, paint: Paint, width: int | None) -> Iterator[str]:

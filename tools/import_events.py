@@ -8,8 +8,9 @@ from typing import Any, cast
 import msgspec
 
 from eventstore.codec import GENESIS, check, decode_key, read_birth
+from eventstore.coding import Coding
 from eventstore.domain import DomainStore
-from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError
+from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError, MissingKeyError
 from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
 from eventstore.store import Store
@@ -20,6 +21,8 @@ from eventstore.tools.terminal import Progress
 from eventstore.writes import Batch
 
 _BATCH = 1_000
+_LARGEST = 2**30
+"""How far a value may be unpacked; whether the store takes it is for the store to say."""
 
 
 class _Origin(msgspec.Struct, frozen=True):
@@ -49,7 +52,7 @@ def import_events(
                 report.of(header.domain).adopted += _adopt(store, header, events, progress)
             else:
                 _append(store, header, events, report.of(header.domain), progress)
-        except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError) as error:
+        except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:
             report.problem(header.domain, error)
 
 
@@ -80,7 +83,7 @@ def _append(store: Store, header: Header, events: Iterator[Event], counts: Impor
             continue
         if known.has(event):
             counts.unchanged += 1
-        elif event.op == "put" and not isinstance(event.data, str):
+        elif event.digest is not None:
             counts.erased += 1
         else:
             batch.append(event)
@@ -145,20 +148,22 @@ def _origin(meta: str) -> _Origin | None:
 
 def _write(target: DomainStore, header: Header, events: list[Event], counts: Imported) -> None:
     """The event_id makes two imports of one source at the same time write it once."""
+    coding = Coding(header.store_id, max_value_bytes=_LARGEST)
     event_id = f"import:{header.store_id}:{header.domain}:{events[0].position}"
     with target.batch(event_id=event_id) as batch:
         for event in events:
-            _add(batch, header, event)
+            _add(batch, header, coding, event)
     written = sum(receipt.appended for receipt in batch.receipts)
     counts.written += written
     counts.unchanged += len(events) - written
 
 
-def _add(batch: Batch, header: Header, event: Event) -> None:
+def _add(batch: Batch, header: Header, coding: Coding, event: Event) -> None:
     meta = _meta(event, header)
     key = decode_key(event.key)
-    if isinstance(event.data, str):
-        batch.write_value(key, msgspec.Raw(event.data.encode()), when=event.when_us, **meta)
+    text = coding.text_of(header.domain, event)
+    if text is not None:
+        batch.write_value(key, msgspec.Raw(text.encode()), when=event.when_us, **meta)
     else:
         batch.remove_value(key, when=event.when_us, **meta)
 

@@ -40,19 +40,19 @@ def log(
     with existing_store(location, read_only=read_only) as store:
         lists = [_events(each, key, since_us, after, limit, reverse) for each in chosen_domains(store, domain)]
         merged = heapq.merge(*lists, key=lambda entry: entry[1].recorded_us, reverse=reverse)
-        for shown, (name, event) in enumerate(merged):
+        for shown, (each, event) in enumerate(merged):
             if limit is not None and shown >= limit:
                 return
-            yield event_line(name, event, with_value=values)
+            yield event_line(each, event, with_value=values)
 
 
 def _events(
     domain: DomainStore, key: Key | None, since_us: int | None, after: int, limit: int | None, reverse: bool
-) -> Iterator[tuple[str, Event]]:
+) -> Iterator[tuple[DomainStore, Event]]:
     if since_us is not None:
         earlier = domain.state(moment_at(since_us - 1)).head().position
         after = max(after, earlier)
-    return ((domain.name, event) for event in domain.events(after, key=key, limit=limit, reverse=reverse))
+    return ((domain, event) for event in domain.events(after, key=key, limit=limit, reverse=reverse))
 
 
 def render(line: EventLine, paint: Paint, width: int | None, *, with_domain: bool) -> Iterator[str]:

@@ -59,7 +59,7 @@ def held(domain: str, view: DomainView, prefix: Key | None = None) -> Iterator[S
             value = None
         except NotFoundError:
             continue
-        yield StateLine(domain, key, found.position, found.when_us, found.status == "redacted", value)
+        yield StateLine(domain, key, found.position, found.when_us, value is None, value)
 
 
 def render(lines: Iterable[StateLine], width: int | None, *, with_domain: bool) -> Iterator[str]:

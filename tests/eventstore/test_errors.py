@@ -70,7 +70,7 @@ def test_a_key_error_of_ours_reads_as_a_sentence(kind: type[KeyError]) -> None:
 
 
 MADE: dict[str, tuple[EventStoreError, dict[str, Any], list[str]]] = {
-    "redacted": (errors.RedactedError("orders", 7), {"domain": "orders", "position": 7}, ["orders@7", "history"]),
+    "redacted": (errors.RedactedError("orders", 7), {"domain": "orders", "position": 7}, ["orders@7", "eventstore log"]),
     "wrong expected": (
         errors.WrongExpectedError("orders", '["k"]', 4, 9),
         {"domain": "orders", "key": '["k"]', "expected": 4, "actual": 9},

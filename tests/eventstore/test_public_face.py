@@ -51,7 +51,8 @@ def moment(us: int) -> datetime:
 COMMON = "event_id=None, durability=None"
 SIGNATURES: dict[str, str] = {
     "open": "(location, *, create=True, read_only=False, accept_loss=False, durability=None, actor=None, cache_bytes=None,"
-    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None)",
+    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None,"
+    " keys=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
     "Store.verify": "(self, domain=None, *, anchor=None, progress=None, processes=None)",
@@ -62,6 +63,7 @@ SIGNATURES: dict[str, str] = {
     "Store.close": "(self)",
     "Store.resume": "(self)",
     "Store.metrics": "(self)",
+    "Store.shred": "(self, subject, *, reason, actor=None)",
     "Store.intent": "(self, event_id, effect, *, resume=False, durability=None, **meta)",
     "Store.uncertain": "(self)",
     "OpenIntent.done": "(self, result=None)",
@@ -72,6 +74,7 @@ SIGNATURES: dict[str, str] = {
     "DomainStore.remove_all": f"(self, prefix=None, *, when=None, {COMMON}, **meta)",
     "DomainStore.update_value": f"(self, key, change, *, default=MISSING, when=None, {COMMON}, **meta)",
     "DomainStore.restore_value": f"(self, key, position, *, when=None, expected=ANY, {COMMON}, **meta)",
+    "DomainStore.redact": "(self, key=None, *, prefix=None, positions=None, reason, actor=None, dry_run=False)",
     "DomainStore.batch": f"(self, *, {COMMON})",
     "DomainStore.state": "(self, as_of=None)",
     "Batch.write_value": "(self, key, value, *, when=None, expected=ANY, unchanged='append', **meta)",
@@ -88,6 +91,7 @@ SIGNATURES: dict[str, str] = {
     "DomainView.events": "(self, after=0, until=None, key=None, reverse=False, limit=None)",
     "DomainView.event": "(self, position)",
     "DomainView.history": "(self, key, limit=None)",
+    "DomainView.text_of": "(self, event)",
 }
 
 
@@ -119,7 +123,7 @@ def test_a_verb_takes_the_arguments_that_are_documented(path: str) -> None:
 @pytest.mark.parametrize("kind", [Store, DomainStore, DomainView, eventstore.Batch, eventstore.OpenIntent])
 def test_there_is_no_verb_that_nobody_decided_on(kind: type) -> None:
     decided = {path.split(".")[1] for path in SIGNATURES if path.startswith(f"{kind.__name__}.")}
-    internal = {"adopt", "after_fork"}
+    internal = {"adopt", "after_fork", "redact_encrypted"}
     inherited = set(dir(DomainView)) if kind is DomainStore else set()
     own = {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")} - inherited
     assert own - internal == decided
@@ -139,7 +143,7 @@ def test_the_nouns_have_the_fields_that_are_documented() -> None:
     assert Head.__struct_fields__ == ("position", "checksum")
     assert eventstore.KeyState.__struct_fields__ == ("position", "when_us", "status")
     assert Receipt.__struct_fields__ == ("domain", "position", "checksum", "durability", "appended")
-    assert Domain.__struct_fields__ == ("name", "write", "value")
+    assert Domain.__struct_fields__ == ("name", "write", "value", "codec", "subject")
 
 
 @pytest.mark.parametrize("noun", [Head(1, b""), eventstore.KeyState(1, None, "present"), Domain("d"), Receipt("d", 1, b"", "power", True)])
@@ -832,7 +836,7 @@ WRONG: list[Any] = [
 ]  # fmt: skip
 RIGHT: dict[str, Any] = {
     "key": "k", "value": 1, "position": 1, "event_id": "id", "effect": 1, "items": [("a", 1)], "change": lambda value: value, "domain": "d",
-    "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d", "to": "backup",
+    "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d", "to": "backup", "subject": "s",
 }  # fmt: skip
 VERBS = [*SIGNATURES, "Store.adopt", "Domain", "decode_key", "decode_value", "encode_key"]
 

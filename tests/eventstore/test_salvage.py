@@ -446,8 +446,8 @@ def test_every_kind_of_event_survives_a_move(log: Log, tmp_path: Path) -> None:
         {"data": '"\\ud83d"'},  # half an emoji: JSON allows it, msgspec does not
         {"data": "9" * 4_000, "when_us": -(2**63)},
         {"data": "-0.0", "when_us": 2**63 - 1, "meta": '{"actor":"\\u0000","tags":["a","b"],"schema":3}'},
-        {"data": secrets.token_bytes(30_000), "meta": '{"codec":"zstd","reason":"packed"}'},
-        {"data": b"", "meta": '{"codec":"none"}'},
+        {"data": secrets.token_bytes(30_000), "meta": '{"codec":"aes-gcm:1","reason":"packed"}'},
+        {"data": b"", "meta": '{"codec":"aes-gcm:2"}'},
         {"data": '{"a" : 1,  "a":2}'},
         {"op": "remove", "meta": '{"reason":"x"}'},
     ]
@@ -555,7 +555,7 @@ def test_the_pages_of_another_log_inside_a_value_are_not_taken_for_this_one(log:
     with eventstore.open(tmp_path / "other") as store:
         write(store, 30, "quotes")
     log.append('["a"]', data="1")
-    log.append('["blob"]', data=(tmp_path / "other" / "logs" / "quotes" / DB.name).read_bytes(), meta='{"codec":"sqlite"}')
+    log.append('["blob"]', data=(tmp_path / "other" / "logs" / "quotes" / DB.name).read_bytes(), meta='{"codec":"aes-gcm:3"}')
     log.append('["b"]', data="1")
     folder = copy_living(tmp_path)
     before = events_of(folder)

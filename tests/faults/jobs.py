@@ -48,6 +48,24 @@ def live_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: 
     tell(steps={"open": opening.count, "write": writing.count, "close": closing.count})
 
 
+def redact(tell: Tell, folder: str, at: int) -> None:
+    """Redact everything under `subject`; die at step `at`, if there are so many, and say so once it is answered."""
+    busy_settings()
+    store = eventstore.open(folder)
+    domain = store.domain(DOMAIN)
+    with Steps(at, die) as steps:
+        done = domain.redact(prefix="subject", reason="asked")
+    tell(erased=done.erased, complete=done.complete, steps=steps.count)
+    store.close()
+
+
+def shred(tell: Tell, folder: str, keys: str, at: int) -> None:
+    """Destroy the key of `alice`; die at step `at`, if there are so many."""
+    with eventstore.open(folder, keys=keys) as store, Steps(at, die) as steps:
+        store.shred("alice", reason="asked")
+    tell(steps=steps.count)
+
+
 def accept_loss(tell: Tell, folder: str, at: int) -> None:
     """Open a store with a lost tail by accepting the loss; die at step `at`, if there are so many."""
     with Steps(at, die) as steps:

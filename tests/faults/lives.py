@@ -142,6 +142,43 @@ def adopt(tell: Tell, root: str, log: str, name: str, calls: int) -> None:
         mark(domain=DOMAIN, durability="power", adopted=len(appended), appended=appended)
 
 
+def redact(tell: Tell, root: str, log: str, name: str, rounds: int, durability: Durability | None) -> None:
+    """Write what is to be erased among other things, and erase it; again, with what was written since."""
+    small_settings()
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store")) as store:
+        mark(open=True)
+        domain = store.domain(DOMAIN)
+        for number in range(rounds):
+            word = f"told in confidence {name}.{number}"
+            for part, size in enumerate((10, 12_000)):
+                call = f"{name}.{number}.{part}"
+                receipt = domain.write_value(
+                    "subject", {"word": word, "pad": "x" * size, "again": word}, run_id=call, durability=durability
+                )
+                mark(domain=domain.name, durability=receipt.durability, **acknowledgement("", [receipt]))
+                promise(domain, f"{call}.other", durability)
+            position = domain.redact("subject", reason="asked").position
+            assert position is not None
+            appended = [[position, domain.event(position).checksum.hex()]]
+            mark(domain=domain.name, durability="power", appended=appended, erased=word)
+            promise(domain, f"{name}.{number}.after", durability)
+
+
+def shred(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
+    """Write values of subjects, each a new one, and destroy the keys of some; the key file lies beside the store."""
+    small_settings()
+    people = eventstore.Domain(DOMAIN, subject=lambda key: str(key[0]))
+    with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), keys=Path(root, "people.keys")) as store:
+        domain = store.domain(people)
+        for number in range(rounds):
+            subject = f"subject-{number}"
+            domain.write_value((subject, 1), f"told by {subject}")
+            mark(call=subject)
+            if number % 3 == 2:
+                store.shred(f"subject-{number - 1}", reason="asked")
+                mark(call=f"shredded subject-{number - 1}")
+
+
 def survive_a_failed_sync(tell: Tell, root: str, log: str, name: str, fault: str, durability: Durability | None) -> None:
     """Write through a sync that fails; open again as whoever reads the error is told to, retry, go on."""
     small_settings()

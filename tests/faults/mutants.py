@@ -245,7 +245,7 @@ IN_TURN = [
     Mutant(
         "the checkpoint does not wait for writers",
         "eventstore/sqlite.py",
-        [('self._file.checkpoint("RESTART")', 'self._file.checkpoint("PASSIVE")')],
+        [('"TRUNCATE" if self._erasing else "RESTART"', '"PASSIVE"')],
         "tests/faults/test_locks.py::test_checkpoints_are_never_passive_and_always_under_the_lock",
         r"PASSIVE",
     ),
@@ -309,7 +309,10 @@ IN_TURN = [
         "callers that share a transaction are answered although it failed",
         "eventstore/commit.py",
         [
-            ("        except ConflictError:\n", "        except EngineError:\n            break\n        except ConflictError:\n"),
+            (
+                "        except ConflictError:\n            # The head that",
+                "        except EngineError:\n            break\n        except ConflictError:\n            # The head that",
+            ),
             ("import ConflictError, ", "import ConflictError, EngineError, "),
         ],
         "tests/faults/test_machine.py::test_a_limit_on_file_sizes_is_a_full_disk_and_no_death[100-70000-power]",
@@ -452,4 +455,92 @@ BACKED_UP = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP]
+
+REDACT = "tests/eventstore/test_redact.py::"
+
+ERASED = [
+    Mutant(
+        "SQLite leaves erased bytes where they stood",
+        "eventstore/database.py",
+        [('"secure_delete=ON"', '"secure_delete=OFF"')],
+        REDACT + "test_no_file_holds_what_was_erased[200]",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "SQLite keeps pages that it erases in a file of its own",
+        "eventstore/database.py",
+        [('"temp_store=MEMORY"', '"temp_store=FILE"')],
+        REDACT + "test_sqlite_writes_what_it_erases_to_no_file_outside_the_store",
+        r"etilqs",
+    ),
+    Mutant(
+        "a redaction is recorded and nothing erased",
+        "eventstore/commit.py",
+        [("durability=level, erase=own.erase)", "durability=level)")],
+        REDACT + "test_every_value_that_a_key_ever_had_is_erased[folder]",
+        r"'put', '.th",
+    ),
+    Mutant(
+        "the write-ahead log keeps what was erased",
+        "eventstore/sqlite.py",
+        [('"TRUNCATE" if self._erasing else "RESTART"', '"RESTART"')],
+        REDACT + "test_no_file_holds_what_was_erased[200]",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "a redaction that was killed is not finished",
+        "eventstore/erasure.py",
+        [("    if redacted and log.wal_bytes():\n", "    if held and log.wal_bytes():\n")],
+        REDACT + "test_a_redaction_whose_process_was_killed_is_finished_by_the_next_opening",
+        r"assert \['logs/people",
+    ),
+    Mutant(
+        "other processes keep redacted values in memory",
+        "projections/key_states.py",
+        [("                    size -= self._erase(domain, read_redaction(data).positions)\n", "                    pass\n")],
+        REDACT + "test_no_cache_of_any_process_answers_any_more",
+        r"assert '1' is None|DID NOT RAISE",
+    ),
+    Mutant(
+        "what is stored of a request is a hash of its values",
+        "eventstore/commit.py",
+        [("i.data if values else None)", "i.data)")],
+        REDACT + "test_the_same_request_is_stored_for_every_value[memory:]",
+        r"assert 5 == 1",
+    ),
+    Mutant(
+        "a value is encrypted with a key that is not durable",
+        "adapters/keyring.py",
+        [
+            (
+                "            file.write(line)\n            file.flush()\n            os.fsync(file.fileno())\n",
+                "            file.write(line)\n",
+            )
+        ],
+        POWER_LOSS + "test_a_destroyed_key_stays_destroyed_and_every_other_is_there[ci]",
+        r"MissingKeyError|was acknowledged and is",
+    ),
+    Mutant(
+        "a key that is destroyed may come back with the power",
+        "adapters/keyring.py",
+        [("        new.rename(self.path)\n        sync_folder(self.path.parent)\n", "        new.rename(self.path)\n")],
+        POWER_LOSS + "test_a_destroyed_key_stays_destroyed_and_every_other_is_there[ci]",
+        r"was shredded, and is|MissingKeyError|FormatError",
+    ),
+    Mutant(
+        "a ciphertext may be moved to another key",
+        "eventstore/coding.py",
+        [("self._store_id, domain, key, names])", "self._store_id, domain, names])")],
+        "tests/eventstore/test_shred.py::test_a_ciphertext_cannot_be_altered_swapped_or_moved",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "a blob is unpacked however large it is",
+        "eventstore/coding.py",
+        [("    if len(plain) > max_bytes:\n", "    if len(plain) < 0:\n")],
+        "tests/eventstore/test_coding.py::test_a_blob_that_is_not_what_it_says_is_a_format_error_and_a_finding[memory:-a bomb]",
+        r"inflates to more than",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED]

@@ -18,7 +18,9 @@ from pathlib import Path
 import msgspec
 
 import eventstore
-from eventstore.model import Durability, Event
+from eventstore.codec import erased
+from eventstore.model import SYSTEM_KEY, Durability, Event
+from eventstore.projections.key_states import read_redaction
 from eventstore.witness import WITNESS_BYTES, unpack_witness
 from tests.faults.crash_states import Model, State, Trace
 from tests.faults.ledger import Ledger, call_of
@@ -40,6 +42,8 @@ class Said(msgspec.Struct):
     """How many events the domain was made of at once."""
     loss_of: str = ""
     """The domain whose lost tail was accepted."""
+    erased: str = ""
+    """What the events erased by the event that is said to be `appended` had held, and no file may hold any more."""
 
 
 class Story:
@@ -55,7 +59,7 @@ class Story:
                 events = list(store.domain(name).events())
                 self._require_sound(name, events)
                 self.events[name] = events
-                calls = [call_of(event) if event.op != "loss" else event.op for event in events]
+                calls = [call_of(event) if event.key != SYSTEM_KEY else event.op for event in events]
                 self.ends[name] = {0} | {at for at in range(1, len(calls) + 1) if calls[at - 1 : at] != calls[at : at + 1]}
         for _, said in self.said:
             if said.adopted:
@@ -72,7 +76,7 @@ class Story:
 
     def _require_sound(self, domain: str, events: list[Event]) -> None:
         """Without a power loss everything is there: else what follows would measure against the wrong thing."""
-        if any(event.op == "loss" for event in events):
+        if any(event.key == SYSTEM_KEY for event in events):
             return
         ledger = Ledger()
         for _, said in self.said:
@@ -106,15 +110,21 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     if story.loss is not None and not _is_accepted(story, state, place):
         return {}
     found: dict[str, int] = {}
+    gone: list[str] = []
     with eventstore.open(place) as store:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
             _require_kept(story, state, name, events)
+            _require_erased(name, events)
+            gone += [said.erased for _, said in story.said if said.erased and said.domain == name and said.appended[-1][0] <= len(events)]
             found[name] = len(events)
             domain.write_value("after the power loss", state.number, event_id="after")
         report = store.verify()
         assert report.ok, report.findings
+    for word in gone:
+        held = [path for path in place.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+        assert not held, f"redacted on record, and still in {held}"
     if random.Random(state.number).random() < 0.1:
         # What was written after it lasts, and another opening finds nothing to say against it.
         with eventstore.open(place, read_only=True) as store:
@@ -128,8 +138,10 @@ def _require_kept(story: Story, state: State, domain: str, events: list[Event]) 
     least = story.promised(domain, state.instant, "power", "power+")
     # A call that was answered with "unknown" and made again: until the retry is durable, either attempt may be what is left.
     sure = least if story.refused else len(events)
-    assert events[:sure] == written[: len(events)][:sure], f"{domain}: other events than were written, of {len(events)}"
-    attempted = list(map(_attempt, events)) == list(map(_attempt, written[: len(events)]))
+    assert list(map(erased, events[:sure])) == list(map(erased, written[: len(events)][:sure])), (
+        f"{domain}: other events than were written, of {len(events)}"
+    )
+    attempted = list(map(_attempt, events, written)) == list(map(_attempt, written[: len(events)], events))
     assert attempted, f"{domain}: other events than were attempted, of {len(events)}"
     assert len(events) >= least, f"{domain}: {least} events were acknowledged, {len(events)} are there"
     assert len(events) in story.ends.get(domain, {0}), f"{domain}: ends within a call, after {len(events)} events"
@@ -140,9 +152,17 @@ def _require_kept(story: Story, state: State, domain: str, events: list[Event]) 
         assert head.position >= witnessed, f"{domain}: position {witnessed} was acknowledged with power+, the witness knows {head.position}"
 
 
-def _attempt(event: Event) -> tuple[object, ...]:
-    """What two attempts at one call have in common."""
-    return event.position, event.prev, event.when_us, event.op, event.key, event.meta, event.data
+def _require_erased(domain: str, events: list[Event]) -> None:
+    """A redaction is there wholly or not at all."""
+    named = {position for event in events if event.op == "redact" for position in read_redaction(str(event.data)).positions}
+    wrong = [event.position for event in events if event.op == "put" and (event.data is None) != (event.position in named)]
+    assert not wrong, f"{domain}: {wrong} are erased without a record of it, or not erased although it is on record"
+
+
+def _attempt(event: Event, other: Event) -> tuple[object, ...]:
+    """What two attempts at one call have in common; of data only if neither is erased by now."""
+    data = event.data if event.digest is None and other.digest is None else None
+    return event.position, event.prev, event.when_us, event.op, event.key, event.meta, data
 
 
 def _is_accepted(story: Story, state: State, place: Path) -> bool:

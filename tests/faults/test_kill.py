@@ -36,6 +36,8 @@ POINTS = {
     "test_killed_while_writing_step_by_step": (1, DEATHS),
     "test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written": (1, DEATHS),
     "test_killed_while_a_loss_is_accepted": (1, DEATHS),
+    "test_killed_while_values_are_redacted": (1, DEATHS),
+    "test_killed_while_a_key_is_destroyed": (1, DEATHS),
 }
 """How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
 
@@ -249,6 +251,72 @@ def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(
     shutil.rmtree(tmp_path / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "close", 1)
     assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
+
+
+@pytest.mark.faults
+def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+    """All of them or none, and none only if nobody was answered; the next opening leaves nothing of them in any file."""
+    template, folder, words = tmp_path / "template", tmp_path / "store", [f"told in confidence {seed}.{number}" for number in range(6)]
+    with eventstore.open(template) as store:
+        for number, word in enumerate(words):
+            store.domain(DOMAIN).write_value(("subject", number % 4), {"word": word, "pad": "x" * 5_000 * (number % 2)})
+            store.domain(DOMAIN).write_value("other", number)
+    subjects = list(range(1, 12, 2))
+    shutil.copytree(template, folder)
+    (said,) = server.run(jobs.redact, folder=str(folder), at=0)
+    assert (said["erased"], said["complete"]) == (subjects, True)
+    erased: list[bool] = []
+    for step in points.steps(seed, said["steps"]):
+        shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        assert server.start(jobs.redact, folder=str(folder), at=step).wait() < 0
+        where = f"FAULTS_SEED={seed}: died at step {step} of {said['steps']}"
+        with eventstore.open(folder) as store:
+            events = list(store.domain(DOMAIN).events())
+            erased.append(events[-1].op == "redact")
+            assert [event.position for event in events[:12] if event.data is None] == (subjects if erased[-1] else []), where
+            assert store.verify().ok, where
+            store.domain(DOMAIN).write_value("after", 1)
+        if erased[-1]:
+            held = [path for path in folder.rglob("*") if path.is_file() and any(word.encode() in path.read_bytes() for word in words)]
+            assert not held, where
+    assert sorted(erased) == erased, "once it is decided, it stays so"
+    assert set(erased) == {False, True}
+
+
+@pytest.mark.faults
+def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+    """Before the decision everything can be read, after it nothing; shredded again, the record is whole."""
+    template, folder, keys = tmp_path / "template", tmp_path / "store", tmp_path / "people.keys"
+    subjects = eventstore.Domain(DOMAIN, subject=lambda key: str(key[0]))
+    with eventstore.open(template, keys=keys) as store:
+        for number in range(3):
+            store.domain(subjects).write_value(("alice", number), "in confidence")
+        store.domain(subjects).write_value(("bob", 1), "kept")
+    shutil.copytree(template, folder)
+    content = keys.read_bytes()
+    last = server.run(jobs.shred, folder=str(folder), keys=str(keys), at=0)[-1]["steps"]
+    decided = list[bool]()
+    for step in points.steps(seed, last):
+        shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        keys.write_bytes(content)
+        assert server.start(jobs.shred, folder=str(folder), keys=str(keys), at=step).wait() < 0
+        decided.append(b'"shredded_us"' in keys.read_bytes())
+        with eventstore.open(folder, keys=keys) as store:
+            domain = store.domain(DOMAIN)
+            for number in range(3):
+                if decided[-1]:
+                    with pytest.raises(eventstore.RedactedError):
+                        domain.read_value(("alice", number))
+                else:
+                    assert domain.read_value(("alice", number)) == "in confidence"
+            assert domain.read_value(("bob", 1)) == "kept"
+            report = store.shred("alice", reason="asked")
+            assert sorted(report.erased[0].erased + report.erased[0].already) == [1, 2, 3], f"FAULTS_SEED={seed}: died at step {step}"
+            assert store.verify().ok
+    assert sorted(decided) == decided
+    assert set(decided) == {False, True}
 
 
 @pytest.mark.faults

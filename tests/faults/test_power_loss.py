@@ -39,7 +39,7 @@ class Losses:
 
     def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int) -> None:
         self.trace, self.seed = trace, seed
-        self._server, self._scratch, self._times = server, scratch, times
+        self._server, self.scratch, self._times = server, scratch, times
 
     def prepare(self, job: Job, **arguments: Any) -> None:
         """Let a job that ends in a kill leave something behind before the recording begins."""
@@ -49,7 +49,7 @@ class Losses:
 
     def of(self, trace: Trace, seed: str) -> Losses:
         """The same for another recording."""
-        return Losses(self._server, trace, self._scratch, seed, self._times)
+        return Losses(self._server, trace, self.scratch, seed, self._times)
 
     def record(self, *jobs: Job, **arguments: Any) -> None:
         """Record lives that run side by side, to their end."""
@@ -85,7 +85,7 @@ class Losses:
             if content in seen:
                 continue
             seen.add(content)
-            folder = self._scratch / "root"
+            folder = self.scratch / "root"
             state.write(folder)
             try:
                 judge(story, state, folder)
@@ -168,6 +168,43 @@ def test_a_loss_is_accepted_with_its_evidence(losses: Losses) -> None:
 def test_a_domain_is_adopted_whole_or_not_at_all(losses: Losses) -> None:
     losses.record(lives.adopt, calls=20)
     losses.require_none(150)
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_redaction_is_whole_or_never_was_and_once_answered_it_stays(losses: Losses, durability: str) -> None:
+    """What it erased is in no file once the log was opened, and closed, again."""
+    losses.record(lives.redact, rounds=3, durability=durability)
+    losses.require_none(300)
+
+
+def test_a_destroyed_key_stays_destroyed_and_every_other_is_there(losses: Losses) -> None:
+    """A key is durable before anything is encrypted with it, and gone for good before anybody is told."""
+    losses.record(lives.shred, rounds=9)
+    records, wrong = losses.trace.records, dict[int, str]()
+    said = [(at, str(record.said["call"])) for at, record in enumerate(records, 1) if record.kind == "M"]
+    assert sum(call.startswith("shredded") for _, call in said) == 3
+    for state in losses.trace.states(losses.seed, range(200), BOTH):
+        told = [call for at, call in said if at <= state.instant]
+        folder = losses.scratch / "root"
+        state.write(folder)
+        # A disk keeps no modes in this model; whoever made the file made it private.
+        for path in folder.glob("people.keys"):
+            path.chmod(0o600)
+        with eventstore.open(folder / "store", keys=folder / "people.keys") as store:
+            for call in told:
+                subject = call.removeprefix("shredded ")
+                try:
+                    found = store.domain(DOMAIN).read_value((subject, 1))
+                except eventstore.RedactedError:
+                    found = None
+                begun = any(later == f"shredded {subject}" for _, later in said)
+                if found != f"told by {subject}" and not (found is None and begun):
+                    wrong[state.number] = f"{subject} was acknowledged and is {found!r}"
+                if found is not None and f"shredded {subject}" in told:
+                    wrong[state.number] = f"{subject} was shredded, and is {found!r}"
+            assert store.verify().ok
+        shutil.rmtree(folder)
+    assert not wrong, f"FAULTS_SEED={losses.seed}: {wrong}"
 
 
 @pytest.mark.parametrize("at", [*range(8, 20), 30, 33])

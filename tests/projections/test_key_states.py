@@ -420,7 +420,7 @@ class Caching(RuleBasedStateMachine):
     def put(self, domain: str, text: str) -> tuple[str, int]:
         self.position += 1
         place = (domain, self.position)
-        self.cache.put(domain, self.position, text)
+        self.cache.put(domain, self.position, text, erasures=self.cache.erasures)
         if cost(text) <= 1_000:
             self.kept[place] = text
             while self.used() > 1_000:
@@ -430,7 +430,7 @@ class Caching(RuleBasedStateMachine):
     @rule(place=places)
     def put_again(self, place: tuple[str, int]) -> None:
         if place in self.kept:
-            self.cache.put(*place, self.kept[place])
+            self.cache.put(*place, self.kept[place], erasures=self.cache.erasures)
 
     @rule(domain=st.sampled_from("ab"), texts=st.lists(st.none() | st.integers(0, 400), min_size=1, max_size=4))
     def follow(self, domain: str, texts: list[int | None]) -> None:
@@ -454,7 +454,7 @@ class Caching(RuleBasedStateMachine):
 
     @rule(place=consumes(places))
     def drop(self, place: tuple[str, int]) -> None:
-        self.cache.drop(*place)
+        self.cache.drop(place[0], [place[1]])
         self.kept.pop(place, None)
 
     @invariant()
@@ -467,15 +467,15 @@ TestCaching = Caching.TestCase
 
 def test_domains_do_not_share_places() -> None:
     cache = ValueCache(10_000)
-    cache.put("a", 1, "one")
-    cache.put("b", 1, "other")
+    cache.put("a", 1, "one", erasures=cache.erasures)
+    cache.put("b", 1, "other", erasures=cache.erasures)
     assert (cache.get("a", 1), cache.get("b", 1), cache.get("c", 1)) == ("one", "other", None)
 
 
 @pytest.mark.parametrize("capacity", [0, 100, 203])
 def test_a_cache_too_small_for_a_value_does_without(capacity: int) -> None:
     cache = ValueCache(capacity)
-    cache.put("a", 1, "text")
+    cache.put("a", 1, "text", erasures=cache.erasures)
     assert cache.get("a", 1) is None
 
 
@@ -501,15 +501,15 @@ def test_a_cache_is_safe_between_threads() -> None:
 
     def work(domain: str) -> None:
         for n in range(2_000):
-            cache.put(domain, n % 50, json.dumps([domain, n % 50]))
+            cache.put(domain, n % 50, json.dumps([domain, n % 50]), erasures=cache.erasures)
             text = cache.get(domain, (n * 7) % 50)
             assert text in (None, json.dumps([domain, (n * 7) % 50]))
             if n % 5 == 0:
-                cache.drop(domain, n % 50)
+                cache.drop(domain, [n % 50])
 
     assert run_in_threads([functools.partial(work, domain) for domain in "aabb"]) == []
     for n in range(50):
         for domain in "ab":
-            cache.drop(domain, n)
-    cache.put("c", 1, "x" * 4_800)
+            cache.drop(domain, [n])
+    cache.put("c", 1, "x" * 4_800, erasures=cache.erasures)
     assert cache.get("c", 1) is not None

@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor", "backup", "restore",
+        "demo", "doctor", "backup", "restore", "redact", "shred",
     }  # fmt: skip
 
 
@@ -104,6 +104,12 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         for path in sorted(Path("data").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         Path("data").rmdir()
+    if name == "shred":
+        with library.open("data", keys="people.keys") as store:
+            store.domain(library.Domain("people", subject=str)).write_value("customer-42", 1)
+    if name == "redact":
+        done("put", "data", "people", "alice", "1")
+        done("put", "data", "people", '["customer", 42, "mail"]', "1")
     if name in ("verify", "bundle"):
         done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
     if name == "restore":

@@ -1,0 +1,166 @@
+"""How a value's text is stored: as it is, or as a blob whose meta.codec says how the text is had back (FORMAT.md section 13)."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import msgspec
+
+from eventstore.codec import decode_key
+from eventstore.errors import ConfigError, FormatError, MissingKeyError, RedactedError
+from eventstore.model import Domain, Event
+from eventstore.values import MAX_VALUE_BYTES
+
+SMALLEST = 1_024
+"""Bytes of a text below which compressing it is not worth a codec in its event's meta."""
+
+ZLIB, AES_GCM = "zlib", "aes-gcm"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Meta(msgspec.Struct):
+    codec: str = ""
+
+
+_decode_meta = msgspec.json.Decoder(_Meta).decode
+
+
+class Cipher(Protocol):
+    """Encrypts under the keys of subjects; adapters/keyring.py is one. `bound` is what a ciphertext cannot be moved away from."""
+
+    def encrypt(self, subject: str, plain: bytes, bound: bytes) -> tuple[str, bytes]:
+        """The id of the subject's key, and the ciphertext."""
+        ...
+
+    def decrypt(self, key_id: str, blob: bytes, bound: bytes) -> bytes | None:
+        """The plain bytes, None if the key was destroyed. Raises KeyError for an unknown key, ValueError for what it did not encrypt."""
+        ...
+
+    def shred(self, subject: str, *, reason: str, actor: str | None) -> list[str]:
+        """Destroy the subject's keys, durably; the ids of all it ever had. Raises NotFoundError if it had none."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held a lock when the process split."""
+        ...
+
+    @property
+    def path(self) -> object:
+        """Where the keys are."""
+        ...
+
+
+def require_subject(subject: object) -> None:
+    """Raise ConfigError for what names nobody."""
+    if not isinstance(subject, str) or not subject:
+        raise ConfigError(f"a subject is a string that is not empty, not {subject!r}")
+
+
+class Coding:
+    """What one store needs to turn texts into blobs, and blobs into texts."""
+
+    def __init__(self, store_id: str = "", *, max_value_bytes: int = MAX_VALUE_BYTES, cipher: Cipher | None = None) -> None:
+        self.cipher = cipher
+        self._store_id, self._max_value_bytes = store_id, max_value_bytes
+
+    def encode(self, domain: Domain, key: str, text: str) -> tuple[str, bytes] | None:
+        """Codec and blob for a value of `key`, a canonical one; None where the text is stored as it is."""
+        names: list[str] = []
+        content = text.encode()
+        if domain.codec == ZLIB and len(content) >= SMALLEST:
+            compressed = zlib.compress(content)
+            if len(compressed) < len(content):
+                names, content = [ZLIB], compressed
+        subject = domain.subject(decode_key(key)) if domain.subject is not None else None
+        if subject is not None:
+            key_id, content = self._cipher(domain, subject).encrypt(subject, content, self._bound(domain.name, key, names))
+            names.append(f"{AES_GCM}:{key_id}")
+        return ("+".join(names), content) if names else None
+
+    def _cipher(self, domain: Domain, subject: object) -> Cipher:
+        require_subject(subject)
+        if self.cipher is None:
+            raise ConfigError(f"{domain.name}: values of subjects are encrypted, and the store was opened without their keys: keys=FILE")
+        return self.cipher
+
+    def _bound(self, domain: str, key: str, names: list[str]) -> bytes:
+        """What a ciphertext belongs to: moved to another store, domain or key, or read in another way, it opens no more."""
+        return _encode(["eventstore", AES_GCM, self._store_id, domain, key, names])
+
+    def text_of(self, domain: str, event: Event) -> str | None:
+        """The JSON text that an event holds; None for a removal. Raises RedactedError, FormatError for a blob that is not what it says."""
+        data = event.data
+        if isinstance(data, str):
+            return data
+        if data is None:
+            if event.digest is not None:
+                raise RedactedError(domain, event.position)
+            return None
+        names = codecs_of(event)
+        while names:
+            data = self._undone(names.pop(), names, data, domain, event)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(domain, event.position, f"the blob holds no UTF-8 ({error}); run `eventstore verify`") from error
+
+    def _undone(self, name: str, before: list[str], content: bytes, domain: str, event: Event) -> bytes:
+        if name == ZLIB:
+            return inflated(content, domain, event.position, self._max_value_bytes)
+        kind, _, key_id = name.partition(":")
+        if kind == AES_GCM and key_id:
+            return self._decrypted(key_id, before, content, domain, event)
+        raise FormatError(domain, event.position, f"the value is stored with the codec {name!r}, which this version does not know")
+
+    def _decrypted(self, key_id: str, before: list[str], content: bytes, domain: str, event: Event) -> bytes:
+        if self.cipher is None:
+            raise MissingKeyError(domain, event.position, key_id, None)
+        try:
+            plain = self.cipher.decrypt(key_id, content, self._bound(domain, event.key, before))
+        except KeyError:
+            raise MissingKeyError(domain, event.position, key_id, str(self.cipher.path)) from None
+        except ValueError as error:
+            raise FormatError(domain, event.position, f"the ciphertext does not open with key {key_id}: {error}") from error
+        if plain is None:
+            raise RedactedError(domain, event.position)
+        return plain
+
+
+def codecs_of(event: Event) -> list[str]:
+    """What was done to the text of a blob, in that order."""
+    return _decode_meta(event.meta or "{}").codec.split("+")
+
+
+def is_readable(event: Event) -> bool:
+    """Whether what a blob says can be told from itself: it names a codec, and none that needs a key."""
+    try:
+        names = codecs_of(event)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return False
+    return names != [""] and not any(name.startswith(f"{AES_GCM}:") for name in names)
+
+
+def with_codec(meta: str | None, codec: str) -> str:
+    """`meta` of an event whose value is a blob."""
+    said = f'{{"codec":{_encode(codec).decode()}}}'
+    return said if meta is None else f"{said[:-1]},{meta[1:]}"
+
+
+def inflated(content: bytes, domain: str, position: int, max_bytes: int) -> bytes:
+    """What was compressed, if it is no more than `max_bytes`; no more than that is ever unpacked. Raises FormatError."""
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(content, max_bytes + 1)
+    except zlib.error as error:
+        raise FormatError(domain, position, f"the blob is no zlib stream ({error}); run `eventstore verify`") from error
+    if len(plain) > max_bytes:
+        raise FormatError(
+            domain,
+            position,
+            f"the value inflates to more than {max_bytes} bytes (max_value_bytes) and was not unpacked; raise that if it may",
+        )
+    if not stream.eof or stream.unused_data:
+        raise FormatError(domain, position, "the zlib stream of the blob does not end where the blob does; run `eventstore verify`")
+    return plain

@@ -1,0 +1,37 @@
+"""Where else the values of a domain may stand: whatever lies in the store's folder and is not the log's own file.
+
+Nothing here is opened: what a redaction did not reach is named, and who keeps it decides. What lies outside the folder,
+backups and exports above all, nobody can name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from eventstore.files import os_errors
+from eventstore.model import HeldCopy
+
+_OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|head")
+_QUARANTINED = re.compile(r"(?:\.tmp-)?(.+)-[0-9]+-[0-9a-f]{12}")
+
+
+def copies_of(store: Path, domain: str) -> Iterator[HeldCopy]:
+    """Every such place in the folder of a store, but for the log's own files."""
+    folder = store / "logs" / domain
+    with os_errors(f"looking for copies of domain {domain}"):
+        for path in sorted(store.glob("quarantine/*")):
+            named = _QUARANTINED.fullmatch(path.name)
+            if path.name == domain or (named is not None and named[1] == domain):
+                yield HeldCopy(str(path), "files of this domain, kept as evidence of damage: delete them once nobody needs them")
+        for path in sorted(store.glob(".tmp-adopt-*")):
+            if (path / "logs" / domain).exists():
+                yield HeldCopy(str(path), "left by an import that was killed: `eventstore doctor STORE --fix` removes it once it is old")
+        for path in sorted(folder.iterdir()) if folder.exists() else ():
+            if path.name == "pointers" or _OWN.fullmatch(path.name):
+                continue  # pointer files hold no values
+            if path.name.startswith(".tmp-"):
+                yield HeldCopy(str(path), "left by a process that was killed: `eventstore doctor STORE --fix` removes it once it is old")
+            else:
+                yield HeldCopy(str(path), "no file of the log: if it is a copy of one, delete it")

@@ -1,0 +1,752 @@
+"""Redaction: what is erased is gone, from every file and from memory, in every process; what remains says so, and whose word it was."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import eventstore
+from eventstore import (
+    ABSENT,
+    PRESENT,
+    ClosedError,
+    ConfigError,
+    DomainStore,
+    DuplicateEventError,
+    Erasure,
+    NotFoundError,
+    ReadOnlyError,
+    RedactedError,
+    Store,
+    WrongExpectedError,
+    aio,
+)
+from eventstore.commit import OwnEvent, append_own
+from eventstore.database import sqlite3
+from eventstore.erasure import named_by_redactions, still_held
+from eventstore.intents import INTENTS
+from eventstore.model import Key
+from tests import verifier
+from tests.tools.command import done
+from tests.tools.command import eventstore as command
+
+ROOT = Path(__file__).parents[2]
+
+
+def files_with(folder: Path, *needles: bytes | str) -> list[str]:
+    """The files of a store in which any of these bytes stand; asked of a subprocess, as closing a database here drops its locks."""
+    script = (
+        "import sys, json, pathlib\nneedles = [bytes.fromhex(word) for word in json.load(sys.stdin)]\nfolder = pathlib.Path(sys.argv[1])\n"
+    )
+    script += "print(json.dumps([str(p.relative_to(folder)) for p in sorted(folder.rglob('*'))"
+    script += " if p.is_file() and any(n in p.read_bytes() for n in needles)]))"
+    words = [(needle.encode() if isinstance(needle, str) else needle).hex() for needle in needles]
+    asked = subprocess.run([sys.executable, "-c", script, str(folder)], input=json.dumps(words), capture_output=True, text=True, check=True)
+    found: list[str] = json.loads(asked.stdout)
+    return found
+
+
+def secret() -> str:
+    """A value that stands nowhere else."""
+    return secrets.token_hex(16)
+
+
+def status_of(d: DomainStore, key: str) -> str | None:
+    state = d.state_of(key)
+    return None if state is None else state.status
+
+
+# ---- what is erased
+
+
+def test_every_value_that_a_key_ever_had_is_erased(any_store: Store) -> None:
+    d = any_store.domain("people")
+    for value in ("one", "two"):
+        d.write_value("alice", value)
+    d.remove_value("alice")
+    d.write_value("alice", "three")
+    d.write_value("bob", "kept")
+    done = d.redact("alice", reason="asked", actor="dpo")
+    assert done == Erasure("people", 6, erased=[1, 2, 4], already=[], held=[])
+    assert done.complete
+    assert [(event.op, event.data, event.digest is None) for event in d.history("alice")] == [
+        ("put", None, False),
+        ("remove", None, True),
+        ("put", None, False),
+        ("put", None, False),
+    ]
+    assert status_of(d, "alice") == "redacted"
+    with pytest.raises(RedactedError) as refused:
+        d.read_value("alice")
+    assert (refused.value.domain, refused.value.position) == ("people", 4)
+    assert d.read_value("bob") == "kept"
+    report = any_store.verify()
+    assert (report.ok, report.domains[0].redacted, report.domains[0].events) == (True, 3, 6)
+
+
+def test_who_erased_what_and_why_is_on_record(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    d.redact("alice", reason="request 17", actor="dpo")
+    event = d.event(2)
+    assert (event.op, event.key, event.data) == ("redact", "[]", '{"positions":[1]}')
+    assert json.loads(event.meta or "") == {"actor": "dpo", "reason": "request 17"}
+
+
+def test_the_stores_actor_erases_where_none_is_named(open_store: Callable[..., Store]) -> None:
+    d = open_store(actor="bot").domain("people")
+    d.write_value("alice", 1)
+    d.redact("alice", reason="asked")
+    assert json.loads(d.event(2).meta or "")["actor"] == "bot"
+
+
+def test_a_removed_key_is_erased_and_stays_removed(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    d.remove_value("alice")
+    assert d.redact("alice", reason="asked").erased == [1]
+    assert status_of(d, "alice") == "removed"
+    assert "alice" not in d
+
+
+def test_a_prefix_means_all_keys_under_it_and_itself_removed_ones_too(any_store: Store) -> None:
+    d = any_store.domain("people")
+    keys: list[Key] = [("c", 1), ("c", 1, "mail"), ("c", 12), ("c", "1"), "c", ("d", 1)]
+    for key in keys:
+        d.write_value(key, 1)
+    d.remove_value(("c", 1, "mail"))
+    assert d.redact(prefix=("c", 1), reason="asked").erased == [1, 2]
+    assert d.redact(prefix="c", reason="asked").erased == [3, 4, 5]
+    assert d.redact(prefix=(), reason="asked").erased == [6]
+
+
+def test_positions_mean_these_values_alone(any_store: Store) -> None:
+    d = any_store.domain("people")
+    for value in range(4):
+        d.write_value("alice", value)
+    assert d.redact(positions=[3, 1, 3], reason="asked").erased == [1, 3]
+    assert d.read_value("alice") == 3
+    assert [event.data for event in d.events(until=4)] == [None, "1", None, "3"]
+    d.redact(positions=[4], reason="asked")
+    assert status_of(d, "alice") == "redacted", "it does not fall back to an older value"
+
+
+def test_redacted_again_nothing_is_appended_and_the_report_says_so(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    first = d.redact("alice", reason="asked")
+    assert d.redact("alice", reason="asked") == Erasure("people", None, [], [1], [])
+    assert d.head().position == first.position
+    d.write_value("alice", 2)
+    assert d.redact("alice", reason="asked again") == Erasure("people", 4, [3], [1], [])
+    assert d.event(4).data == '{"positions":[3]}'
+
+
+def test_a_dry_run_says_what_would_go_and_does_nothing(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    assert d.redact("alice", reason="asked", dry_run=True) == Erasure("people", None, [1], [], [])
+    assert (d.head().position, d.read_value("alice")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        ({"key": "nobody"}, NotFoundError),
+        ({"prefix": "nobody"}, NotFoundError),
+        ({"positions": []}, NotFoundError),
+        ({"positions": [99]}, NotFoundError),
+        ({"positions": [2]}, NotFoundError),
+        ({"positions": [-1]}, NotFoundError),
+        ({"positions": [1, 0]}, ConfigError),
+        ({"positions": [1, 4]}, ConfigError),
+        ({"positions": ["1"]}, ConfigError),
+        ({"positions": [True]}, ConfigError),
+        ({}, ConfigError),
+        ({"key": "alice", "positions": [1]}, ConfigError),
+        ({"key": "alice", "reason": ""}, ConfigError),
+        ({"key": "alice", "reason": 5}, ConfigError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_erased(any_store: Store, asked: dict[str, Any], kind: type[Exception]) -> None:
+    """Nothing to erase is an error: whoever mistypes a name must not believe that it is done."""
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    d.remove_value("alice")
+    d.write_value("bob", 2)
+    d.redact("bob", reason="asked")  # position 4, an event of the log itself
+    with pytest.raises(kind):
+        d.redact(**{"reason": "asked", **asked})
+    assert d.head().position == 4
+    assert d.event(1).data == "1"
+
+
+def test_a_store_that_may_not_be_written_erases_nothing(open_store: Callable[..., Store]) -> None:
+    with open_store() as store:
+        store.domain("people").write_value("alice", 1)
+    reading = open_store(read_only=True)
+    with pytest.raises(ReadOnlyError):
+        reading.domain("people").redact("alice", reason="asked")
+    reading.close()
+    with pytest.raises(ClosedError):
+        reading.domain("people").redact("alice", reason="asked")
+
+
+def test_what_is_written_until_the_lock_is_had_is_erased_too(open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = open_store().domain("people"), open_store().domain("people")
+    one.write_value("alice", 1)
+    alone = one.group.alone
+
+    @contextmanager
+    def slowly() -> Iterator[Any]:
+        other.write_value("alice", 2)
+        with alone() as head:
+            yield head
+
+    monkeypatch.setattr(one.group, "alone", slowly)
+    assert one.redact("alice", reason="asked").erased == [1, 2]
+
+
+def test_tasks_erase_by_the_same_verb(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await aio.open(tmp_path / "data") as store:
+            d = await store.domain("people")
+            await d.write_value("alice", secret())
+            assert (await d.redact("alice", reason="asked")).erased == [1]
+            with pytest.raises(RedactedError):
+                await d.read_value("alice")
+
+    asyncio.run(main())
+
+
+def test_an_intent_that_was_redacted_does_not_hide_the_others(store: Store) -> None:
+    for event_id in ("order-1", "order-2"):
+        with pytest.raises(TimeoutError), store.intent(event_id, {"who": "alice"}):
+            raise TimeoutError
+    store.domain(INTENTS).redact("order-1", reason="asked")
+    assert [left.event_id for left in store.uncertain()] == ["order-2"]
+
+
+def test_on_commit_hears_of_it(open_store: Callable[..., Store]) -> None:
+    heard: list[eventstore.Commit] = []
+    d = open_store(on_commit=heard.append).domain("people")
+    d.write_value("alice", 1)
+    d.redact("alice", reason="asked")
+    assert [(commit.position, commit.events) for commit in heard] == [(1, 1), (2, 1)]
+
+
+# ---- what every verb says afterwards
+
+
+def test_the_past_is_erased_as_well(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    d.write_value("alice", 2)
+    before = d.state(1)
+    assert before.read_value("alice") == 1  # now it is in the cache
+    moment = datetime.fromtimestamp(d.event(1).recorded_us / 1_000_000, UTC)
+    d.redact("alice", reason="asked")
+    for view in (before, d.state(1), d.state(2), d.state(moment), d.state()):
+        with pytest.raises(RedactedError):
+            view.read_value("alice")
+        with pytest.raises(RedactedError):
+            view.get("alice", "nothing")
+        with pytest.raises(RedactedError):
+            list(view.items())
+        assert list(view.keys()) == ["alice"]
+
+
+def test_a_redacted_key_is_there_for_what_a_write_expects(any_store: Store) -> None:
+    d = any_store.domain("people")
+    d.write_value("alice", 1)
+    d.redact("alice", reason="asked")
+    with pytest.raises(WrongExpectedError):
+        d.write_value("alice", 2, expected=ABSENT)
+    with pytest.raises(RedactedError):
+        d.update_value("alice", lambda value: value)
+    with pytest.raises(RedactedError):
+        d.restore_value("alice", 1)
+    assert d.write_value("alice", 1, unchanged="skip").appended, "nobody can tell that it is unchanged"
+    assert d.write_value("alice", 2, expected=3).position == 4
+    assert d.write_value("alice", 3, expected=PRESENT).position == 5
+    assert d.read_value("alice") == 3
+    assert d.event(1).data is None
+
+
+def test_a_retry_of_a_redacted_write_gets_its_first_receipt_and_writes_nothing(open_store: Callable[..., Store]) -> None:
+    first = open_store().domain("people")
+    receipt = first.write_value("alice", "the value", event_id="e")
+    many = first.write_values([("bob", 1), ("alice", 2)], event_id="f")
+    first.redact("alice", reason="asked")
+    for d in (first, open_store().domain("people")):
+        assert d.write_value("alice", "the value", event_id="e") == receipt
+        assert d.write_values([("bob", 1), ("alice", 2)], event_id="f") == many
+        with pytest.raises(DuplicateEventError):
+            d.write_value("bob", "the value", event_id="e")
+        with pytest.raises(DuplicateEventError):
+            d.write_values([("bob", 3), ("alice", 2)], event_id="f")
+        assert d.head().position == 4
+
+
+def test_an_erased_domain_is_exported_and_imported_as_it_is(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "one") as store:
+        d = store.domain("people")
+        d.write_value("alice", "told in confidence")
+        d.write_value("bob", 2)
+        d.redact("alice", reason="asked")
+        events = [d.event(0), *d.events()]
+    file = tmp_path / "events.jsonl"
+    done("export", tmp_path / "one", "-o", file)
+    assert b"confidence" not in file.read_bytes()
+    done("import", file, tmp_path / "two")
+    with eventstore.open(tmp_path / "two") as store:
+        d = store.domain("people")
+        assert [d.event(0), *d.events()] == events
+        assert status_of(d, "alice") == "redacted"
+    done("init", tmp_path / "three")
+    done("import", file, tmp_path / "three", "--domain", "people")
+    done("verify", tmp_path / "three")
+
+
+def test_the_second_verifier_agrees(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        d.write_values([("alice", 1), ("bob", 2)])
+        d.redact("alice", reason="asked")
+    log = tmp_path / "data" / "logs" / "people"
+    assert verifier.verify(log / f"{0:020d}.db", log / "head", domain="people").findings == []
+
+
+Step = tuple[str, str, int]
+VERBS = ["put", "put", "put", "remove", "redact", "redact one"]
+steps = st.lists(st.tuples(st.sampled_from(VERBS), st.sampled_from("abc"), st.integers(0, 30)))
+
+
+def erased_state(facts: Sequence[tuple[str, str, object]], until: int) -> dict[str, object]:
+    """What each key holds after the first `until` events: its value, or that it was redacted."""
+    latest = {key: (op, value) for op, key, value in facts[:until] if op != "redact"}
+    return {key: value for key, (op, value) in latest.items() if op == "put"}
+
+
+@settings(max_examples=10)
+@given(steps)
+@example([("put", "a", 1), ("put", "a", 2), ("redact one", "a", 1), ("remove", "a", 0), ("redact", "a", 0), ("put", "a", 3)])
+def test_every_moment_of_any_life_is_what_its_events_say(life: list[Step]) -> None:
+    """Writes, removals and redactions in any order, by two handles in turn: at every position the fold of what is left."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as handles:
+        memory = handles.enter_context(eventstore.open("memory:"))
+        stores = [handles.enter_context(eventstore.open(folder, durability="process", min_free_bytes=0)) for _ in range(2)]
+        facts: list[tuple[str, str, object]] = []
+        for number, (verb, key, value) in enumerate(life):
+            chosen = [index for index, (op, named, held) in enumerate(facts) if op == "put" and held != "redacted" and named == key]
+            if verb == "redact one":
+                chosen = chosen[value % len(chosen) :][:1] if chosen else []
+            positions = [index + 1 for index in chosen]
+            for store in (memory, stores[number % 2]):
+                d = store.domain("d")
+                if verb == "put":
+                    d.write_value(key, value)
+                elif verb == "remove":
+                    d.remove_value(key)
+                elif positions:
+                    report = d.redact(key, reason="asked") if verb == "redact" else d.redact(positions=positions, reason="asked")
+                    assert report.erased == positions
+            there = key in erased_state(facts, len(facts))
+            if verb == "put" or (verb == "remove" and there):
+                facts.append((verb, key, value if verb == "put" else None))
+            elif positions and verb.startswith("redact"):
+                facts = [(op, named, "redacted" if index in chosen else held) for index, (op, named, held) in enumerate(facts)]
+                facts.append(("redact", "", None))
+        for store in (memory, *stores, handles.enter_context(eventstore.open(folder, read_only=True))) if facts else ():
+            d = store.domain("d")
+            for until in range(len(facts) + 1):
+                view = d.state(until)
+                assert dict(map(partial(read_or_redacted, view), view.keys())) == erased_state(facts, until)
+            assert store.verify().ok
+
+
+def read_or_redacted(view: eventstore.DomainView, key: Key) -> tuple[Key, object]:
+    try:
+        return key, view.read_value(key)
+    except RedactedError:
+        return key, "redacted"
+
+
+# ---- no byte is left
+
+
+SIZES = [10, 200, 3_000, 9_000, 100_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_file_holds_what_was_erased(tmp_path: Path, size: int) -> None:
+    """Overflow pages, free pages, the WAL, pointer files: nothing, from the moment of the answer."""
+    told = [secret() for _ in range(30)]
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        for number, word in enumerate(told):
+            d.write_value("alice" if number % 3 else f"other-{number}", {"word": word, "pad": "x" * size, "again": word})
+        hidden = [word for number, word in enumerate(told) if number % 3]
+        assert files_with(tmp_path / "data", *hidden) != []
+        salts = [event.salt or b"" for event in d.history("alice")]
+        assert files_with(tmp_path / "data", *salts) != []
+        assert d.redact("alice", reason="asked").complete
+        assert files_with(tmp_path / "data", *hidden) == []
+        assert files_with(tmp_path / "data", *salts) == [], "with the salt, a digest can be guessed"
+        assert d.read_value("other-0")["word"] == told[0]
+    assert files_with(tmp_path / "data", *hidden) == []
+    assert files_with(tmp_path / "data", told[0]) != [], "this test looks at the wrong place"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_page_keeps_a_copy_when_rows_are_erased_in_any_order(tmp_path: Path, seed: int) -> None:
+    """Erased rows shrink, and SQLite moves their neighbours to other pages: what it leaves where they were must be nothing."""
+    chance, told, gone = random.Random(seed), dict[int, str](), list[str]()
+    with eventstore.open(tmp_path / "data", durability="process") as store:
+        d = store.domain("people")
+        for _ in range(150):
+            word = secret()
+            receipt = d.write_value("k", {"word": word, "pad": "x" * chance.choice([0, 100, 1_000, 3_000, 9_000])})
+            told[receipt.position] = word
+        left = list(told)
+        chance.shuffle(left)
+        while left:
+            count = chance.randint(1, 40)
+            some, left = left[:count], left[count:]
+            d.redact(positions=some, reason="asked")
+            gone += [told[position][start : start + 12] for position in some for start in (0, 20)]
+            assert files_with(tmp_path / "data", *gone) == []
+        assert store.verify().ok
+
+
+def test_sqlite_writes_what_it_erases_to_no_file_outside_the_store(tmp_path: Path) -> None:
+    """Pages that a statement overwrites are kept until it has ended: in /var/tmp, if nobody says otherwise."""
+    written: set[str] = set()
+
+    def look() -> int:
+        written.update(
+            os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{name}")
+        )
+        return 0
+
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        d.write_value("alice", "x" * 1_000_000)
+        log: Any = d._live.log
+        log._file.writer.set_progress_handler(look, 1)
+        d.redact("alice", reason="asked")
+    assert any(name.endswith(".db-wal") for name in written)
+    assert not [name for name in written if "etilqs" in name]
+
+
+READER = """
+import sys, eventstore
+from eventstore import logfile
+store = eventstore.open(sys.argv[1], read_only=True)
+reader = store.domain("people")._live.log._file._reader
+reader.execute("BEGIN")
+reader.execute("SELECT count(*) FROM event").fetchall()
+print("reading", flush=True)
+sys.stdin.readline()
+reader.execute("COMMIT")
+print("read", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def slow_reader(folder: Path) -> Iterator[Callable[[], None]]:
+    """Another process in the midst of a read; gives how to end the read."""
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    stdin, stdout = reader.stdin, reader.stdout
+    assert stdout.readline() == "reading\n"
+
+    def end() -> None:
+        stdin.write("\n")
+        stdin.flush()
+        assert stdout.readline() == "read\n"
+
+    yield end
+    stdin.close()
+    stdout.close()
+    assert reader.wait(timeout=60) == 0
+
+
+def test_a_reader_in_the_way_is_reported_and_the_next_checkpoint_does_it(tmp_path: Path) -> None:
+    word, folder = secret(), tmp_path / "data"
+    with eventstore.open(folder, busy_timeout_ms=50) as store:
+        d = store.domain("people")
+        d.write_value("alice", word)
+        with slow_reader(folder) as end_read:
+            report = d.redact("alice", reason="asked")
+            assert report.erased == [1]
+            assert [Path(copy.path).name for copy in report.held] == [f"{0:020d}.db-wal"]
+            assert "reader" in report.held[0].advice
+            assert files_with(folder, word) == [f"logs/people/{0:020d}.db-wal"]
+            end_read()
+            again = d.redact("alice", reason="asked")
+            assert (again.erased, again.already, again.held) == ([], [1], [])
+            assert files_with(folder, word) == []
+
+
+def test_an_ordinary_checkpoint_finishes_it_once_the_reader_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    word, folder = secret(), tmp_path / "data"
+    with eventstore.open(folder, busy_timeout_ms=50) as store:
+        d = store.domain("people")
+        d.write_value("alice", word)
+        with slow_reader(folder) as end_read:
+            assert not d.redact("alice", reason="asked").complete
+            end_read()
+            monkeypatch.setattr("eventstore.sqlite.CHECKPOINT_PAGES", 1)
+            d.write_value("bob", 1)
+            assert files_with(folder, word) == []
+
+
+KILLED = """
+import os, sys, eventstore
+from eventstore import sqlite
+store = eventstore.open(sys.argv[1])
+d = store.domain("people")
+d.write_value("alice", sys.argv[2])
+sqlite.SqliteLog.forget_erased = lambda self, wait=True: os._exit(9)
+d.redact("alice", reason="asked")
+"""
+
+
+def test_a_redaction_whose_process_was_killed_is_finished_by_the_next_opening(tmp_path: Path) -> None:
+    word, folder = secret(), tmp_path / "data"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), word], cwd=ROOT, check=False)
+    assert killed.returncode == 9
+    assert files_with(folder, word) == [f"logs/people/{0:020d}.db-wal"]
+    with eventstore.open(folder) as store:
+        assert status_of(store.domain("people"), "alice") == "redacted"
+        assert files_with(folder, word) == []
+
+
+@pytest.mark.corrupts
+def test_a_row_that_comes_back_is_found_and_erased_again(tmp_path: Path) -> None:
+    """As a file put back would bring it: its checksum is true, and only the redaction speaks against it."""
+    folder = tmp_path / "data"
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        d.write_value("alice", "once")
+        salted = d.event(1).salt
+        d.redact("alice", reason="asked")
+    database = sqlite3.connect(folder / "logs" / "people" / f"{0:020d}.db")
+    (guard,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'event_update'").fetchone()
+    database.execute("DROP TRIGGER event_update")
+    database.execute("UPDATE event SET data = '\"once\"', salt = ?, digest = NULL WHERE position = 1", (salted,))
+    database.execute(guard)
+    database.commit()
+    database.close()
+    with eventstore.open(folder, read_only=True) as store:
+        (finding,) = store.verify().findings
+        assert (finding.position, finding.kind) == (1, "redacted")
+        live = store.domain("people")._live
+        assert still_held(live.log, named_by_redactions(live.log, live.states.system)) == [1]
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        assert (d.event(1).data, status_of(d, "alice")) == (None, "redacted")
+        assert store.verify().ok
+        assert files_with(folder, salted or b"") == []
+
+
+@pytest.mark.corrupts
+def test_a_redact_event_that_names_the_logs_own_events_erases_none_of_them(tmp_path: Path) -> None:
+    """It is against the format, and a finding; but no reason why the store could not be opened."""
+    with eventstore.open(tmp_path / "data") as store:
+        group = store.domain("people").group
+        for positions in ([], [0, 1]):
+            with group.alone() as head:
+                data = json.dumps({"positions": positions})
+                append_own(group.live, head, group.clock, partial(OwnEvent, "redact", data, None), group.meter)
+    with eventstore.open(tmp_path / "data") as store:
+        d = store.domain("people")
+        assert [event.data is None for event in (d.event(0), d.event(1))] == [False, False]
+        assert not store.verify().ok
+
+
+# ---- memory
+
+
+def test_no_cache_of_any_process_answers_any_more(open_store: Callable[..., Store]) -> None:
+    """Another handle on the same files sees what another process sees."""
+    one, other = open_store().domain("people"), open_store().domain("people")
+    one.write_value("alice", 1)
+    before = other.state(1)
+    for d in (one, other, before):
+        assert d.read_value("alice") == 1
+    one.redact("alice", reason="asked")
+    assert one._live.cache.get("people", 1) is None
+    with pytest.raises(RedactedError):
+        before.read_value("alice")
+    assert other._live.cache.get("people", 1) is None
+    with pytest.raises(RedactedError):
+        other.read_value("alice")
+
+
+def test_what_was_read_before_a_redaction_does_not_come_into_the_cache_after_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = store.domain("people")
+    d.write_value("alice", 1)
+    view, cache = d.state(1), d._live.cache
+    cache.drop("people", [1])
+    get = d._live.log.get
+
+    def slowly(positions: Any) -> list[eventstore.Event]:
+        events = get(positions)
+        monkeypatch.setattr(d._live.log, "get", get)
+        d.redact("alice", reason="asked")
+        return events
+
+    monkeypatch.setattr(d._live.log, "get", slowly)
+    view.get("alice")
+    assert cache.get("people", 1) is None
+    with pytest.raises(RedactedError):
+        view.read_value("alice")
+
+
+# ---- what remains cannot be guessed
+
+
+def test_a_dictionary_finds_no_redacted_value(tmp_path: Path) -> None:
+    """Everything that any file still says, against every plausible value: as text, hashed, with what stands beside it."""
+    folder, pins = tmp_path / "data", [f"{number:04d}" for number in range(0, 10_000, 7)]
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        d.write_value("alice", pins[300], event_id="e")
+        d.write_values([("bob", "public"), ("alice", pins[301])], event_id="f")
+        d.write_value("carol", pins[302], event_id="g")
+        d.write_value("carol", pins[302], event_id="h", unchanged="skip")
+        kept = list(d.events())
+        for key in ("alice", "carol"):
+            d.redact(key, reason="asked")
+        left = list(d.events())
+    salts = [event.salt for event in kept if event.data is not None and event.key != '["bob"]']
+    assert files_with(folder, *[salt or b"" for salt in salts]) == []
+    known = {event.digest for event in left} | {event.checksum for event in left}
+    metas = "".join(event.meta or "" for event in left)
+    # Salts that are left, as somebody might have salted with another event's; and none.
+    prefixes = [b"", *[event.salt for event in left if event.salt]]
+    for pin in pins:
+        text = json.dumps(pin).encode()
+        for prefix in prefixes:
+            digest = hashlib.sha256(prefix + text).digest()
+            assert digest not in known
+            assert digest.hex()[:16] not in metas
+        for key in ("alice", "carol"):
+            row = [("put", json.dumps([key]), pin_, None, None, "anything", "append") for pin_ in (pin, text.decode())]
+            for one in row:
+                assert hashlib.sha256(json.dumps([one], separators=(",", ":")).encode()).hexdigest()[:16] not in metas
+
+
+def test_the_same_request_is_stored_for_every_value(any_store: Store) -> None:
+    """What is stored of a call must not depend on its values at all; else it is a hash to guess them by."""
+    requests = set()
+    for number in range(5):
+        d = any_store.domain(f"d{number}")
+        d.write_values([("alice", number), ("bob", "x" * number)], event_id="e")
+        requests.add(json.loads(d.event(1).meta or "")["request"])
+    assert len(requests) == 1
+
+
+# ---- what else holds a copy
+
+
+def test_places_that_may_hold_a_copy_are_named_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with eventstore.open(folder) as store:
+        for name in ("people", "people-2"):
+            store.domain(name).write_value("alice", secret())
+    log = folder / "logs" / "people"
+    state = "0123456789ab"
+    kept = [
+        folder / "quarantine" / f"people-7-{state}",
+        folder / ".tmp-adopt-1" / "logs" / "people",
+        folder / "quarantine" / f".tmp-people-8-{state}",
+    ]
+    for place in [*kept, folder / "quarantine" / f"people-2-7-{state}"]:
+        place.mkdir(parents=True)
+    shutil.copy(log / f"{0:020d}.db", log / "backup.db")
+    (log / ".tmp-00000000000000000000.db.new").write_bytes(b"")
+    with eventstore.open(folder) as store:
+        report = store.domain("people").redact("alice", reason="asked")
+    assert not report.complete
+    named = {str(Path(copy.path).relative_to(folder)) for copy in report.held}
+    assert named == {
+        f"quarantine/people-7-{state}",
+        f"quarantine/.tmp-people-8-{state}",
+        ".tmp-adopt-1",
+        "logs/people/backup.db",
+        "logs/people/.tmp-00000000000000000000.db.new",
+    }
+    assert all(copy.advice for copy in report.held)
+
+
+# ---- the command
+
+
+def test_the_command_erases_and_says_what_and_every_command_says_redacted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for value in ('{"mail": "a@example.org"}', '{"mail": "b@example.org"}'):
+        done("put", data, "people", "alice", value)
+    done("put", data, "people", '["c", 1]', "3")
+    planned = done("redact", data, "people", "alice", "--reason", "asked", "--dry-run", "--json").json()
+    assert planned == {"domain": "people", "dry_run": True, "position": None, "erased": [1, 2], "already": [], "held": []}
+    shown = done("redact", data, "people", "alice", "--reason", "asked", "--actor", "dpo").out
+    assert shown.splitlines() == [
+        "people: 2 values erased, on record at position 4",
+        "    positions 1-2",
+        "no other copy is in the store's folder",
+    ]
+    assert files_with(data, "example.org") == []
+    assert command("get", data, "people", "alice").code == 1
+    assert "redacted" in done("state", data, "people").out
+    assert [line["redacted"] for line in done("state", data, "people", "--as-of", "1", "--json").lines()] == [True]
+    assert done("history", data, "people", "alice").out.count("redacted") == 2
+    log = done("log", data, "people", "-p").out
+    assert log.count("redacted  ") == 2
+    assert "by dpo" in log
+    assert "because asked" in log
+    assert "(redacted)" in done("ls", data, "people", "-l").out
+    assert "2 redacted" in done("verify", data).out
+    again = done("redact", data, "people", "alice", "--reason", "asked")
+    assert again.out.splitlines()[0] == "people: 2 values erased before"
+    assert done("redact", data, "people", "c", "--prefix", "--reason", "asked", "--json").json()["erased"] == [3]
+
+
+def test_the_command_by_positions_and_its_exit_codes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for value in "123":
+        done("put", data, "people", "alice", value)
+    assert done("redact", data, "people", "--position", 3, "--position", 1, "--reason", "x", "--json").json()["erased"] == [1, 3]
+    assert command("redact", data, "people", "bob", "--reason", "x").code == 1
+    assert command("redact", data, "nothing", "alice", "--reason", "x").code == 1
+    for words in (["alice"], ["--reason", "x"], ["alice", "--position", "1", "--reason", "x"], ["--prefix", "--reason", "x"]):
+        assert command("redact", data, "people", *words).code == 3
+    (data / "logs" / "people" / "copy").write_bytes(b"")
+    found = command("redact", data, "people", "alice", "--reason", "x")
+    assert found.code == 1
+    assert "may still hold a copy" in found.out
