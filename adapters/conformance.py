@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from eventstore.codec import FORMAT, GENESIS, check, erased, read_birth, seal, seal_system
+from eventstore.codec import FORMAT, GENESIS, check, check_linked, erased, read_birth, seal, seal_system
 from eventstore.errors import (
     ChecksumError,
     ClosedError,
@@ -34,7 +34,7 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.model import Durability, Event, Head
+from eventstore.model import Durability, Event, Head, Linked
 
 Check = Callable[[Engine], None]
 
@@ -173,7 +173,7 @@ def check_a_second_handle_sees_what_the_first_appends(engine: Engine) -> None:
         _same(reader.head(), _head_of(events[-1]), "head() of another handle is the new head")
         _same(list(reader.read(before)), events, "read() of another handle gives the new events")
         _same(reader.get([events[0].position]), events[:1], "get() of another handle gives the new events")
-        _same(reader.chain(events[-1].position, limit=1), events[1:], "chain() of another handle gives the new events")
+        _same(_events_of(reader.chain(events[-1].position, limit=1)), events[1:], "chain() of another handle gives the new events")
 
 
 @_every_engine
@@ -302,6 +302,7 @@ def check_get_gives_each_event_once_in_order(engine: Engine) -> None:
     for positions in questions:
         wanted = [event for event in every if event.position in positions]
         _same(log.get(positions), wanted, f"get({positions!r}) of positions 0 to 40")
+        _same(_events_of(log.linked(positions)), wanted, f"linked({positions!r}) gives the same events")
 
 
 @_every_engine
@@ -311,6 +312,22 @@ def check_get_takes_many_positions(engine: Engine) -> None:
     _append(log, PAGE)
     found = [event.position for event in log.get(range(40_000, -40_000, -1))]
     _same(found, list(range(PAGE + 1)), "get() of 80,000 positions")
+    found = [each.event.position for each in log.linked(range(40_000, -40_000, -1))]
+    _same(found, list(range(PAGE + 1)), "linked() of 80,000 positions")
+
+
+@_every_engine
+def check_what_is_linked_proves_itself(engine: Engine) -> None:
+    """`each with the checksum of the event before it: what proves it alone.`"""
+    log = engine.open_log("signal")
+    _append(log, 5, data="[" + "1," * 5_000 + "1]")
+    every = [*log.get([0]), *log.read()]
+    before = [GENESIS.checksum, *(event.checksum for event in every)]
+    for positions in ([0], [1], [5], [3, 1], range(6)):
+        wanted = [Linked(before[event.position], event) for event in every if event.position in positions]
+        _same(log.linked(positions), wanted, f"linked({positions!r}) gives events and the checksums before them")
+    for each in log.linked(range(6)):
+        _same(check_linked(each, "signal"), _head_of(each.event), "and each proves itself")
 
 
 @_every_engine
@@ -321,9 +338,9 @@ def check_a_chain_is_one_keys_history_newest_first(engine: Engine) -> None:
     for history in histories.values():
         history.reverse()
         for index, event in enumerate(history):
-            _same(log.chain(event.position, limit=100), history[index:], f"chain({event.position}) of {event.key}")
+            _same(log.chain(event.position, limit=100), _linked(log, history[index:]), f"chain({event.position}) of {event.key}")
     _same(log.chain(2**62, limit=100), [], "the chain of a position that does not exist is empty")
-    _same(log.chain(0, limit=100), log.get([0]), "the chain of the birth row is the birth row")
+    _same(log.chain(0, limit=100), log.linked([0]), "the chain of the birth row is the birth row")
 
 
 @_every_engine
@@ -332,7 +349,8 @@ def check_a_chain_keeps_its_limit(engine: Engine) -> None:
     log = engine.open_log("signal")
     history = _interleaved(log, rounds=5)['["a"]'][::-1]
     for limit in (0, 1, 2, 4, 5, 6, 2**31):
-        _same(log.chain(history[0].position, limit=limit), history[:limit], f"chain() with limit {limit} of 5 events")
+        found = _events_of(log.chain(history[0].position, limit=limit))
+        _same(found, history[:limit], f"chain() with limit {limit} of 5 events")
 
 
 @_every_engine
@@ -340,7 +358,7 @@ def check_a_chain_is_as_long_as_a_history(engine: Engine) -> None:
     """`its prev, its prev's prev ...`: no depth is too deep."""
     log = engine.open_log("signal")
     _append(log, 2 * PAGE + 1)
-    found = [event.position for event in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
+    found = [each.event.position for each in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
     _same(found, list(range(2 * PAGE + 1, 0, -1)), "a chain of 2,001 events")
 
 
@@ -699,6 +717,16 @@ def _birth(engine: Engine, name: str) -> Event:
     """A birth row from elsewhere: another time, another rule."""
     data = {"format": FORMAT, "store_id": engine.store_id, "domain": name, "created_us": 7, "write": "first"}
     return seal_system(GENESIS, prev=0, recorded_us=7, op="open", data=data, salt=b"s" * 16)
+
+
+def _events_of(linked: Sequence[Linked]) -> list[Event]:
+    return [each.event for each in linked]
+
+
+def _linked(log: EventLog, events: Sequence[Event]) -> list[Linked]:
+    """`events` as linked() should give them, in their order."""
+    checksums = {event.position + 1: event.checksum for event in [*log.get([0]), *log.read()]}
+    return [Linked(checksums[event.position], event) for event in events]
 
 
 def _event_like(event: Event, **fields: Any) -> Event:

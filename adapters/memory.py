@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from eventstore.clock import now_us
-from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
+from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, erased, read_birth, seal_birth
 from eventstore.errors import ClosedError, ConfigError, ConflictError, ContractError, CorruptionError, NotFoundError, UnavailableError
 from eventstore.log import PAGE, Busy, nobody_waits
-from eventstore.model import Domain, Durability, Event, Head, WriteRule
+from eventstore.model import Domain, Durability, Event, Head, Linked, WriteRule
 
 
 class MemoryLog:
@@ -60,10 +60,17 @@ class MemoryLog:
         self._require_open()
         return [self._events[position] for position in sorted(set(positions)) if 0 <= position < len(self._events)]
 
-    def chain(self, position: int, *, limit: int) -> list[Event]:
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        return [self._linked(event) for event in self.get(positions)]
+
+    def _linked(self, event: Event) -> Linked:
+        return Linked(self._events[event.position - 1].checksum if event.position else GENESIS.checksum, event)
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
         """See EventLog.chain."""
         self._require_open()
-        return list(islice(self._links(position), limit))
+        return list(map(self._linked, islice(self._links(position), limit)))
 
     def _links(self, position: int) -> Iterator[Event]:
         events = self.get([position])

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from eventstore.codec import GENESIS, check, check_all
+from eventstore.codec import GENESIS, check, check_all, check_linked
 from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
 from eventstore.log import EventLog
 from eventstore.metrics import Gauges
@@ -19,7 +19,7 @@ from eventstore.projections.key_states import KeyStates, ValueCache
 _log = logging.getLogger("eventstore")
 
 _PAGE = 64
-"""Values read at a time: each comes with the event before it, and may be large."""
+"""Values read at a time: each may be large."""
 
 _SMALL = 65_536
 """Characters of a value that an event loop may decode without anybody noticing."""
@@ -156,15 +156,16 @@ class Live:
 
     def _read(self, items: Sequence[tuple[str, KeyState]]) -> dict[int, str]:
         """Values from the log, each checked against the event before it: rot is never handed out as a value."""
-        wanted = sorted({place for _, state in items for place in (state.position - 1, state.position)})
-        events = {event.position: event for event in self.log.get(wanted)} if wanted else {}
+        wanted = [state.position for _, state in items]
+        events = {each.event.position: each for each in self.log.linked(wanted)} if wanted else {}
         found: dict[int, str] = {}
         for key, state in items:
             position = state.position
-            event, before = events.get(position), events.get(position - 1)
-            if event is None or before is None or event.key != key:
+            linked = events.get(position)
+            if linked is None or linked.previous is None or linked.event.key != key:
                 raise FormatError(self.log.domain, position, f"the event that should hold {key} is not there; run `eventstore verify`")
-            check(Head(before.position, before.checksum), event, self.log.domain)
+            check_linked(linked, self.log.domain)
+            event = linked.event
             if event.data is None:
                 raise RedactedError(self.log.domain, position)
             if isinstance(event.data, bytes):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from eventstore.errors import CorruptionError
-from eventstore.model import Durability, Event, Head, WriteRule
+from eventstore.model import Durability, Event, Head, Linked, WriteRule
 
 PAGE = 1_000
 """Events read at a time where nothing else bounds a page."""
@@ -57,8 +57,15 @@ class EventLog(Protocol):
         """The events at `positions`, in ascending order of position; those that do not exist are left out."""
         ...
 
-    def chain(self, position: int, *, limit: int) -> list[Event]:
-        """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`."""
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """The events that get() gives, each with the checksum of the event before it: what proves it alone.
+
+        The event before it is not read but for that checksum, however large its value is.
+        """
+        ...
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
+        """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`; as linked()."""
         ...
 
     def writing(self, *, wait: bool = True) -> AbstractContextManager[Head]:
@@ -124,6 +131,10 @@ class RowLog(Protocol):
 
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get."""
+        ...
+
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
         ...
 
     def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:

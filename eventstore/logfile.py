@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from eventstore import database
-from eventstore.codec import erased
+from eventstore.codec import GENESIS, erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
 from eventstore.files import copy_files, inode, stat_or_none, sync_folder
-from eventstore.model import SYSTEM_KEY, Durability, Event, Head
+from eventstore.model import SYSTEM_KEY, Durability, Event, Head, Linked
 
 _PAGE_BYTES = 4 * 2**20
 _ROW_OVERHEAD = 120
@@ -36,12 +36,13 @@ _ROWS = """SELECT position, prev, recorded_us, when_us, checksum, key, meta,
 FROM event WHERE position > ? AND position <= ? ORDER BY position"""
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
 WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
+_LINKED = f"SELECT {database.COLUMNS}, (SELECT checksum FROM event AS before WHERE before.position = event.position - 1) FROM event"
 _CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
  SELECT position, prev, 1 FROM event WHERE position = ?1
  UNION ALL
  SELECT event.position, event.prev, depth + 1 FROM link JOIN event ON event.position = link.prev
  WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
-{_SELECT} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
+{_LINKED} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
 
 
 # Where SQLite keeps its locks: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and UNIX_SHM_DMS.
@@ -183,23 +184,19 @@ class LogFile:
             return self._get(positions, self._reader)
 
     def _get(self, positions: Sequence[int], connection: sqlite3.Connection) -> list[Event]:
-        positions = [position for position in positions if 0 <= position < _INT64]
-        if len(positions) <= 2:
-            few = (positions[0], positions[-1]) if positions else (-1, -1)
-            rows = connection.execute(f"{_SELECT} WHERE position IN (?, ?) ORDER BY position", few).fetchall()
-        else:
-            wanted = json.dumps(list(positions))
-            rows = connection.execute(
-                f"{_SELECT} WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position", (wanted,)
-            ).fetchall()
-        return _events(rows)
+        return _events(connection.execute(*_at(_SELECT, positions)).fetchall())
 
-    def chain(self, position: int, limit: int) -> list[Event]:
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        with self._reading, self._translated():
+            return _linked(self._reader.execute(*_at(_LINKED, positions)).fetchall())
+
+    def chain(self, position: int, limit: int) -> list[Linked]:
         """A key's events from `position` back, in one recursive query."""
         if limit <= 0 or not 0 <= position < _INT64:
             return []
         with self._reading, self._translated():
-            return _events(self._reader.execute(_CHAIN, (position, limit)).fetchall())
+            return _linked(self._reader.execute(_CHAIN, (position, limit)).fetchall())
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows. Texts as bytes: what is hashed and looked at as bytes need not become text, and bytes again."""
@@ -432,5 +429,17 @@ class LogFile:
             raise FormatError(self.domain, None, f"the database file is damaged ({error})") from error
 
 
+def _at(select: str, positions: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
+    """The query for the rows at `positions`, ascending, and what it is asked with."""
+    positions = [position for position in positions if 0 <= position < _INT64]
+    if len(positions) <= 2:
+        return f"{select} WHERE position IN (?, ?) ORDER BY position", (positions[0], positions[-1]) if positions else (-1, -1)
+    return f"{select} WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position", (json.dumps(positions),)
+
+
 def _events(rows: list[Any]) -> list[Event]:
     return list(starmap(Event, rows))
+
+
+def _linked(rows: list[Any]) -> list[Linked]:
+    return [Linked(GENESIS.checksum if row[0] == 0 else row[-1], Event(*row[:-1])) for row in rows]

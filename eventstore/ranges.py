@@ -45,7 +45,7 @@ def processes_for(wanted: int | None, last: int) -> int:
 
 
 def ranges_of(log: EventLog | RowLog, last: int, processes: int) -> list[tuple[int, int]]:
-    """(after, until) of the ranges to walk. Each starts where a page does, behind two events that can be read."""
+    """(after, until) of the ranges to walk. Each starts where a page does, behind an event that can be read and the checksum before it."""
     if processes == 1:
         return [(0, last)]
     size = max(-(-last // (processes * _RANGES_PER_PROCESS)), -(-last // _MOST_RANGES))
@@ -56,7 +56,7 @@ def ranges_of(log: EventLog | RowLog, last: int, processes: int) -> list[tuple[i
 
 def _is_firm(log: EventLog | RowLog, border: int) -> bool:
     try:
-        return len(log.get([border - 1, border])) == 2
+        return [each.previous is not None for each in log.linked([border])] == [True]
     except CorruptionError:
         return False  # named by the walk over the range that these events are then in the middle of
 

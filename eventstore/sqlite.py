@@ -35,7 +35,7 @@ from eventstore.errors import (
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import PAGE, Busy, nobody_waits
 from eventstore.logfile import LogFile
-from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
+from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, Linked, WriteRule
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
@@ -258,7 +258,11 @@ class SqliteLog:
         """See EventLog.get."""
         return self._ask(lambda file: file.get(positions))
 
-    def chain(self, position: int, *, limit: int) -> list[Event]:
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        return self._ask(lambda file: file.linked(positions))
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
         """See EventLog.chain."""
         return self._ask(lambda file: file.chain(position, limit))
 

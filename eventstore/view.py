@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from eventstore.clock import moment_us
-from eventstore.codec import GENESIS, check, check_all, decode_key, encode_key
+from eventstore.codec import check, check_all, check_linked, decode_key, encode_key
 from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
 from eventstore.live import Live, unfolded
 from eventstore.log import EventLog
-from eventstore.model import Domain, Event, Head, Key, KeyState
+from eventstore.model import Domain, Event, Head, Key, KeyState, Linked
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
 from eventstore.values import decode_value, is_json
@@ -154,15 +154,11 @@ class DomainView:
 
         Raises NotFoundError, CorruptionError.
         """
-        before, event = self._pair(position)
-        if event is None or position > self.head().position:
+        found = self._live.log.linked([position])
+        if not found or position > self.head().position:
             raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
-        check(GENESIS if before is None else Head(before.position, before.checksum), event, self.name)
-        return event
-
-    def _pair(self, position: int) -> tuple[Event | None, Event | None]:
-        events = {event.position: event for event in self._live.log.get([position - 1, position])} if position >= 0 else {}
-        return events.get(position - 1), events.get(position)
+        check_linked(found[0], self.name)
+        return found[0].event
 
     def history(self, key: Key, limit: int | None = None) -> Iterator[Event]:
         """Every event of `key`, removals included, newest first. Nothing if it was never written."""
@@ -171,9 +167,10 @@ class DomainView:
 
     def _proven(self, after: int, last: int) -> Iterator[Event]:
         """Events that follow each other, each checked against the one before it."""
-        anchor = self._live.log.get([after]) if after < last else []
-        head = Head(anchor[0].position, anchor[0].checksum) if anchor else Head(after, b"")
-        stream = self._live.log.read(after, until=last)
+        first = self._live.log.linked([after + 1]) if after < last else []
+        yield from self._apart(first)
+        head = Head(after + 1, first[0].event.checksum) if first else Head(after, b"")
+        stream = self._live.log.read(head.position, until=last)
         while some := list(islice(stream, _PROVEN)):
             if not self._live.lenient:
                 try:
@@ -184,14 +181,12 @@ class DomainView:
                         yield event
             yield from some
 
-    def _apart(self, events: list[Event]) -> list[Event]:
+    def _apart(self, found: Sequence[Linked]) -> Iterator[Event]:
         """Events that stand anywhere, each checked against the one before it."""
-        if not self._live.lenient:
-            before = {event.position: event for event in self._live.log.get([event.position - 1 for event in events])}
-            for event in events:
-                previous = before.get(event.position - 1)
-                check(Head(event.position - 1, b"") if previous is None else Head(previous.position, previous.checksum), event, self.name)
-        return events
+        for each in found:
+            if not self._live.lenient:
+                check_linked(each, self.name)
+            yield each.event
 
     def _reversed(self, after: int, last: int) -> Iterator[Event]:
         while last > after:
@@ -199,13 +194,14 @@ class DomainView:
             yield from reversed(list(self._proven(start, last)))
             last = start
 
-    def _chain(self, text: str, after: int, last: int, page_size: int) -> Iterator[list[Event]]:
+    def _chain(self, text: str, after: int, last: int, page_size: int) -> Iterator[list[Linked]]:
         state = self._states().get(text)
         position = state.position if state is not None else 0
         while position > after:
             page = self._live.log.chain(position, limit=max(page_size, 1))
-            yield [event for event in page if after < event.position <= last]
-            position = page[-1].prev if page and page[-1].prev < position else 0
+            yield [each for each in page if after < each.event.position <= last]
+            prev = page[-1].event.prev if page else 0
+            position = prev if prev < position else 0
 
     def _events_of(self, text: str, after: int, last: int, reverse: bool, page_size: int) -> Iterator[Event]:
         if reverse:
@@ -213,10 +209,10 @@ class DomainView:
                 yield from self._apart(page)
             return
         # Positions first, so that a long history is not held in memory.
-        positions = [event.position for page in self._chain(text, after, last, _PAGE) for event in page]
+        positions = [each.event.position for page in self._chain(text, after, last, _PAGE) for each in page]
         positions.reverse()
         for start in range(0, len(positions), _PAGE):
-            yield from self._apart(self._live.log.get(positions[start : start + _PAGE]))
+            yield from self._apart(self._live.log.linked(positions[start : start + _PAGE]))
 
 
 def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None) -> KeyStates:
