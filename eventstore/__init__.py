@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from eventstore.anchors import Anchor, Judgement
 from eventstore.codec import decode_key, encode_key
+from eventstore.compaction import SealReport
 from eventstore.domain import DomainStore
 from eventstore.errors import (
     AccessError,
     ChecksumError,
     ClosedError,
+    CompactedError,
     ConfigError,
     ConflictError,
     ContractError,
@@ -59,6 +61,7 @@ __all__ = [
     "ChecksumError",
     "ClosedError",
     "Commit",
+    "CompactedError",
     "ConfigError",
     "ConflictError",
     "ContractError",
@@ -93,6 +96,7 @@ __all__ = [
     "Receipt",
     "RedactedError",
     "Report",
+    "SealReport",
     "SettledError",
     "SignatureError",
     "Store",

@@ -14,7 +14,7 @@ import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import ConfigError, EventStoreError, NewerFormatError
+from eventstore.errors import CompactedError, ConfigError, EventStoreError, NewerFormatError
 from eventstore.links import Finding
 from eventstore.log import Engine, EventLog
 from eventstore.model import Head, is_domain_name
@@ -129,6 +129,8 @@ def judge(engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Findin
     try:
         with engine.inspect(domain) as log:
             return _judged(log, Head(anchored.position, bytes.fromhex(anchored.checksum)), findings)
+    except CompactedError:
+        raise  # without the archive there is no verdict
     except EventStoreError as error:
         return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
 

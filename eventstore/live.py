@@ -8,8 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+from eventstore.carried import prove_carried
 from eventstore.codec import GENESIS, check, check_all, check_linked
-from eventstore.errors import CorruptionError, EventStoreError, FormatError, RedactedError
+from eventstore.errors import CompactedError, CorruptionError, EventStoreError, FormatError, RedactedError
 from eventstore.log import EventLog
 from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
@@ -51,9 +52,8 @@ class Live:
         self._load()
 
     def _load(self) -> None:
-        states = self.pointers.latest()
-        self._saved = states.position if states is not None else 0
-        self.states = states if states is not None else unfolded(self.log)
+        self.states = newest_start(self.log, self.pointers, self.log.head().position, lenient=self.lenient)
+        self._saved = self.states.position
         self.ids = EventIds(self.log, self.pointers, since=self._saved)
         self.catch_up()
 
@@ -187,6 +187,16 @@ class Live:
             self.ids.save(self.states.head)
             self._saved = self.states.position
 
+    def save_ids(self, *, since: int) -> None:
+        """Write the event ids up to the head, in a file for all after `since`. Call under the log's lock, once it was sealed there.
+
+        So they are known when the events are not at hand any more, and a file that ends in a seal can be held against the log even then.
+        """
+        try:
+            self.ids.save(self.states.head, since=since)
+        except CompactedError as error:
+            _log.warning("%s: the event ids of older files are not known: %s", self.log.domain, error)
+
     def _worth_saving(self, *, closing: bool) -> bool:
         tail = self.states.position - self._saved
         return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_TAIL, len(self.states) // 8))
@@ -240,10 +250,16 @@ class Live:
             self._folding.release()
 
 
-def unfolded(log: EventLog) -> KeyStates:
-    """The states before the first event. Raises CorruptionError if the birth row is not whole."""
-    births = log.get([0])
-    if not births:
-        raise FormatError(log.domain, 0, "the birth row is missing")
-    head = check(GENESIS, births[0], log.domain)
-    return KeyStates(head, births[0].recorded_us)
+def newest_start(log: EventLog, pointers: PointerFolder, until: int, *, lenient: bool = False) -> KeyStates:
+    """The newest states at or before `until` that need no folding of all that came before: of a pointer file, or at a seal.
+
+    Of what is carried over a seal every event is proven, and that it is all there is. Raises CorruptionError, or warns
+    if `lenient`; CompactedError.
+    """
+    start = log.start(until)
+    states = pointers.latest(since=start, until=until)
+    if states is None:
+        states = KeyStates(GENESIS, 0)
+        for event in prove_carried(log.carried(start), start, log.domain, lenient=lenient):
+            states.apply(event)
+    return states

@@ -7,11 +7,25 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
+from eventstore.carried import Seal
 from eventstore.errors import CorruptionError
 from eventstore.model import Durability, Event, Head, Linked, WriteRule
 
 PAGE = 1_000
 """Events read at a time where nothing else bounds a page."""
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """The part of a log that is not sealed yet."""
+
+    first: int
+    """The position it begins with: 0, or the one after the last seal."""
+    began_us: int | None
+    """When its first event was recorded, in microseconds; None if there is none."""
+    bytes: int
+    """What it takes on the disk; 0 where there is none."""
 
 
 class Busy(Exception):  # noqa: N818  no error: it says whose turn it is not
@@ -64,6 +78,25 @@ class EventLog(Protocol):
         """
         ...
 
+    def floor(self) -> int:
+        """The last position that is not at hand, because its file was archived or is missing; 0 if everything is there.
+
+        What comes after it is there whole. Reading what is not at hand raises CompactedError, by every method that reads; but get(),
+        linked(), states() and chain() still give an event that a later file carries.
+        """
+        ...
+
+    def start(self, until: int) -> int:
+        """The newest position, at or before `until`, from which the log can be folded: that of a seal, or 0. Raises CompactedError."""
+        ...
+
+    def carried(self, start: int) -> Iterator[Linked]:
+        """What is carried over the seal at `start`: the log's own events and the latest of each key, by position, the seal last.
+
+        carried(0) is the birth row alone. Raises CompactedError where it is not at hand, or no seal stands there.
+        """
+        ...
+
     def chain(self, position: int, *, limit: int) -> list[Linked]:
         """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`; as linked()."""
         ...
@@ -78,13 +111,25 @@ class EventLog(Protocol):
         """
         ...
 
+    def draft_seal(self) -> Seal:
+        """What a `seal` event must say that is appended next. Must be called inside `writing()`. Raises EngineError.
+
+        Reads no values. Appended, such an event is the last of its file: the log goes on in another one, which carries over what
+        carried() gives, in the same or the next writing().
+        """
+        ...
+
+    def extent(self) -> Extent:
+        """The part of the log that is not sealed yet: how it began, and how much it takes."""
+        ...
+
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """Store all of `events` directly after `after`, or none of them, as durably as asked.
 
         Raises ConflictError when the head is not `after`, EngineError with its outcome when the machine refuses.
         Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
         No events at all makes what stands, up to `after`, as durable as asked. Must be called inside `writing()`.
-        `erase` names positions whose data is erased in the same commit.
+        `erase` names positions whose data is erased in the same commit. A `seal` event must be the last of `events`.
         """
         ...
 
@@ -141,8 +186,8 @@ class RowLog(Protocol):
         """Position, when_us, whether it is a removal, whether it has no data, of the events at `positions`, as get() orders them."""
         ...
 
-    def source(self) -> Path:
-        """The file that this log reads, for another process of this user to read it too, for as long as the log is open."""
+    def source(self) -> list[Path]:
+        """The files that this log reads, for another process of this user to read them too, for as long as the log is open."""
         ...
 
 

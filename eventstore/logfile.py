@@ -14,11 +14,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from eventstore import database
+from eventstore.carried import Seal, read_seal
 from eventstore.codec import GENESIS, erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
@@ -36,13 +37,15 @@ _ROWS = """SELECT position, prev, recorded_us, when_us, checksum, key, meta,
 FROM event WHERE position > ? AND position <= ? ORDER BY position"""
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
 WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
-_LINKED = f"SELECT {database.COLUMNS}, (SELECT checksum FROM event AS before WHERE before.position = event.position - 1) FROM event"
-_CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
+_BEFORE = "(SELECT checksum FROM event AS before WHERE before.position = event.position - 1)"
+_BEFORE_CARRIED = "(SELECT previous FROM carried WHERE carried.position = event.position)"
+_CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
  SELECT position, prev, 1 FROM event WHERE position = ?1
  UNION ALL
  SELECT event.position, event.prev, depth + 1 FROM link JOIN event ON event.position = link.prev
  WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
-{_LINKED} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
+"""
+_IN_CHAIN = "position IN (SELECT position FROM link) ORDER BY position DESC"
 
 
 # Where SQLite keeps its locks: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and UNIX_SHM_DMS.
@@ -53,6 +56,13 @@ _lost: set[tuple[int, int]] = set()
 """Databases that a forked child can no longer join: their WAL was removed before it could say that it is there."""
 
 
+class End(NamedTuple):
+    """The last row of a file, and whether it is the file's own seal: then the log goes on in another one."""
+
+    head: Head
+    is_seal: bool
+
+
 class LogFile:
     """A read-only connection for everything, and a writing one once become_writer() was called.
 
@@ -61,6 +71,10 @@ class LogFile:
 
     def __init__(self, path: Path, domain: str, *, read_only: bool, busy_timeout_ms: int) -> None:
         self.path, self.domain = path, domain
+        self.first = database.first_of(path)
+        """The position that the file begins with, behind what it carries."""
+        before = f"CASE WHEN position < {self.first} THEN {_BEFORE_CARRIED} ELSE {_BEFORE} END" if self.first else _BEFORE
+        self._linked = f"SELECT {database.COLUMNS}, {before} FROM event"
         self.wal = path.with_name(f"{path.name}-wal")
         self._source = path
         """The file that is read: `path`, or a copy where nobody may write beside it."""
@@ -148,21 +162,22 @@ class LogFile:
 
     # ---- reading
 
-    def head(self) -> Head:
+    def end(self) -> End:
         """The last row."""
         with self._reading, self._translated():
-            return self._head_of(self._reader)
+            return self._end_of(self._reader)
 
-    def head_for_writing(self) -> Head:
+    def end_for_writing(self) -> End:
         """The last row as the writing connection sees it; under the lock that is the truth."""
         with self._translated():
-            return self._head_of(self.writer)
+            return self._end_of(self.writer)
 
-    def _head_of(self, connection: sqlite3.Connection) -> Head:
-        row = connection.execute(database.HEAD).fetchone()
+    def _end_of(self, connection: sqlite3.Connection) -> End:
+        row = connection.execute(database.END).fetchone()
         if row is None:
             raise FormatError(self.domain, None, f"{self.path} holds no events, not even the birth row; put a copy back")
-        return Head(*row)
+        position, checksum, op = row
+        return End(Head(position, checksum), op == "seal" and position >= self.first)
 
     def page(self, after: int, until: int, limit: int) -> list[Event]:
         """The next events, at most `limit`, and not many more bytes than fit comfortably in memory."""
@@ -189,14 +204,52 @@ class LogFile:
     def linked(self, positions: Sequence[int]) -> list[Linked]:
         """See EventLog.linked."""
         with self._reading, self._translated():
-            return _linked(self._reader.execute(*_at(_LINKED, positions)).fetchall())
+            return _linked(self._reader.execute(*_at(self._linked, positions)).fetchall())
 
     def chain(self, position: int, limit: int) -> list[Linked]:
         """A key's events from `position` back, in one recursive query."""
         if limit <= 0 or not 0 <= position < _INT64:
             return []
         with self._reading, self._translated():
-            return _linked(self._reader.execute(_CHAIN, (position, limit)).fetchall())
+            return _linked(self._reader.execute(f"{_CHAIN}{self._linked} WHERE {_IN_CHAIN}", (position, limit)).fetchall())
+
+    def carried(self, after: int, limit: int) -> list[Linked]:
+        """The next rows that were carried over the seal before this file; of a log's first file the birth row."""
+        query = f"{self._linked} WHERE position > ? AND position < ? ORDER BY position LIMIT ?"
+        with self._reading, self._translated():
+            return _linked(self._reader.execute(query, (after, max(self.first, 1), limit)).fetchall())
+
+    def seals(self) -> list[Seal]:
+        """The seals of all files before this one, the latest first. Raises FormatError where one is missing or says what cannot be."""
+        if self.first == 0:
+            return []
+        with self._reading, self._translated():
+            rows = self._reader.execute(f"{_CHAIN}{_SELECT} WHERE op = 'seal' AND {_IN_CHAIN}", (self.first - 1, _INT64 - 1)).fetchall()
+        seals = [read_seal(event, self.domain) for event in _events(rows)]
+        expected = self.first - 1
+        for seal in seals:
+            if seal.last != expected:
+                break
+            expected = seal.first - 1
+        if expected != -1:
+            raise FormatError(self.domain, expected, f"the seal that should stand here is not carried in {self.path}; put a copy back")
+        return seals
+
+    def archives(self) -> list[Event]:
+        """The log's own events that say where sealed files were put. Reads the whole file: there is no index."""
+        with self._reading, self._translated():
+            query = f"{_SELECT} WHERE key = ? AND op = 'archive' ORDER BY position"
+            return _events(self._reader.execute(query, (SYSTEM_KEY,)).fetchall())
+
+    def began_us(self) -> int | None:
+        """When the first event behind what is carried was recorded; None if there is none."""
+        with self._reading, self._translated():
+            row = self._reader.execute("SELECT recorded_us FROM event WHERE position = ?", (max(self.first, 1),)).fetchone()
+            return None if row is None else int(row[0])
+
+    def size(self) -> int:
+        """What the file and its WAL take on the disk."""
+        return sum(status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None)
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows. Texts as bytes: what is hashed and looked at as bytes need not become text, and bytes again."""
@@ -262,7 +315,7 @@ class LogFile:
             # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10). The connection is ours alone
             # while we hold the lock, so rolling back whatever is open cannot end somebody else's transaction (R5).
             writer.execute("BEGIN IMMEDIATE")
-            found = self._head_of(writer)
+            found = self._end_of(writer).head
             if found != after:
                 raise ConflictError(self.domain, after.position, found.position)
             writer.executemany(database.INSERT, rows)

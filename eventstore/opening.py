@@ -6,10 +6,12 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eventstore.compaction import SealPolicy
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.lease import require_owner_name
@@ -39,6 +41,9 @@ def open_store(
     min_free_bytes: int | None = None,
     store_id: str | None = None,
     owner: str | None = None,
+    archives: Sequence[str | os.PathLike[str]] = (),
+    seal_bytes: int | None = None,
+    seal_age_s: int | None = None,
     on_halt: OnHalt | None = None,
     on_commit: OnCommit | None = None,
 ) -> Store:
@@ -53,25 +58,22 @@ def open_store(
     hexadecimal digits for a new store, to restore one. owner: a name that one live process at a time may open the store
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
     because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
+    archives: folders in which sealed files of this store were put, to read what came before. seal_bytes, seal_age_s: seal a
+    domain, as Store.seal() does, once its live file takes so many bytes, or its first event was recorded so many seconds ago; 0 is never.
 
-    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
-    (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
-    NewerFormatError, OwnedError, ConfigError, AccessError.
+    Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes
+    (64 MiB), seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the
+    default. Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _location(location)
-    if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
-        raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    _require_names(store_id, owner)
     largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
     if largest > _ROW_BYTES:
         raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
-    if owner is not None:
-        require_owner_name(owner)
-    hooks: dict[str, object] = {"on_halt": on_halt, "on_commit": on_commit}
-    for hook, given in hooks.items():
-        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
-            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
+    _require_hooks(on_halt=on_halt, on_commit=on_commit)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
+    policy = SealPolicy(_count("seal_bytes", seal_bytes, 0), _count("seal_age_s", seal_age_s, 0))
     engine = _engine(
         location,
         create=create,
@@ -81,6 +83,7 @@ def open_store(
         min_free_bytes=_count("min_free_bytes", min_free_bytes, MIN_FREE_BYTES),
         store_id=store_id,
         owner=owner,
+        archives=_folders(archives),
     )
     return Store(
         engine,
@@ -91,7 +94,21 @@ def open_store(
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
+        seal_policy=policy,
     )
+
+
+def _require_names(store_id: str | None, owner: str | None) -> None:
+    if store_id is not None and not re.fullmatch(r"[0-9a-f]{32}", store_id):
+        raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    if owner is not None:
+        require_owner_name(owner)
+
+
+def _require_hooks(**hooks: object) -> None:
+    for hook, given in hooks.items():
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigError(f"{hook} is a function that is called in a thread that wrote, and no coroutine's, not {given!r}")
 
 
 def _location(given: object) -> str:
@@ -99,6 +116,12 @@ def _location(given: object) -> str:
     if not isinstance(location, str) or not location or "\0" in location:
         raise ConfigError(f"the location of a store is a folder's path or memory:, not {given!r}")
     return location
+
+
+def _folders(given: object) -> list[Path]:
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
+        raise ConfigError(f"archives is a list of folders, not {given!r}")
+    return [Path(_location(folder)) for folder in given]
 
 
 def _durability(wanted: str | None) -> Durability | None:

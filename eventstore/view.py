@@ -7,10 +7,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
 from eventstore.codec import check, check_all, check_linked, decode_key, encode_key
 from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
-from eventstore.live import Live, unfolded
+from eventstore.live import Live, newest_start
 from eventstore.log import EventLog
 from eventstore.model import Domain, Event, Head, Key, KeyState, Linked
 from eventstore.pointers import PointerFolder
@@ -131,18 +132,38 @@ class DomainView:
         """Position and checksum of the last event of this cut: what a durable cursor keeps."""
         return self._cut.head if self._cut is not None else self._live.head()
 
+    @property
+    def floor(self) -> int:
+        """Events up to this position may be missing, as their files are in an archive that is not attached; 0 if all are there."""
+        return self._live.log.floor()
+
     def events(
-        self, after: int = 0, until: int | None = None, key: Key | None = None, reverse: bool = False, limit: int | None = None
+        self,
+        after: int = 0,
+        until: int | None = None,
+        key: Key | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        carried: bool = False,
     ) -> Iterator[Event]:
         """The events with after < position <= until, oldest first, or newest first with `reverse`; `limit` counts from there.
 
         With `key`, only that key's. As stored: `event.data` is JSON text. Each is checked against the one before it, and a
-        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there.
+        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there. Raises
+        CompactedError where they are not at hand.
+
+        `carried=True`, with `after` the position of a seal (as `floor` is), or 0: first what is carried over that seal, the log's
+        own events and the latest of every key, by position, which says what every key is there; for a fold that starts late.
         """
         last = self.head().position if until is None else min(until, self.head().position)
         if limit is not None and limit < 0:
             raise ConfigError(f"limit {limit} is negative")
         after = max(after, 0)  # the birth row is not one of the events
+        if carried:
+            if key is not None or reverse:
+                raise ConfigError("carried=True gives all keys, oldest event first: without key and reverse")
+            self._require_start(after)
+            return islice(self._carried(after, last), limit)
         if key is not None:
             return islice(self._events_of(encode_key(key), after, last, reverse, _PAGE if limit is None else min(limit, _PAGE)), limit)
         if reverse:
@@ -188,6 +209,15 @@ class DomainView:
                 check_linked(each, self.name)
             yield each.event
 
+    def _require_start(self, position: int) -> None:
+        newest = self._live.log.start(position)
+        if newest != position:
+            raise ConfigError(f"{self.name}@{position}: no seal stands there, over which anything is carried; the one before is {newest}")
+
+    def _carried(self, start: int, last: int) -> Iterator[Event]:
+        yield from prove_carried(self._live.log.carried(start), start, self.name, lenient=self._live.lenient)
+        yield from self._proven(start, last)
+
     def _reversed(self, after: int, last: int) -> Iterator[Event]:
         while last > after:
             start = max(after, last - _PAGE)
@@ -218,7 +248,7 @@ class DomainView:
 def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None) -> KeyStates:
     """The key states as of a position (inclusive) or a recorded time; None and anything in the future pin to the head.
 
-    Raises ConfigError, NaiveTimeError.
+    Raises ConfigError, NaiveTimeError, CompactedError.
     """
     head = log.head().position
     if isinstance(as_of, datetime):
@@ -229,7 +259,7 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
         raise ConfigError(f"as_of is a position (0 is the empty log) or an aware datetime, not {as_of!r}")
     else:
         position = min(as_of, head)
-    states = pointers.latest(until=position) or unfolded(log)
+    states = newest_start(log, pointers, position)
     last = states.head
     for event in log.read(last.position, until=position):
         last = check(last, event, log.domain)
@@ -242,8 +272,13 @@ def _is_position(as_of: object) -> bool:
 
 
 def position_at(log: EventLog, recorded_us: int, head: int) -> int:
-    """The last position recorded at or before a time. recorded_us rises with position, so a bisection finds it."""
-    low, high = 0, head
+    """The last position recorded at or before a time. recorded_us rises with position, so a bisection over what is at hand finds it.
+
+    Raises CompactedError for a time before that.
+    """
+    low, high = log.floor(), head
+    if low and log.get([low])[0].recorded_us > recorded_us:
+        next(log.read(low - 1, until=low))  # raises CompactedError
     while low < high:
         middle = (low + high + 1) // 2
         events = log.get([middle])

@@ -11,7 +11,25 @@ from typing import Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import accept, anchor, demo, doctor, export, get, history, import_, init, log, ls, put, rm, salvage, state, verify
+from eventstore.tools import (
+    accept,
+    anchor,
+    compact,
+    demo,
+    doctor,
+    export,
+    get,
+    history,
+    import_,
+    init,
+    log,
+    ls,
+    put,
+    rm,
+    salvage,
+    state,
+    verify,
+)
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
@@ -26,6 +44,14 @@ _KEY = click.argument("key", metavar="KEY")
 _PREFIX = click.argument("prefix", metavar="[PREFIX]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also for an error on stderr.")
 _READ_ONLY = click.option("--read-only", is_flag=True, help="Change nothing; reads damaged stores and read-only media, too.")
+_ARCHIVE = click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where sealed files were moved to; may be repeated.",
+)
 _LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 _REVERSE = click.option("--reverse", is_flag=True, help="Turn the order around.")
 
@@ -160,6 +186,7 @@ def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_onl
 @_LIMIT
 @_REVERSE
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _log(store: str, domain: str | None, since: str | None, key: str | None, as_json: bool, **options: Any) -> int:
     if domain is None and (key is not None or options["after"]):
@@ -181,6 +208,7 @@ def _log(store: str, domain: str | None, since: str | None, key: str | None, as_
 @_LIMIT
 @_REVERSE
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -> int:
     width = width_of(sys.stdout)
@@ -194,10 +222,11 @@ def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -
 @_PREFIX
 @click.option("--as-of", "cut", metavar="TIME|POSITION", help="The moment that is asked for.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
-def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, read_only: bool, as_json: bool) -> int:
+def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, as_json: bool, **options: Any) -> int:
     width = width_of(sys.stdout)
-    lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), read_only=read_only)
+    lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), **options)
     return show_each(lines, lambda lines, paint: state.render(lines, width, with_domain=domain is None), as_json)
 
 
@@ -207,6 +236,7 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
 @click.option("--anchor", type=click.Path(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
+@_ARCHIVE
 @_JSON
 def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
@@ -224,6 +254,19 @@ def _anchor(store: str, output: Path | None, key: Path | None, read_only: bool, 
     # The line to keep is JSON already, and must be kept as it is.
     report = anchor.anchor(store, output, key, read_only=read_only)
     return show(report, anchor.render, as_json and output is not None)
+
+
+@cli.command("compact", help=page(compact))
+@_STORE
+@_ANY_DOMAIN
+@click.option("--before", metavar="TIME", help="Only those whose live file begins before then, RFC 3339.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be sealed.")
+@_JSON
+def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, as_json: bool) -> int:
+    before_us = None if before is None else moment_of(before)
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = compact.compact(store, domain, before_us=before_us, dry_run=dry_run, progress=progress)
+    return show(report, compact.render, as_json)
 
 
 @cli.command("accept", help=page(accept))
@@ -262,14 +305,15 @@ def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
-def _export(store: str, domains: tuple[str, ...], output: Path | None, read_only: bool, as_json: bool) -> int:
+def _export(store: str, domains: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> int:
     if output is None or str(output) == "-":
-        export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, read_only=read_only)
+        export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, **options)
         sys.stdout.flush()
         return OK
     with progress_on(sys.stderr, wanted=not as_json) as progress, export.whole_file(output) as file:
-        report = export.export(store, domains, file, str(output), read_only=read_only, progress=progress)
+        report = export.export(store, domains, file, str(output), progress=progress, **options)
     return show(report, export.render, as_json)
 
 
