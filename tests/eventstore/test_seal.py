@@ -566,6 +566,22 @@ def test_what_is_wrong_with_files_is_found(
 
 
 @pytest.mark.corrupts
+def test_a_log_that_lost_a_key_over_a_seal_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        events = sealed_store(store, seals=1)
+    seal = next(event.position for event in events if event.op == "seal")
+    copy = folded(events, seal)["other"][0]
+    statements = [f"DELETE FROM event WHERE position = {copy}", f"DELETE FROM carried WHERE position = {copy}"]
+    assert ("carried", seal) in damaged(tmp_path, 1, *statements)
+    shutil.rmtree(folder_of(tmp_path) / "pointers", ignore_errors=True)
+    with eventstore.open(tmp_path / "data", read_only=True) as store:
+        assert "other" not in store.domain(DOMAIN)
+        assert "the file was altered" in caplog.text
+    with eventstore.open(tmp_path / "data") as store, pytest.raises(eventstore.FormatError, match="the file was altered"):
+        store.domain(DOMAIN)
+
+
+@pytest.mark.corrupts
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_copy_erased_beside_what_is_not_is_found(tmp_path: Path, number: int) -> None:
     with eventstore.open(tmp_path / "data") as store:

@@ -32,8 +32,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
-        "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "compact", "accept", "salvage", "import", "export", "demo",
-        "doctor",
+        "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "compact", "accept", "salvage", "import", "export",
+        "demo", "doctor",
     }  # fmt: skip
 
 
