@@ -167,13 +167,22 @@ class PointerFolder:
 
     def torn(self) -> list[Path]:
         """Files that are ignored when a store is opened: cut off, altered, of another version, or of another log."""
-        keys = [path for path in self._paths("*.keys") if self._load(path.name, _Keys, _states) is None]
-        return keys + [path for path in self._paths("*.ids") if self._load(path.name, _Ids, _run) is None]
+        keys = [path for path in self._judgeable("*.keys") if self._load(path.name, _Keys, _states) is None]
+        return keys + [path for path in self._judgeable("*.ids") if self._load(path.name, _Ids, _run) is None]
 
     def clear(self) -> None:
-        """Remove all of them; what they spare is read from the log until they are written again. Call under the log's lock."""
-        for path in [*self._paths("*.keys"), *self._paths("*.ids")]:
+        """Remove them; what they spare is read from the log until they are written again. Call under the log's lock.
+
+        Those stay that tell of events which are not at hand: nothing could write them again.
+        """
+        for path in [*self._judgeable("*.keys"), *self._judgeable("*.ids")]:
             self._remove(path.name)
+
+    def _judgeable(self, pattern: str) -> list[Path]:
+        floor = self._log.floor()
+        return [
+            path for path in self._paths(pattern) if (until := _number(path.stem.rpartition("-")[2])) is None or until > floor or not floor
+        ]
 
     def _paths(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern)) if self._folder is not None and self._folder.is_dir() else []

@@ -19,6 +19,7 @@ import eventstore.codec
 from eventstore import CompactedError, Event, Store, logfiles
 from eventstore.database import log_files, sqlite3
 from eventstore.model import SYSTEM_KEY
+from eventstore.salvage import salvage
 from eventstore.sqlite import SqliteLog
 from eventstore.view import DomainView
 
@@ -624,3 +625,43 @@ def test_a_sealed_log_is_adopted_file_by_file(tmp_path: Path, open_store: Callab
     store.adopt(DOMAIN, [birth, *events])
     assert list(store.domain(DOMAIN).events()) == events
     assert [path.name for path in log_files(folder_of(tmp_path))] == names
+
+
+# What is left of it
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_files_without_their_headers_are_salvaged_as_they_were(tmp_path: Path, number: int) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        events = sealed_store(store, seals=2)
+    file = log_files(folder_of(tmp_path))[number]
+    file.write_bytes(b"x" * 100 + file.read_bytes()[100:])
+    report = salvage(tmp_path / "data", tmp_path / "out")
+    assert (report.is_whole, report.same) == (True, True)
+    with eventstore.open(tmp_path / "out", read_only=True) as store:
+        assert list(store.domain(DOMAIN).events()) == events
+        assert store.verify().ok
+    assert len(log_files(tmp_path / "out" / "logs" / DOMAIN)) == 3, "sealed where it was sealed"
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_a_lost_file_left_in_later_ones_is_proven_and_kept(tmp_path: Path, number: int) -> None:
+    """Copies of one event are no fork, and the checksum before a carried one is carried, too."""
+    with eventstore.open(tmp_path / "data") as store:
+        events = sealed_store(store, seals=2)
+        values = dict(store.domain(DOMAIN).items())
+    files = log_files(folder_of(tmp_path))
+    first, last = int(files[number].stem), int(files[number + 1].stem) - 1
+    files[number].unlink()
+    carried = {event.position for event in events if event.key == SYSTEM_KEY} | {
+        max(event.position for event in events if event.key == key and event.position <= last) for key in {event.key for event in events}
+    }
+    (found,) = salvage(tmp_path / "data", tmp_path / "out").domains
+    lost = [position for position in range(max(first, 1), last + 1) if position not in carried]
+    assert (found.unproven.count, found.aside.count, found.birth) == (0, 0, "kept")
+    assert (found.kept.count, found.lost.count) == (len(events) - len(lost), len(lost))
+    with eventstore.open(tmp_path / "out") as store:
+        assert dict(store.domain(DOMAIN).items()) == values
+        store.seal(DOMAIN)
+        assert store.verify().ok
