@@ -32,12 +32,12 @@ def folder_of(path: Path) -> Path:
 
 
 def write(store: Store, count: int, *, tag: str) -> None:
-    """Some events over few keys: values, removals, times, calls with an id."""
+    """Some events over few keys: values, removals, times, calls with an id. Of nine, the last removes a key."""
     domain = store.domain(DOMAIN)
     for number in range(count):
         key = f"key-{number % 4}"
-        if number % 5 == 4:
-            domain.remove_value(key)
+        if number % 5 == 3:
+            domain.remove_value(f"key-{(number + 1) % 4}")
         elif number % 7 == 6:
             domain.write_values([(key, number), ("other", tag)], event_id=f"{tag}-{number}")
         else:
@@ -558,7 +558,7 @@ def test_what_is_wrong_with_files_is_found(
     with eventstore.open(tmp_path / "data") as store:
         events = sealed_store(store, seals=2)
     seal = next(event.position for event in events if event.op == "seal")
-    copy = folded(events, seal)["key-1"][0]
+    copy = folded(events, seal)["key-2"][0]
     found = damaged(tmp_path, number, *(each.replace("{copy}", str(copy)).replace("{seal}", str(seal)) for each in statements))
     if wanted is None:
         assert found == []

@@ -133,6 +133,16 @@ def write_and_die(tell: Tell, folder: str, events: int) -> None:
     die()
 
 
+def write_sealed_and_die(tell: Tell, folder: str, events: int) -> None:
+    """Write some events, seal, twice; then some more that stay in the WAL of the live file."""
+    adjust(live, _TAIL=1)
+    with eventstore.open(folder) as store:
+        for _ in range(2):
+            write_some(tell, store, events)
+            store.seal(DOMAIN)
+    write_and_die(tell, folder, events)
+
+
 def grow_and_die(tell: Tell, folder: str, events: int) -> None:
     """Write events that make the database longer, and leave them in the WAL."""
     domain = eventstore.open(folder).domain(DOMAIN)
