@@ -89,7 +89,8 @@ class PointerFolder:
         self._folder, self._log = folder, log
         self.writable = writable and folder is not None
         # The birth checksum names the log: domain, store id and a random salt are in it.
-        self._birth = log.get([0])[0].checksum
+        # As the newest file has it, which was judged when the log was opened.
+        self._birth = log.linked([0])[0].event.checksum
 
     # ---- key states
 

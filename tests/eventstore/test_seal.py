@@ -595,6 +595,19 @@ def test_a_copy_erased_beside_what_is_not_is_found(tmp_path: Path, number: int) 
 
 
 @pytest.mark.corrupts
+def test_a_sealed_file_that_says_nothing_any_more_is_found_and_the_rest_goes_on(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        events = sealed_store(store, seals=2)
+    assert damaged(tmp_path, 0, "DELETE FROM event")
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain(DOMAIN)
+        assert states_of(domain) == folded(events, 10**9)
+        with pytest.raises(eventstore.CorruptionError):
+            list(domain.events())
+        domain.write_value("key-0", "on")
+
+
+@pytest.mark.corrupts
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with eventstore.open(tmp_path / "data") as store:
         sealed_store(store, seals=2)
