@@ -315,9 +315,13 @@ class LogFile:
             # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10). The connection is ours alone
             # while we hold the lock, so rolling back whatever is open cannot end somebody else's transaction (R5).
             writer.execute("BEGIN IMMEDIATE")
-            found = self._end_of(writer).head
+            found, is_sealed = self._end_of(writer)
             if found != after:
                 raise ConflictError(self.domain, after.position, found.position)
+            if is_sealed:
+                raise FencedError(
+                    f"domain {self.domain}: {self.path} is sealed, and nothing is appended to it; close the store and open it again"
+                )
             writer.executemany(database.INSERT, rows)
             for event in self._get(erase, writer) if erase else ():
                 writer.execute(database.ERASE, (erased(event).digest, event.position))

@@ -35,7 +35,7 @@ from eventstore.errors import (
 )
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import PAGE, Busy, Extent, nobody_waits
-from eventstore.logfile import LogFile
+from eventstore.logfile import End, LogFile
 from eventstore.logfiles import LogFiles
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, Linked, WriteRule
 from eventstore.rolling import Draft
@@ -85,8 +85,8 @@ class SqliteLog:
         self._signals: set[int] | None = None
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
-        self._sealed = False
-        """Whether that is a seal: the log goes on in another file."""
+        self._sealed: LogFile | None = None
+        """The file that was found to end in a seal. As long as it is the live one, the log has to go on in another."""
         self._draft: Draft | None = None
         self._archives = [Path(folder) for folder in archives]
         self._halted: BaseException | None = None
@@ -173,14 +173,13 @@ class SqliteLog:
         self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self._store_id, write=self._write)
         if self.read_only:
             return
-        found, self._sealed = self._file.end()
+        found = self._found(self._file.end())
         loss = self._judge(found)
         if loss is not None:
             # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
             if not accept_loss:
                 raise self._tail_lost(loss, found)
             self._quarantine(found.position)
-        self._known = found
         if self.domain not in manifest.load(self.store).heads:
             # Its maker was killed before it could say so, perhaps before the names were durable.
             sync_folder(self.folder)
@@ -193,10 +192,16 @@ class SqliteLog:
             self._renew_witness(found)
         else:
             self._head_file.hint(found.position)
-        if self._sealed:
+        if self._sealed is self._file:
             self._go_on()
         if loss is not None:
             self._accept(found, loss)
+
+    def _found(self, end: End) -> Head:
+        """Take note of what the live file ends in."""
+        self._known = end.head
+        self._sealed = self._file if end.is_seal else None
+        return end.head
 
     def _is_witnessed(self, head: Head) -> bool:
         witnessed = self._head_file.refresh()
@@ -380,8 +385,8 @@ class SqliteLog:
             self._require_same_files()
             moved = self._head_file.moved(self._known.position)
             if moved:
-                self._known, self._sealed = self._file.end_for_writing()
-            if self._sealed:
+                self._found(self._file.end_for_writing())
+            if self._sealed is self._file:
                 self._go_on()
             if moved:
                 witnessed = self._head_file.refresh()
@@ -424,14 +429,18 @@ class SqliteLog:
             level = "power+"  # what is carried over it must never be found without it
         head = Head(events[-1].position, events[-1].checksum)
         self._require_space()
+        if self._sealed is self._file:
+            self._go_on()
         try:
             self._file.append(events, after=after, durability=level, erase=erase)
         except ConflictError:
             # A writer was killed between its commit and its hint.
-            self._known, self._sealed = self._file.end_for_writing()
+            self._found(self._file.end_for_writing())
             self._head_file.hint(self._known.position)
             raise
-        self._known, self._sealed = head, seals
+        self._known = head
+        if seals:
+            self._sealed = self._file
         try:
             if level == "process":
                 self._head_file.hint(head.position)
@@ -448,7 +457,7 @@ class SqliteLog:
         """Nothing to append, but what stands must last: sync the WAL unless the witness says that was done."""
         found = self._file.end_for_writing()
         if found.head != head:
-            self._known, self._sealed = found
+            self._found(found)
             raise ConflictError(self.domain, head.position, found.head.position)
         if level == "process":
             return
@@ -517,8 +526,7 @@ class SqliteLog:
 
         The seal is the decision, so it must be durable before anything follows from it: whoever wrote it may have died over that.
         """
-        while self._sealed:
-            sealed = self._file
+        while (sealed := self._file) is self._sealed:
             path = database.log_files(self.folder)[-1]
             if database.first_of(path) <= sealed.first:
                 if not self._is_witnessed(self._known):
@@ -534,9 +542,13 @@ class SqliteLog:
                 raise
             self._files.live = file
             self._files.refresh()
-            self._known, self._sealed = end
-            sealed.close_reader()
-            sealed.close_writer()
+            self._found(end)
+            if sealed.failed is None:
+                sealed.close_reader()
+                sealed.close_writer()
+            else:  # the last one to close must not checkpoint what a sync may have failed for
+                sealed.close_writer()
+                sealed.close_reader()
             with os_errors(f"recording the head of domain {self.domain}"):
                 manifest.raise_head(self.store, self.domain, end.head)
 
