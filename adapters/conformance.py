@@ -21,10 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+import msgspec
+
+from eventstore.carried import CarriedDigest, prove_carried
 from eventstore.codec import FORMAT, GENESIS, check, check_linked, erased, read_birth, seal, seal_system
 from eventstore.errors import (
     ChecksumError,
     ClosedError,
+    CompactedError,
     ConfigError,
     ConflictError,
     ContractError,
@@ -558,6 +562,108 @@ def check_waiting_for_the_lock_ends(engine: Engine) -> None:
         _append(other, 1)
 
 
+# ---- seals
+
+
+@_every_engine
+def check_a_log_goes_on_behind_a_seal(engine: Engine) -> None:
+    """`Appended, such an event is the last of its file: the log goes on in another one`, and nobody notices."""
+    log, other = engine.open_log("signal"), engine.open_log("signal")
+    every = [*log.get([0])]
+    for writer in (log, other, log):
+        every += _append(writer, 5)
+        every += _seal(writer)
+        for reader in (log, other):
+            _same([*reader.get([0]), *reader.read()], every, "what was appended before a seal is read as before, and the seal after it")
+            _same(reader.head(), _head_of(every[-1]), "the head of a log that was sealed is the seal")
+    every += _append(other, 3)
+    for reader in (log, other, engine.open_log("signal")):
+        _same([*reader.get([0]), *reader.read()], every, "so is what was appended behind it")
+        _same(_events_of(reader.linked(range(30))), every, "linked() gives all of them, in whatever file they stand")
+        for position in (1, 6, 7, 13, len(every) - 1):
+            _same(reader.linked([position]), [Linked(every[position - 1].checksum, every[position])], f"linked({position}) over seals")
+
+
+@_every_engine
+def check_a_history_leads_over_seals(engine: Engine) -> None:
+    """`one key's history, newest first`, in whatever files its events stand."""
+    log = engine.open_log("signal")
+    histories = _interleaved(log, rounds=3)
+    for _ in range(2):
+        histories["[]"] += _seal(log)
+        for key in ('["a"]', '["b",1]'):
+            with log.writing() as head:
+                event = _sealed(head, prev=histories[key][-1].position, key=key)
+                log.append([event], after=head)
+            histories[key].append(event)
+    for history in histories.values():
+        history.reverse()
+        for limit in (1, 2, 3, 100):
+            found = _events_of(log.chain(history[0].position, limit=limit))
+            _same(found, history[:limit], f"chain() with limit {limit} over two seals")
+
+
+@_every_engine
+def check_what_a_seal_says_follows_from_the_events(engine: Engine) -> None:
+    """`What a seal event must say that is appended next`: first, last, count, and what is carried over it."""
+    log = engine.open_log("signal")
+    births = log.linked([0])
+    _append(log, 3)
+    _, _, last = log.linked([1, 2, 3])
+    digest = CarriedDigest()
+    for each in (*births, last):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(0, 4), "over the first seal the birth row is carried, and the latest event of each key")
+        _same(log.draft_seal(), digest.seal(0, 4), "asking twice changes nothing")
+    _same(log.head().position, 3, "drafting appends nothing")
+    (first,) = _seal(log)
+    _append(log, 1, op="remove", data=None)
+    (removal,) = log.linked([5])
+    digest = CarriedDigest()
+    for each in (*births, *log.linked([first.position]), removal):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(5, 6), "over the next one the first seal is carried, and removals are")
+
+
+@_every_engine
+def check_what_is_carried_can_be_folded_and_proven(engine: Engine) -> None:
+    """`What is carried over the seal at start ... by position, the seal last`; `carried(0) is the birth row alone.`"""
+    log = engine.open_log("signal")
+    _interleaved(log, rounds=4)
+    seals = [*_seal(log)]
+    _append(log, 2)
+    seals += _seal(log)
+    _append(log, 1)
+    _same(list(log.carried(0)), log.linked([0]), "carried(0) is the birth row")
+    every = [*log.get([0]), *log.read()]
+    for position in [sealing.position for sealing in seals]:
+        before = every[:position]
+        latest = {event.key: event.position for event in before}
+        wanted = [event for event in before if event.key == "[]" or latest[event.key] == event.position] + [every[position]]
+        _same(_events_of(list(log.carried(position))), wanted, "carried() gives the log's own events, the latest of each key, the seal")
+        _same(list(prove_carried(log.carried(position), position, "signal")), wanted, "and they prove themselves")
+        _same(log.start(position), position, "a log can be folded from its seal")
+        _require(log.start(position - 1) < position, "but not from one that comes later")
+    _raises(lambda: list(log.carried(3)), CompactedError, "nothing is carried over an event that is no seal")
+    _same((log.floor(), log.start(1)), (0, 0), "of a log that is there whole everything is at hand")
+
+
+@_every_engine
+def check_the_extent_begins_behind_the_last_seal(engine: Engine) -> None:
+    """`The part of the log that is not sealed yet: how it began`."""
+    log = engine.open_log("signal")
+    _same((log.extent().first, log.extent().began_us), (0, None), "a new log has no event yet")
+    events = _append(log, 2)
+    _same((log.extent().first, log.extent().began_us), (0, events[0].recorded_us), "it begins with its first event")
+    (seal,) = _seal(log)
+    with log.writing():
+        _same((log.extent().first, log.extent().began_us), (seal.position + 1, None), "behind a seal it begins anew")
+    events = _append(log, 2)
+    _same((log.extent().first, log.extent().began_us), (seal.position + 1, events[0].recorded_us), "with the first event behind it")
+
+
 # ---- the end
 
 
@@ -751,6 +857,16 @@ def _append(log: EventLog, count: int, **fields: Any) -> list[Event]:
             if events:
                 log.append(events, after=head)
             return events
+
+
+def _seal(log: EventLog) -> list[Event]:
+    """Append a seal; gives it."""
+    system = max((event.position for event in log.read() if event.key == "[]"), default=0)
+    with log.writing() as head:
+        said = msgspec.json.encode(log.draft_seal()).decode()
+        event = _sealed(head, prev=system, op="seal", key="[]", data=said)
+        log.append([event], after=head)
+    return [event]
 
 
 def _enter(log: EventLog, entered: threading.Event, found: list[Head]) -> None:

@@ -88,6 +88,9 @@ class Live:
             if self.states.head != head:
                 try:
                     self._fold()
+                except CompactedError:
+                    # Sealed by others, and archived before we had seen all of it: what is carried over the seal is all there is to know.
+                    self._load()
                 except CorruptionError as error:
                     if not self.lenient:
                         self.damage = error

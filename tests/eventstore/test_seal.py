@@ -363,6 +363,24 @@ def test_whoever_has_the_log_open_walks_through(tmp_path: Path, open_store: Call
     assert other.domain(DOMAIN).write_value("key-2", "far").position == one.domain(DOMAIN).head().position
 
 
+@pytest.mark.corrupts
+def test_a_file_that_another_process_archived_is_let_go(tmp_path: Path) -> None:
+    """Whoever had it open as the live file goes on in the new one; what it held is not at hand any more."""
+    with eventstore.open(tmp_path / "data") as one, eventstore.open(tmp_path / "data") as other:
+        write(one, 4, tag="a")
+        assert other.domain(DOMAIN).head().position == 4
+        one.seal(DOMAIN)
+        write(one, 4, tag="b")
+        archive(tmp_path, 0)
+        other.domain(DOMAIN).write_value("key-0", "on")
+        assert one.domain(DOMAIN).read_value("key-0") == "on"
+        one.seal(DOMAIN)
+        assert other.domain(DOMAIN).write_value("key-1", "on").appended
+    with eventstore.open(tmp_path / "data") as store:
+        assert store.domain(DOMAIN).floor == 5
+        assert store.domain(DOMAIN).read_value("key-1") == "on"
+
+
 def test_threads_read_and_write_while_it_is_sealed(store: Store) -> None:
     domain = store.domain(DOMAIN)
     failures: list[BaseException] = []
