@@ -8,7 +8,7 @@ import time
 import msgspec
 
 from eventstore.carried import Seal
-from eventstore.clock import Clock, now_us
+from eventstore.clock import Clock
 from eventstore.codec import SALT_BYTES, seal_system
 from eventstore.errors import ConflictError
 from eventstore.live import Live
@@ -86,8 +86,3 @@ def report_of(live: Live, seal: Seal | None, bytes_before: int, began_ns: int) -
         return SealReport(live.log.domain, False, max(extent.first - 1, 0), 0, 0, extent.bytes, extent.bytes, 0)
     held_us = (time.perf_counter_ns() - began_ns) // 1_000
     return SealReport(live.log.domain, True, seal.last, seal.count, seal.carried + 1, bytes_before, extent.bytes, held_us)
-
-
-def is_due(policy: SealPolicy, live: Live) -> bool:
-    """Whether the policy asks for a seal now."""
-    return (policy.bytes > 0 or policy.age_s > 0) and policy.is_due(live.log.extent(), now_us())

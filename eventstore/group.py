@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from eventstore.clock import Clock
+from eventstore.clock import Clock, now_us
 from eventstore.commit import Call, drain
-from eventstore.compaction import SealPolicy, SealReport, is_due, report_of, seal_log
+from eventstore.compaction import SealPolicy, SealReport, report_of, seal_log
 from eventstore.errors import CompactedError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
@@ -67,6 +67,7 @@ class GroupCommit:
 
     def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter, policy: SealPolicy = _NEVER) -> None:
         self.live, self.clock, self.failstop, self.meter, self.policy = live, clock, failstop, meter, policy
+        self._seals = policy != _NEVER
         self._no_seal_before_s = 0.0
         self._queue: deque[Waiting] = deque()
         self._moving = threading.Lock()
@@ -93,7 +94,8 @@ class GroupCommit:
                 self.failstop.require_running(call.event_id)
                 (answer,) = self._drain(head, [call])
                 self._save_pointers()
-                self._seal_if_due()
+                if self._seals:
+                    self._seal_if_due()
         except EventStoreError as error:
             self._met(error)
             if isinstance(error, EngineError):
@@ -150,7 +152,7 @@ class GroupCommit:
 
     def _seal_if_due(self) -> None:
         """What the policy asks for, by whoever has just written. What was written stays written if it cannot be done."""
-        if not is_due(self.policy, self.live) or time.monotonic() < self._no_seal_before_s:
+        if time.monotonic() < self._no_seal_before_s or not self.policy.is_due(self.live.log.extent(), now_us()):
             return
         try:
             seal_log(self.live, self.live.states.head, self.clock)
@@ -201,7 +203,8 @@ class GroupCommit:
                 if taken:
                     _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
                     self._save_pointers()
-                    self._seal_if_due()
+                    if self._seals:
+                        self._seal_if_due()
         except Busy:
             return False
         except EventStoreError as error:

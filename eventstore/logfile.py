@@ -173,11 +173,14 @@ class LogFile:
             return self._end_of(self.writer)
 
     def _end_of(self, connection: sqlite3.Connection) -> End:
-        row = connection.execute(database.END).fetchone()
+        position, checksum, op = self._end_row(connection)
+        return End(Head(position, checksum), op == "seal" and position >= self.first)
+
+    def _end_row(self, connection: sqlite3.Connection) -> tuple[int, bytes, str]:
+        row: tuple[int, bytes, str] | None = connection.execute(database.END).fetchone()
         if row is None:
             raise FormatError(self.domain, None, f"{self.path} holds no events, not even the birth row; put a copy back")
-        position, checksum, op = row
-        return End(Head(position, checksum), op == "seal" and position >= self.first)
+        return row
 
     def page(self, after: int, until: int, limit: int) -> list[Event]:
         """The next events, at most `limit`, and not many more bytes than fit comfortably in memory."""
@@ -315,10 +318,10 @@ class LogFile:
             # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10). The connection is ours alone
             # while we hold the lock, so rolling back whatever is open cannot end somebody else's transaction (R5).
             writer.execute("BEGIN IMMEDIATE")
-            found, is_sealed = self._end_of(writer)
-            if found != after:
-                raise ConflictError(self.domain, after.position, found.position)
-            if is_sealed:
+            position, checksum, op = self._end_row(writer)
+            if position != after.position or checksum != after.checksum:
+                raise ConflictError(self.domain, after.position, position)
+            if op == "seal" and position >= self.first:
                 raise FencedError(
                     f"domain {self.domain}: {self.path} is sealed, and nothing is appended to it; close the store and open it again"
                 )

@@ -110,12 +110,13 @@ class SqliteLog:
                 except BaseException:
                     file.close_reader()
                     raise
-                before: LogFiles = self.__dict__.get("_files", files)
-                self._files = files
+                before: tuple[LogFiles, LogFile] = (self.__dict__.get("_files", files), self.__dict__.get("_file", file))
+                self._files, self._file = files, file
                 try:
                     self._take_charge(accept_loss)
                 except BaseException:
-                    opened, self._files = self._file, before  # whoever reads meanwhile goes on there
+                    opened = self._file
+                    self._files, self._file = before  # whoever reads meanwhile goes on there
                     files.close()
                     opened.close_reader()
                     opened.close_writer()
@@ -126,12 +127,6 @@ class SqliteLog:
 
     def _open_file(self, path: Path) -> LogFile:
         return LogFile(path, self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
-
-    @property
-    def _file(self) -> LogFile:
-        """The live file: the last one of the log, but for the moment in which another process goes on in a new one."""
-        assert self._files.live is not None  # ours always has one
-        return self._files.live
 
     def _at_hand(self) -> list[Path]:
         """The files of the log that can be read: those in archives, and over them those in its own folder."""
@@ -288,12 +283,15 @@ class SqliteLog:
             page = self._page(after, last, min(left, PAGE))
             if not page:
                 return
-            if page[0].position <= after or page[-1].position <= after:
-                # A page of the file stands in another one's place: going on from here would never end.
-                message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
-                raise FormatError(self.domain, None, message)
+            self._require_progress(after, page[0], page[-1])
             yield from page
             after, left = page[-1].position, left - len(page)
+
+    def _require_progress(self, after: int, first: Event, last: Event) -> None:
+        if first.position <= after or last.position <= after:
+            # A page of the file stands in another one's place: going on from here would never end.
+            message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
+            raise FormatError(self.domain, None, message)
 
     def _page(self, after: int, last: int, limit: int) -> list[Event]:
         return self._ask(lambda files: files.page(after, last, limit))
@@ -318,6 +316,7 @@ class SqliteLog:
         """See EventLog.carried."""
         after = -1
         while page := self._carried_page(start, after):
+            self._require_progress(after, page[0].event, page[-1].event)
             yield from page
             after = page[-1].event.position
 
@@ -541,6 +540,7 @@ class SqliteLog:
                 file.close_writer()
                 raise
             self._files.live = file
+            self._file = file
             self._files.refresh()
             self._found(end)
             if sealed.failed is None:
@@ -637,7 +637,7 @@ class SqliteLog:
             try:
                 self._open(accept_loss=False)
             except BaseException:
-                self._files, self._head_file = files, head_file
+                self._files, self._file, self._head_file = files, file, head_file
                 raise
             self._halted = None
             files.close()

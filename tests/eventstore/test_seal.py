@@ -514,7 +514,7 @@ def test_a_log_is_sealed_when_it_is_old_enough(tmp_path: Path) -> None:
         domain.write_value("a", 1)
         assert [event.op for event in domain.events()] == ["put"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("eventstore.compaction.now_us", lambda: now_us + 3_601 * 10**6)
+            patch.setattr("eventstore.group.now_us", lambda: now_us + 3_601 * 10**6)
             domain.write_value("a", 2)
             assert [event.op for event in domain.events()] == ["put", "put", "seal"]
             domain.write_value("a", 3)
