@@ -191,6 +191,26 @@ class SqliteLog:
             self._go_on()
         if loss is not None:
             self._accept(found, loss)
+        for path in database.log_files(self.folder)[:-1]:
+            self._settle(path)
+
+    def _settle(self, path: Path) -> None:
+        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed: nobody writes to it again."""
+        wal = stat_or_none(path.with_name(f"{path.name}-wal"))
+        if wal is None or wal.st_size == 0:
+            return
+        try:
+            file = self._open_file(path)
+            try:
+                # Of a WAL that lost its end SQLite says nothing: then its seal is not there, and the file is left as it is.
+                if file.end().is_seal:
+                    file.become_writer()
+                    file.checkpoint("TRUNCATE")
+            finally:
+                file.close_reader()
+                file.close_writer()
+        except (EventStoreError, OSError, sqlite3.Error) as error:
+            _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, error)
 
     def _found(self, end: End) -> Head:
         """Take note of what the live file ends in."""

@@ -18,6 +18,7 @@ import eventstore
 import eventstore.codec
 from eventstore import CompactedError, Event, Store, logfiles
 from eventstore.database import log_files, sqlite3
+from eventstore.files import copy_files
 from eventstore.model import SYSTEM_KEY
 from eventstore.salvage import salvage
 from eventstore.sqlite import SqliteLog
@@ -470,6 +471,29 @@ def test_a_log_that_ends_in_a_seal_is_read_and_rolled_forward(tmp_path: Path, op
     assert domain.write_value("key-0", "on").position == position + 1
     assert log_files(folder_of(tmp_path))[-1].name == f"{position + 1:020d}.db"
     assert not list(folder_of(tmp_path).glob(".tmp-*"))
+
+
+def test_a_sealed_file_that_a_reader_kept_its_wal_is_settled_at_the_next_opening(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        write(store, 5, tag="a")
+        (file,) = log_files(folder_of(tmp_path))
+        reader = sqlite3.connect(file, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM event").fetchone() == (6,)
+        write(store, 5, tag="b")
+        store.seal(DOMAIN)
+        write(store, 5, tag="c")
+        events = list(store.domain(DOMAIN).events())
+        wal = file.with_name(f"{file.name}-wal")
+        assert wal.stat().st_size > 0
+        copy_files([file, wal], tmp_path)  # as they are while all of this is open: whoever closes last may checkpoint
+        reader.execute("ROLLBACK")
+        reader.close()
+    for path in (file, wal):
+        shutil.copy2(tmp_path / path.name, path)
+    with eventstore.open(tmp_path / "data") as store:
+        assert list(store.domain(DOMAIN).events()) == events
+        assert wal.stat().st_size == 0
 
 
 @pytest.mark.corrupts
