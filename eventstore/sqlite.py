@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -34,10 +34,11 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
-from eventstore.log import PAGE, Busy, Extent, nobody_waits
+from eventstore.log import Busy, nobody_waits
 from eventstore.logfile import End, LogFile
 from eventstore.logfiles import LogFiles
-from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, Linked, WriteRule
+from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, WriteRule
+from eventstore.reading import LogReader
 from eventstore.rolling import Draft
 from eventstore.witness import HeadFile
 
@@ -50,7 +51,7 @@ _FOREVER = 2**63 - 1
 _open_logs: weakref.WeakSet[SqliteLog] = weakref.WeakSet()
 
 
-class SqliteLog:
+class SqliteLog(LogReader):
     """The EventLog of one domain: who may write, what is witnessed, when a log is opened, checkpointed, closed.
 
     `write` is the rule a new log is made with (None: "replace") and an existing one must have (None: any);
@@ -269,100 +270,13 @@ class SqliteLog:
         self._head_file.witness(self.accepted, sync=True)
         manifest.reset_head(self.store, self.domain, self.accepted)
 
-    # ---- reading
-
-    def head(self) -> Head:
-        """See EventLog.head."""
-        return self._ask(LogFiles.head)
-
-    def _ask(self, verb: Callable[[LogFiles], R]) -> R:
-        """What the files say; the new ones, if resume() put them in the place of those that were asked."""
-        while True:
-            self._require_open()
-            files = self._files
-            try:
-                return verb(files)
-            except EngineError:
-                if files is self._files and not self._closed:
-                    raise
+    # ---- looking
 
     def moved(self, position: int) -> bool:
         """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
         if self._closed or self._forked:
             self._require_open()
         return self._head_file.moved(position)
-
-    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
-        """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
-        last = _FOREVER if until is None else min(until, _FOREVER)
-        left = _FOREVER if limit is None else limit
-        after = max(after, 0)
-        if left > 0:
-            self._ask(lambda files: files.require_at_hand(after, last))
-        while left > 0 and after < _FOREVER:
-            page = self._page(after, last, min(left, PAGE))
-            if not page:
-                return
-            self._require_progress(after, page[0], page[-1])
-            yield from page
-            after, left = page[-1].position, left - len(page)
-
-    def _require_progress(self, after: int, first: Event, last: Event) -> None:
-        if first.position <= after or last.position <= after:
-            # A page of the file stands in another one's place: going on from here would never end.
-            message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
-            raise FormatError(self.domain, None, message)
-
-    def _page(self, after: int, last: int, limit: int) -> list[Event]:
-        return self._ask(lambda files: files.page(after, last, limit))
-
-    def get(self, positions: Sequence[int]) -> list[Event]:
-        """See EventLog.get."""
-        return self._ask(lambda files: files.get(positions))
-
-    def linked(self, positions: Sequence[int]) -> list[Linked]:
-        """See EventLog.linked."""
-        return self._ask(lambda files: files.linked(positions))
-
-    def floor(self) -> int:
-        """See EventLog.floor."""
-        return self._ask(LogFiles.floor)
-
-    def start(self, until: int) -> int:
-        """See EventLog.start."""
-        return self._ask(lambda files: files.start(until))
-
-    def carried(self, start: int) -> Iterator[Linked]:
-        """See EventLog.carried."""
-        after = -1
-        while page := self._carried_page(start, after):
-            self._require_progress(after, page[0].event, page[-1].event)
-            yield from page
-            after = page[-1].event.position
-
-    def _carried_page(self, start: int, after: int) -> list[Linked]:
-        return self._ask(lambda files: files.carried(start, after))
-
-    def chain(self, position: int, *, limit: int) -> list[Linked]:
-        """See EventLog.chain."""
-        return self._ask(lambda files: files.chain(position, limit))
-
-    def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
-        """See RowLog.rows."""
-        return self._ask(lambda files: files.rows(after, until))
-
-    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
-        """See RowLog.states."""
-        return self._ask(lambda files: files.states(positions))
-
-    def source(self) -> list[Path]:
-        """See RowLog.source."""
-        return self._ask(LogFiles.source)
-
-    def extent(self) -> Extent:
-        """See EventLog.extent."""
-        self._require_open()
-        return Extent(self._file.first, self._file.began_us(), self._file.size())
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
@@ -372,12 +286,6 @@ class SqliteLog:
             loss = self._judge(self._files.head())
         if loss is not None:
             yield "tail", loss.sentence
-
-    def wal_bytes(self) -> int:
-        """See EventLog.wal_bytes. A checkpoint does not shrink the file; one that cannot be made lets it grow."""
-        self._require_open()
-        status = stat_or_none(self._file.wal)
-        return status.st_size if status is not None else 0
 
     # ---- writing
 

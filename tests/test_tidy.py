@@ -38,7 +38,7 @@ FLOORS = [
     ["clock", "codec", "meta", "values"],
     ["carried", "carver"],
     ["rules", "log"],
-    ["files", "manifest", "witness", "lease", "database", "logfile", "logfiles", "rolling", "recovery", "sqlite", "local"],
+    ["files", "manifest", "witness", "lease", "database", "logfile", "logfiles", "reading", "rolling", "recovery", "sqlite", "local"],
     ["projections.key_states", "projections.series", "projections.history"],
     ["evidence", "survivors", "reseal"],
     ["pointers"],

@@ -545,10 +545,11 @@ def test_a_log_is_sealed_when_it_is_old_enough(tmp_path: Path) -> None:
         assert [event.op for event in domain.events()][-1] == "seal", "judged by the first event of the live file"
 
 
-@pytest.mark.parametrize("option", ["seal_bytes", "seal_age_s"])
-def test_a_policy_is_a_number(option: str) -> None:
-    with pytest.raises(eventstore.ConfigError, match=option):
-        eventstore.open("memory:", **{option: -1})  # type: ignore[arg-type]
+def test_a_policy_is_a_number() -> None:
+    with pytest.raises(eventstore.ConfigError, match="seal_bytes"):
+        eventstore.open("memory:", seal_bytes=-1)
+    with pytest.raises(eventstore.ConfigError, match="seal_age_s"):
+        eventstore.open("memory:", seal_age_s=-1)
     with pytest.raises(eventstore.ConfigError, match="archives"):
         eventstore.open("memory:", archives="archive")
 
@@ -720,3 +721,56 @@ def test_what_a_lost_file_left_in_later_ones_is_proven_and_kept(tmp_path: Path, 
         assert dict(store.domain(DOMAIN).items()) == values
         store.seal(DOMAIN)
         assert store.verify().ok
+
+
+# By several processes
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store of three files, each longer than a page of the walk."""
+    path = tmp_path_factory.mktemp("long")
+    with eventstore.open(path / "data", durability="process") as store:
+        for number in range(3):
+            domain = store.domain(DOMAIN)
+            domain.write_values([(f"key-{at % 400}", {"n": at}) for at in range(1_299)], event_id=f"call-{number}")
+            if number < 2:
+                store.seal(DOMAIN)
+    return path
+
+
+def reports(path: Path) -> list[eventstore.Report]:
+    with eventstore.open(path / "data", read_only=True) as store:
+        return [store.verify(processes=processes) for processes in (1, 2, 3)]
+
+
+def test_several_processes_prove_several_files(long: Path, tmp_path: Path) -> None:
+    alone, *shared = reports(long)
+    assert (alone.ok, alone.domains[0].events) == (True, 3 * 1_299 + 2)
+    assert shared == [alone, alone]
+    shutil.copytree(long / "data", tmp_path / "data")
+    archive(tmp_path, 0)
+    alone, *shared = reports(tmp_path)
+    assert [finding.kind for finding in alone.findings] == ["missing"]
+    assert (alone.domains[0].floor, alone.domains[0].events) == (1_300, 2 * 1_299 + 1)
+    assert shared == [alone, alone]
+
+
+@pytest.mark.parametrize(
+    ("number", "statement", "wanted"),
+    [
+        (0, "UPDATE event SET data = '0' WHERE position = 1000", [("carried", 1_000), ("checksum", 1_000)]),
+        (0, "DELETE FROM event WHERE position > 1290", None),
+        (1, "UPDATE event SET checksum = zeroblob(32) WHERE position = 1301", None),
+        (2, "UPDATE event SET data = '0' WHERE position = 2601", None),
+        (2, "UPDATE event SET data = '0' WHERE position = 2602", [("checksum", 2_602)]),
+    ],
+)
+def test_they_find_the_same(long: Path, tmp_path: Path, number: int, statement: str, wanted: list[tuple[str, int]] | None) -> None:
+    shutil.copytree(long / "data", tmp_path / "data")
+    found = damaged(tmp_path, number, statement)
+    alone, *shared = reports(tmp_path)
+    assert found
+    assert shared == [alone, alone]
+    if wanted is not None:
+        assert found == wanted

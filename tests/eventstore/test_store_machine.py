@@ -70,7 +70,7 @@ names = st.sampled_from(["signal", "signal", "signal", "candle-1m"])
 @pytest.fixture(scope="module", autouse=True)
 def small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for page in ("live._PAGE", "view._PAGE", "sqlite.PAGE", "logfiles.PAGE", "carriage.PAGE", "adapters.memory.PAGE"):
+        for page in ("live._PAGE", "view._PAGE", "reading.PAGE", "logfiles.PAGE", "carriage.PAGE", "adapters.memory.PAGE"):
             patch.setattr(f"eventstore.{page}", 3)
         for spacing in ("live._TAIL", "live.SPACING", "pointers.SPACING"):
             patch.setattr(f"eventstore.{spacing}", 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import eventstore
 from eventstore import live, pointers, rolling, sqlite
@@ -74,7 +75,12 @@ def seal_and_die(tell: Tell, folder: str, name: str, calls: int) -> None:
     store = eventstore.open(folder)
     for number in range(calls):
         tell(**acknowledgement(f"{name}.{number}", carry_out(store.domain(DOMAIN), f"{name}.{number}")))
-    rolling.Draft.finish = lambda _: die()  # type: ignore[method-assign,assignment,return-value]
+
+    def finish(self: rolling.Draft) -> Path:
+        die()
+        return self.path
+
+    rolling.Draft.finish = finish  # type: ignore[method-assign]
     store.seal(DOMAIN)
 
 
