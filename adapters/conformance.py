@@ -21,10 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from eventstore.codec import FORMAT, GENESIS, check, erased, read_birth, seal, seal_system
+import msgspec
+
+from eventstore.carried import CarriedDigest, prove_carried
+from eventstore.codec import FORMAT, GENESIS, check, check_linked, erased, read_birth, seal, seal_system
 from eventstore.errors import (
     ChecksumError,
     ClosedError,
+    CompactedError,
     ConfigError,
     ConflictError,
     ContractError,
@@ -35,7 +39,7 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.log import PAGE, Engine, EventLog
-from eventstore.model import Durability, Event, Head
+from eventstore.model import Durability, Event, Head, Linked
 
 Check = Callable[[Engine], None]
 
@@ -174,7 +178,7 @@ def check_a_second_handle_sees_what_the_first_appends(engine: Engine) -> None:
         _same(reader.head(), _head_of(events[-1]), "head() of another handle is the new head")
         _same(list(reader.read(before)), events, "read() of another handle gives the new events")
         _same(reader.get([events[0].position]), events[:1], "get() of another handle gives the new events")
-        _same(reader.chain(events[-1].position, limit=1), events[1:], "chain() of another handle gives the new events")
+        _same(_events_of(reader.chain(events[-1].position, limit=1)), events[1:], "chain() of another handle gives the new events")
 
 
 @_every_engine
@@ -303,6 +307,7 @@ def check_get_gives_each_event_once_in_order(engine: Engine) -> None:
     for positions in questions:
         wanted = [event for event in every if event.position in positions]
         _same(log.get(positions), wanted, f"get({positions!r}) of positions 0 to 40")
+        _same(_events_of(log.linked(positions)), wanted, f"linked({positions!r}) gives the same events")
 
 
 @_every_engine
@@ -327,6 +332,22 @@ def check_get_takes_many_positions(engine: Engine) -> None:
     _append(log, PAGE)
     found = [event.position for event in log.get(range(40_000, -40_000, -1))]
     _same(found, list(range(PAGE + 1)), "get() of 80,000 positions")
+    found = [each.event.position for each in log.linked(range(40_000, -40_000, -1))]
+    _same(found, list(range(PAGE + 1)), "linked() of 80,000 positions")
+
+
+@_every_engine
+def check_what_is_linked_proves_itself(engine: Engine) -> None:
+    """`each with the checksum of the event before it: what proves it alone.`"""
+    log = engine.open_log("signal")
+    _append(log, 5, data="[" + "1," * 5_000 + "1]")
+    every = [*log.get([0]), *log.read()]
+    before = [GENESIS.checksum, *(event.checksum for event in every)]
+    for positions in ([0], [1], [5], [3, 1], range(6)):
+        wanted = [Linked(before[event.position], event) for event in every if event.position in positions]
+        _same(log.linked(positions), wanted, f"linked({positions!r}) gives events and the checksums before them")
+    for each in log.linked(range(6)):
+        _same(check_linked(each, "signal"), _head_of(each.event), "and each proves itself")
 
 
 @_every_engine
@@ -337,9 +358,9 @@ def check_a_chain_is_one_keys_history_newest_first(engine: Engine) -> None:
     for history in histories.values():
         history.reverse()
         for index, event in enumerate(history):
-            _same(log.chain(event.position, limit=100), history[index:], f"chain({event.position}) of {event.key}")
+            _same(log.chain(event.position, limit=100), _linked(log, history[index:]), f"chain({event.position}) of {event.key}")
     _same(log.chain(2**62, limit=100), [], "the chain of a position that does not exist is empty")
-    _same(log.chain(0, limit=100), log.get([0]), "the chain of the birth row is the birth row")
+    _same(log.chain(0, limit=100), log.linked([0]), "the chain of the birth row is the birth row")
 
 
 @_every_engine
@@ -348,7 +369,8 @@ def check_a_chain_keeps_its_limit(engine: Engine) -> None:
     log = engine.open_log("signal")
     history = _interleaved(log, rounds=5)['["a"]'][::-1]
     for limit in (0, 1, 2, 4, 5, 6, 2**31):
-        _same(log.chain(history[0].position, limit=limit), history[:limit], f"chain() with limit {limit} of 5 events")
+        found = _events_of(log.chain(history[0].position, limit=limit))
+        _same(found, history[:limit], f"chain() with limit {limit} of 5 events")
 
 
 @_every_engine
@@ -356,7 +378,7 @@ def check_a_chain_is_as_long_as_a_history(engine: Engine) -> None:
     """`its prev, its prev's prev ...`: no depth is too deep."""
     log = engine.open_log("signal")
     _append(log, 2 * PAGE + 1)
-    found = [event.position for event in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
+    found = [each.event.position for each in log.chain(2 * PAGE + 1, limit=10 * PAGE)]
     _same(found, list(range(2 * PAGE + 1, 0, -1)), "a chain of 2,001 events")
 
 
@@ -480,6 +502,11 @@ def check_erasing_leaves_a_digest_that_the_checksum_proves(engine: Engine) -> No
     with log.writing() as head:
         redact = _sealed(head, op="redact", key="[]", data='{"positions":[1,3],"reason":"asked"}')
         log.append([redact], after=head, erase=[1, 3, 4])
+    _same(
+        log.held([1, 2, 3, 4, 5, 99]),
+        [2],
+        "`Those of positions whose data stands`: not what was erased, removed, the log's own, or never was",
+    )
     wanted = [erased(written[0]), written[1], erased(written[2]), written[3], redact]
     _same(list(log.read()), wanted, "data and salt of positions 1 and 3 are gone, digests stand there, all else is as it was")
     previous = _head_of(births[0])
@@ -560,6 +587,108 @@ def check_waiting_for_the_lock_ends(engine: Engine) -> None:
             thread.start()
             _same(type(thread.failure()), UnavailableError, "a lock that is not had in time is an UnavailableError")
         _append(other, 1)
+
+
+# ---- seals
+
+
+@_every_engine
+def check_a_log_goes_on_behind_a_seal(engine: Engine) -> None:
+    """`Appended, such an event is the last of its file: the log goes on in another one`, and nobody notices."""
+    log, other = engine.open_log("signal"), engine.open_log("signal")
+    every = [*log.get([0])]
+    for writer in (log, other, log):
+        every += _append(writer, 5)
+        every += _seal(writer)
+        for reader in (log, other):
+            _same([*reader.get([0]), *reader.read()], every, "what was appended before a seal is read as before, and the seal after it")
+            _same(reader.head(), _head_of(every[-1]), "the head of a log that was sealed is the seal")
+    every += _append(other, 3)
+    for reader in (log, other, engine.open_log("signal")):
+        _same([*reader.get([0]), *reader.read()], every, "so is what was appended behind it")
+        _same(_events_of(reader.linked(range(30))), every, "linked() gives all of them, in whatever file they stand")
+        for position in (1, 6, 7, 13, len(every) - 1):
+            _same(reader.linked([position]), [Linked(every[position - 1].checksum, every[position])], f"linked({position}) over seals")
+
+
+@_every_engine
+def check_a_history_leads_over_seals(engine: Engine) -> None:
+    """`one key's history, newest first`, in whatever files its events stand."""
+    log = engine.open_log("signal")
+    histories = _interleaved(log, rounds=3)
+    for _ in range(2):
+        histories["[]"] += _seal(log)
+        for key in ('["a"]', '["b",1]'):
+            with log.writing() as head:
+                event = _sealed(head, prev=histories[key][-1].position, key=key)
+                log.append([event], after=head)
+            histories[key].append(event)
+    for history in histories.values():
+        history.reverse()
+        for limit in (1, 2, 3, 100):
+            found = _events_of(log.chain(history[0].position, limit=limit))
+            _same(found, history[:limit], f"chain() with limit {limit} over two seals")
+
+
+@_every_engine
+def check_what_a_seal_says_follows_from_the_events(engine: Engine) -> None:
+    """`What a seal event must say that is appended next`: first, last, count, and what is carried over it."""
+    log = engine.open_log("signal")
+    births = log.linked([0])
+    _append(log, 3)
+    _, _, last = log.linked([1, 2, 3])
+    digest = CarriedDigest()
+    for each in (*births, last):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(0, 4), "over the first seal the birth row is carried, and the latest event of each key")
+        _same(log.draft_seal(), digest.seal(0, 4), "asking twice changes nothing")
+    _same(log.head().position, 3, "drafting appends nothing")
+    (first,) = _seal(log)
+    _append(log, 1, op="remove", data=None)
+    (removal,) = log.linked([5])
+    digest = CarriedDigest()
+    for each in (*births, *log.linked([first.position]), removal):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(5, 6), "over the next one the first seal is carried, and removals are")
+
+
+@_every_engine
+def check_what_is_carried_can_be_folded_and_proven(engine: Engine) -> None:
+    """`What is carried over the seal at start ... by position, the seal last`; `carried(0) is the birth row alone.`"""
+    log = engine.open_log("signal")
+    _interleaved(log, rounds=4)
+    seals = [*_seal(log)]
+    _append(log, 2)
+    seals += _seal(log)
+    _append(log, 1)
+    _same(list(log.carried(0)), log.linked([0]), "carried(0) is the birth row")
+    every = [*log.get([0]), *log.read()]
+    for position in [sealing.position for sealing in seals]:
+        before = every[:position]
+        latest = {event.key: event.position for event in before}
+        wanted = [event for event in before if event.key == "[]" or latest[event.key] == event.position] + [every[position]]
+        _same(_events_of(list(log.carried(position))), wanted, "carried() gives the log's own events, the latest of each key, the seal")
+        _same(list(prove_carried(log.carried(position), position, "signal")), wanted, "and they prove themselves")
+        _same(log.start(position), position, "a log can be folded from its seal")
+        _require(log.start(position - 1) < position, "but not from one that comes later")
+    _raises(lambda: list(log.carried(3)), CompactedError, "nothing is carried over an event that is no seal")
+    _same((log.floor(), log.start(1)), (0, 0), "of a log that is there whole everything is at hand")
+
+
+@_every_engine
+def check_the_extent_begins_behind_the_last_seal(engine: Engine) -> None:
+    """`The part of the log that is not sealed yet: how it began`."""
+    log = engine.open_log("signal")
+    _same((log.extent().first, log.extent().began_us), (0, None), "a new log has no event yet")
+    events = _append(log, 2)
+    _same((log.extent().first, log.extent().began_us), (0, events[0].recorded_us), "it begins with its first event")
+    (seal,) = _seal(log)
+    with log.writing():
+        _same((log.extent().first, log.extent().began_us), (seal.position + 1, None), "behind a seal it begins anew")
+    events = _append(log, 2)
+    _same((log.extent().first, log.extent().began_us), (seal.position + 1, events[0].recorded_us), "with the first event behind it")
 
 
 # ---- the end
@@ -727,6 +856,16 @@ def _birth(engine: Engine, name: str) -> Event:
     return seal_system(GENESIS, prev=0, recorded_us=7, op="open", data=data, salt=b"s" * 16)
 
 
+def _events_of(linked: Sequence[Linked]) -> list[Event]:
+    return [each.event for each in linked]
+
+
+def _linked(log: EventLog, events: Sequence[Event]) -> list[Linked]:
+    """`events` as linked() should give them, in their order."""
+    checksums = {event.position + 1: event.checksum for event in [*log.get([0]), *log.read()]}
+    return [Linked(checksums[event.position], event) for event in events]
+
+
 def _event_like(event: Event, **fields: Any) -> Event:
     """`event` with some fields that no seal() would give it."""
     return Event(**{name: getattr(event, name) for name in Event.__struct_fields__} | fields)
@@ -749,6 +888,16 @@ def _append(log: EventLog, count: int, **fields: Any) -> list[Event]:
             if events:
                 log.append(events, after=head)
             return events
+
+
+def _seal(log: EventLog) -> list[Event]:
+    """Append a seal; gives it."""
+    system = max((event.position for event in log.read() if event.key == "[]"), default=0)
+    with log.writing() as head:
+        said = msgspec.json.encode(log.draft_seal()).decode()
+        event = _sealed(head, prev=system, op="seal", key="[]", data=said)
+        log.append([event], after=head)
+    return [event]
 
 
 def _enter(log: EventLog, entered: threading.Event, found: list[Head]) -> None:

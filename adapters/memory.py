@@ -7,11 +7,14 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
+from eventstore.carried import CarriedDigest, Seal
 from eventstore.clock import now_us
-from eventstore.codec import FORMAT, SALT_BYTES, Birth, erased, read_birth, seal_birth
+from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, erased, read_birth, seal_birth
 from eventstore.errors import (
     ClosedError,
+    CompactedError,
     ConfigError,
     ConflictError,
     ContractError,
@@ -20,8 +23,8 @@ from eventstore.errors import (
     NotFoundError,
     UnavailableError,
 )
-from eventstore.log import PAGE, Busy, nobody_waits
-from eventstore.model import Domain, Durability, Event, Head, HeldCopy, WriteRule
+from eventstore.log import PAGE, Busy, Extent, nobody_waits
+from eventstore.model import SYSTEM_KEY, Domain, Durability, Event, Head, HeldCopy, Linked, WriteRule
 
 
 class MemoryLog:
@@ -40,6 +43,8 @@ class MemoryLog:
         self._closed = False
         birth = birth or seal_birth(Birth(FORMAT, store_id, domain, now_us(), write), secrets.token_bytes(SALT_BYTES))
         self._events = [birth]
+        self._seals: list[int] = []
+        """Where seals stand."""
 
     def head(self) -> Head:
         """See EventLog.head."""
@@ -77,10 +82,52 @@ class MemoryLog:
                 raise GapError(self.domain, position, position)
             yield self._events[position].checksum
 
-    def chain(self, position: int, *, limit: int) -> list[Event]:
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        return [self._linked(event) for event in self.get(positions)]
+
+    def _linked(self, event: Event) -> Linked:
+        return Linked(self._events[event.position - 1].checksum if event.position else GENESIS.checksum, event)
+
+    def floor(self) -> int:
+        """See EventLog.floor: a list is there whole."""
+        self._require_open()
+        return 0
+
+    def start(self, until: int) -> int:
+        """See EventLog.start."""
+        self._require_open()
+        return max((position for position in self._seals if position <= until), default=0)
+
+    def carried(self, start: int) -> Iterator[Linked]:
+        """See EventLog.carried."""
+        if start not in (0, *self._seals):
+            raise CompactedError(self.domain, start, 0)
+        return iter(self.linked([0] if start == 0 else [*self._carried_below(start), start]))
+
+    def _carried_below(self, last: int) -> list[int]:
+        """The positions of what a seal at `last` carries over."""
+        events = self._events[:last]
+        latest = {event.key: event.position for event in events}
+        return [event.position for event in events if event.key == SYSTEM_KEY or latest[event.key] == event.position]
+
+    def draft_seal(self) -> Seal:
+        """See EventLog.draft_seal: a list goes on as it is; the seal is an event like any other, and a place to fold from."""
+        last, digest = len(self._events), CarriedDigest()
+        for each in self.linked(self._carried_below(last)):
+            digest.add(each.event.position, each.previous or b"", each.event.checksum)
+        return digest.seal(self.extent().first, last)
+
+    def extent(self) -> Extent:
+        """See EventLog.extent."""
+        self._require_open()
+        first = self._seals[-1] + 1 if self._seals else 0
+        return Extent(first, next((event.recorded_us for event in self._events[max(first, 1) : max(first, 1) + 1]), None), 0)
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
         """See EventLog.chain."""
         self._require_open()
-        return list(islice(self._links(position), limit))
+        return list(map(self._linked, islice(self._links(position), limit)))
 
     def _links(self, position: int) -> Iterator[Event]:
         events = self.get([position])
@@ -114,6 +161,7 @@ class MemoryLog:
         for position, event in gone.items():
             self._events[position] = event
         self._events.extend(events)
+        self._seals += [event.position for event in events if event.key == SYSTEM_KEY and event.op == "seal"]
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: there is no storage that could be at fault."""
@@ -122,6 +170,10 @@ class MemoryLog:
     def wal_bytes(self) -> int:
         """See EventLog.wal_bytes."""
         return 0
+
+    def held(self, positions: Sequence[int]) -> list[int]:
+        """See EventLog.held."""
+        return [event.position for event in self.get(positions) if event.data is not None and event.key != SYSTEM_KEY]
 
     def forget_erased(self, *, wait: bool = True) -> bool:
         """See EventLog.forget_erased: there is no file."""
@@ -165,8 +217,16 @@ class MemoryEngine:
         busy_timeout_ms: int = 10_000,
         min_free_bytes: int = 0,
         owner: str | None = None,
+        archives: Sequence[Path] = (),
     ) -> None:
-        """Nobody else can open this store: whoever made it owns it, and it needs no disk; `owner` and `min_free_bytes` hold as they are."""
+        """Nobody else can open this store: whoever made it owns it, and it needs no disk: `owner` and `min_free_bytes` hold as they are.
+
+        Nothing in memory is ever put in an archive.
+        """
+        if archives:
+            raise ConfigError(
+                f"archives {', '.join(map(str, archives))} were given for a memory: store, which has none; open a folder instead"
+            )
         if durability != "memory":
             raise ConfigError(f"durability {durability!r} was asked of a memory: store, which survives nothing; open a folder instead")
         self.store_id = store_id or secrets.token_hex(16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eventstore.anchors import Anchor, Judgement
 from eventstore.bundles import Bundle
 from eventstore.codec import decode_key, encode_key
+from eventstore.compaction import SealReport
 from eventstore.domain import DomainStore
 from eventstore.erasure import Erasure, Shredding
 from eventstore.errors import (
@@ -12,6 +13,7 @@ from eventstore.errors import (
     BackupError,
     ChecksumError,
     ClosedError,
+    CompactedError,
     ConfigError,
     ConflictError,
     ContractError,
@@ -65,6 +67,7 @@ __all__ = [
     "ChecksumError",
     "ClosedError",
     "Commit",
+    "CompactedError",
     "ConfigError",
     "ConflictError",
     "ContractError",
@@ -102,6 +105,7 @@ __all__ = [
     "Receipt",
     "RedactedError",
     "Report",
+    "SealReport",
     "SettledError",
     "Shredding",
     "SignatureError",

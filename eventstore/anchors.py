@@ -15,7 +15,7 @@ import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import ChecksumError, ConfigError, EventStoreError, FormatError, NewerFormatError
+from eventstore.errors import ChecksumError, CompactedError, ConfigError, EventStoreError, FormatError, NewerFormatError
 from eventstore.links import Finding
 from eventstore.log import Engine, EventLog
 from eventstore.merkle import Tree
@@ -167,6 +167,8 @@ def judge(
     try:
         with engine.inspect(domain) as log:
             return _judged(log, anchored, findings, progress)
+    except CompactedError:
+        raise  # without the archive there is no verdict
     except EventStoreError as error:
         return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
 

@@ -185,6 +185,11 @@ class DomainView:
         """The domain's name."""
         return self._view.name
 
+    @property
+    def floor(self) -> int:
+        """See eventstore.DomainView.floor."""
+        return self._view.floor
+
     # Assigned, not written out, so that no argument and no docstring can differ from the synchronous verb's.
     read_value = _at_hand(views.DomainView.read_value)
     get = _at_hand(views.DomainView.get)
@@ -447,6 +452,7 @@ class Store:
     domains = _of_store(stores.Store.domains)
     accept = _of_store_whole(stores.Store.accept)
     adopt = _of_store_whole(stores.Store.adopt)
+    seal = _of_store_whole(stores.Store.seal)
     verify = _of_store(stores.Store.verify)
     anchor = _of_store(stores.Store.anchor)
     bundle = _of_store(stores.Store.bundle)

@@ -83,6 +83,10 @@ def user_version(database: Content) -> int | None:
     return int.from_bytes(database[60:64], "big") if len(database) >= 100 and database[:16] == _MAGIC else None
 
 
+# A cell of the table `carried`: length of the payload, row id, header (its own length, NULL for the row id, a blob of 32 bytes), blob.
+_CARRIED = re.compile(rb"\x23([\x80-\xff]{0,8}[\x00-\x7f])\x03\x00\x4c(.{32})", re.DOTALL)
+
+
 class Image:
     """A database file and its WAL, cut into pages of one size. Either may be empty, cut off, or full of anything."""
 
@@ -110,6 +114,13 @@ class Image:
                 if reached is not None:
                     reached(before + min(end, len(content)))
             before += len(content)
+
+    def links(self) -> Iterator[tuple[int, bytes]]:
+        """What may be rows of the table `carried`: position, and checksum of the event before it. Candidates, as all that is carved."""
+        for content in self._contents.values():
+            for found in _CARRIED.finditer(content):
+                position, _ = _varint(found[1], 0, len(found[1]))
+                yield position, found[2]
 
     def row_at(self, part: Part, offset: int) -> Row | None:
         """The row whose record begins at `offset`; None if there is none."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from eventstore.errors import ChecksumError, FormatError, GapError, InvalidKeyError
-from eventstore.model import SYSTEM_KEY, Event, Head, Key, WriteRule
+from eventstore.model import SYSTEM_KEY, Event, Head, Key, Linked, WriteRule
 
 FORMAT = 0
 """The format's number: a draft until sealing and erasure are proven (FORMAT.md)."""
@@ -395,6 +395,14 @@ def _meta_names_codec(event: Event, domain: str) -> bool:
     if not codec:
         raise FormatError(domain, event.position, "meta.codec is empty")
     return True
+
+
+def check_linked(linked: Linked, domain: str) -> Head:
+    """check() of an event that stands alone. Raises GapError where the event before it is not there."""
+    event = linked.event
+    if linked.previous is None:
+        raise GapError(domain, event.position, event.position - 1)
+    return check(Head(event.position - 1, linked.previous), event, domain)
 
 
 class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

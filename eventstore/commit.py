@@ -360,5 +360,5 @@ class _Draft:
         at = state.position if state is not None else 0
         while at > position:
             page = self._live.log.chain(at, limit=64)
-            at = next((event.position for event in page if event.position <= position), page[-1].prev)
+            at = next((each.event.position for each in page if each.event.position <= position), page[-1].event.prev)
         return at or position

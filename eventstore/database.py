@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -72,10 +74,18 @@ BEGIN SELECT RAISE(ABORT, 'events do not change: only a redaction may erase data
 BEGIN SELECT RAISE(ABORT, 'events are not deleted'); END""",
 )
 
+CARRIED_TABLE = "CREATE TABLE carried(position INTEGER PRIMARY KEY, previous BLOB NOT NULL) STRICT"
+"""Beside `event` in every file but a log's first: the checksum of the event before each carried one, by which that one is proven alone."""
+
+CARRIED_TRIGGERS = tuple(
+    f"CREATE TRIGGER carried_{verb.lower()} BEFORE {verb} ON carried BEGIN SELECT RAISE(ABORT, 'what is carried does not change'); END"
+    for verb in ("INSERT", "UPDATE", "DELETE")
+)
+
 COLUMNS = "position, prev, recorded_us, when_us, op, checksum, key, meta, salt, digest, data"
 INSERT = f"INSERT INTO event({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ERASE = "UPDATE event SET data = NULL, salt = NULL, digest = ? WHERE position = ? AND data IS NOT NULL"
-HEAD = "SELECT position, checksum FROM event ORDER BY position DESC LIMIT 1"
+END = "SELECT position, checksum, op FROM event ORDER BY position DESC LIMIT 1"
 
 SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL", "power+": "FULL"}
 
@@ -118,9 +128,15 @@ def _connect(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
 
 def make(path: Path, birth: Event) -> None:
     """A new log file with its birth row: it appears whole, or not at all (R7)."""
-    new = path.with_name(f".tmp-{path.name}.new")
-    for stale in path.parent.glob(f"{new.name}*"):
-        stale.unlink()
+    with contextlib.closing(begin_file(path)) as connection:
+        connection.execute(INSERT, msgspec.structs.astuple(birth))
+        finish_file(connection, path)
+
+
+def begin_file(path: Path) -> sqlite3.Connection:
+    """A connection to a file with an empty table, under a name that nobody reads: what finish_file() gives the name `path`."""
+    new = _unfinished(path)
+    discard_file(path)
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
     connection = connect_writer(new, busy_timeout_ms=0)
     # Nobody knows this file yet, and it is synced whole below: a journal would only cost a dozen fsyncs.
@@ -131,9 +147,16 @@ def make(path: Path, birth: Event) -> None:
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={USER_VERSION}")
     connection.execute(TABLE)
-    connection.execute(INSERT, msgspec.structs.astuple(birth))
-    # The triggers last, so that rows carried over from a sealed file can stand before them.
-    for trigger in TRIGGERS:
+    return connection
+
+
+def finish_file(connection: sqlite3.Connection, path: Path, triggers: Iterable[str] = TRIGGERS) -> None:
+    """Give the file that begin_file() began its guard rails and its name, both durable, and close it.
+
+    The triggers come last, so that rows carried over from a sealed file can stand before them.
+    """
+    new = _unfinished(path)
+    for trigger in triggers:
         connection.execute(trigger)
     # From here on a WAL file; closing the only connection leaves the database file alone, complete and synced.
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
@@ -145,6 +168,26 @@ def make(path: Path, birth: Event) -> None:
     new.rename(path)
     sync_folder(path.parent)
     sync_folder(path.parent.parent)  # whoever made the folder may have died before its name was durable
+
+
+def discard_file(path: Path) -> None:
+    """Remove what begin_file() began for `path` and nobody finished."""
+    for stale in path.parent.glob(f"{_unfinished(path).name}*"):
+        stale.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".tmp-{path.name}.new")
+
+
+def log_file(folder: Path, first: int) -> Path:
+    """The path of the file of a log that begins with position `first`."""
+    return folder / f"{first:020d}.db"
+
+
+def first_of(path: Path) -> int:
+    """The position that a file of a log begins with: its name says it."""
+    return int(path.stem)
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -175,9 +218,10 @@ def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> Non
         if version < USER_VERSION:
             raise StoreFormatError(str(path), f"user_version {version}, expected {USER_VERSION}: an older draft, no longer read")
         database = Database(connection, execute_plugins=False)
-        table = database.table("event").schema if "event" in database.table_names() else None
-        if table != TABLE:
-            raise StoreFormatError(str(path), f"the table `event` is not that of format {FORMAT}: another draft, or altered by a tool")
+        names = database.table_names()
+        for name, schema in {"event": TABLE, **({"carried": CARRIED_TABLE} if first_of(path) else {})}.items():
+            if name not in names or database.table(name).schema != schema:
+                raise StoreFormatError(str(path), f"the table `{name}` is not that of format {FORMAT}: another draft, or altered by a tool")
     except sqlite3.DatabaseError as error:
         raise not_ours(error, path, domain) from error
     except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema

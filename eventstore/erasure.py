@@ -14,7 +14,7 @@ from eventstore.commit import OwnEvent, append_own
 from eventstore.errors import ConfigError
 from eventstore.group import GroupCommit
 from eventstore.live import Live
-from eventstore.log import PAGE, EventLog, RowLog
+from eventstore.log import PAGE, EventLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import read_redaction
 
@@ -128,18 +128,12 @@ def named_by_redactions(log: EventLog, system: int) -> list[int]:
 
 def still_held(log: EventLog, positions: list[int]) -> list[int]:
     """Those of `positions`, which were redacted, whose values stand in a file at hand all the same."""
-    held: list[int] = []
-    for start in range(0, len(positions), PAGE):
-        page = positions[start : start + PAGE]
-        if isinstance(log, RowLog):
-            page = [position for position, _, removed, empty in log.states(page) if not removed and not empty]
-        # The log's own events stay, whoever names them: verify says what is wrong there.
-        held += [event.position for position in page for event in log.get([position]) if event.data is not None and event.key != SYSTEM_KEY]
-    return held
+    # The log's own events stay, whoever names them: verify says what is wrong there.
+    return [position for start in range(0, len(positions), PAGE) for position in log.held(positions[start : start + PAGE])]
 
 
 def _own_events(log: EventLog, position: int) -> Iterator[Event]:
     while position > 0:
-        page = log.chain(position, limit=64)
+        page = [linked.event for linked in log.chain(position, limit=64)]
         yield from page
         position = page[-1].prev if page and page[-1].prev < position else 0

@@ -18,6 +18,7 @@
     ├── SettledError                    this effect is done, or has failed for certain: it must not be done again
     ├── UncertainError                  this effect was begun before, and nobody knows whether it happened
     ├── SignatureError                  an anchor is not signed by the key it should be signed by
+    ├── CompactedError                  the event is in a sealed file that is not at hand: archived, or missing
     ├── ConflictError                   the head has moved; only raw logs show it (retryable)
     ├── ClosedError                     the store was closed
     │
@@ -185,6 +186,22 @@ class UncertainError(EventStoreError):
             " other side knows it then"
         )
         self.domain, self.event_id, self.position, self.pid, self.error = domain, event_id, position, pid, error
+
+
+class CompactedError(EventStoreError):
+    """What was asked for stands in a sealed file that is not at hand. `floor`: what came after that position is there whole.
+
+    `archive` is where the file was put, as the log says; None if it says nothing, and the file is missing.
+    """
+
+    def __init__(self, domain: str, position: int, floor: int, archive: str | None = None) -> None:
+        where = (
+            f"its file was archived to {archive}; attach it: open(..., archives=[...]), or --archive DIR"
+            if archive is not None
+            else "its file is missing, and no archive is known of; put it back, or attach the folder that has it: open(..., archives=[...])"
+        )
+        super().__init__(f"{domain}@{position}: not at hand; {where}. Everything after position {floor} is there")
+        self.domain, self.position, self.floor, self.archive = domain, position, floor, archive
 
 
 class ConflictError(EventStoreError):

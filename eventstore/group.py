@@ -7,14 +7,16 @@ import copy
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from eventstore.clock import Clock
+from eventstore.clock import Clock, now_us
 from eventstore.commit import Call, drain
-from eventstore.errors import CorruptionError, EngineError, EventStoreError, UnavailableError
+from eventstore.compaction import SealPolicy, SealReport, report_of, seal_log
+from eventstore.errors import CompactedError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
@@ -25,6 +27,11 @@ _log = logging.getLogger("eventstore")
 
 MOST_EVENTS = 10_000
 """Events after which a transaction takes no further call: those that wait longer than it takes would only wait longer."""
+
+_SEAL_AGAIN_S = 60
+"""After a seal that the policy asked for and that could not be made, seconds until the next attempt."""
+
+_NEVER = SealPolicy()
 
 Answer = list[Receipt] | BaseException
 
@@ -58,8 +65,10 @@ class GroupCommit:
     everything that must not be interrupted half way happens while the log holds the signals back (RELIABILITY.md R6).
     """
 
-    def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter) -> None:
-        self.live, self.clock, self.failstop, self.meter = live, clock, failstop, meter
+    def __init__(self, live: Live, clock: Clock, failstop: FailStop, meter: Meter, policy: SealPolicy = _NEVER) -> None:
+        self.live, self.clock, self.failstop, self.meter, self.policy = live, clock, failstop, meter, policy
+        self._seals = policy != _NEVER
+        self._no_seal_before_s = 0.0
         self._queue: deque[Waiting] = deque()
         self._moving = threading.Lock()
         """Held while calls go from the queue to a transaction: whoever takes one back finds it in the one or in the other."""
@@ -85,6 +94,8 @@ class GroupCommit:
                 self.failstop.require_running(call.event_id)
                 (answer,) = self._drain(head, [call])
                 self._save_pointers()
+                if self._seals:
+                    self._seal_if_due()
         except EventStoreError as error:
             self._met(error)
             if isinstance(error, EngineError):
@@ -134,6 +145,35 @@ class GroupCommit:
                     event_id=waiting.call.event_id,
                 ) from None
 
+    def seal(self) -> SealReport:
+        """Seal the log, and go on in its next file. Raises what stands in the way of either."""
+        self.failstop.require_running()
+        live = self.live
+        try:
+            with contextlib.suppress(CompactedError):  # then nobody knows them, and sealing changes nothing about it
+                live.ids.prepare()
+            with live.log.writing() as head:
+                began_ns, bytes_before = time.perf_counter_ns(), live.log.extent().bytes
+                seal = seal_log(live, head, self.clock)
+            with live.log.writing():
+                # The log is in its next file now, or its maker is told what stands in the way.
+                return report_of(live, seal, bytes_before, began_ns)
+        except EventStoreError as error:
+            self._met(error)
+            raise
+        finally:
+            self.tell()
+
+    def _seal_if_due(self) -> None:
+        """What the policy asks for, by whoever has just written. What was written stays written if it cannot be done."""
+        if time.monotonic() < self._no_seal_before_s or not self.policy.is_due(self.live.log.extent(), now_us()):
+            return
+        try:
+            seal_log(self.live, self.live.states.head, self.clock)
+        except (EventStoreError, OSError) as error:
+            self._no_seal_before_s = time.monotonic() + _SEAL_AGAIN_S
+            _log.warning("%s could not be sealed, and is written on: %s", self.live.log.domain, error)
+
     def tell(self) -> None:
         """Call the hooks, with no lock held."""
         if self.meter.untold:
@@ -177,6 +217,8 @@ class GroupCommit:
                     self.failstop.require_running()  # somebody may have met a failure since they queued up
                     _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
                     self._save_pointers()
+                    if self._seals:
+                        self._seal_if_due()
         except Busy:
             return False
         except EventStoreError as error:

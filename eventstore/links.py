@@ -124,12 +124,11 @@ class Walk:
             self._end_segments(walked.until)
 
     def _start(self, after: int) -> None:
-        """Take the events before the range as given; what is wrong with them is for the range that they are in."""
-        first, *second = self._log.get([max(after - 1, 0), after])
-        self._chain.position, self._chain.checksum, self._chain.recorded_us = first.position, first.checksum, first.recorded_us
-        for event in second:
-            self._link(event)
-            self._chain.recorded_us = event.recorded_us
+        """Take the event before the range as given; what is wrong with it is for the range that it is in."""
+        (before,) = self._log.linked([after])
+        self._chain.position, self._chain.checksum = after - 1, before.previous or b""
+        self._link(before.event)
+        self._chain.recorded_us = before.event.recorded_us
         self.walked.findings.clear()
 
     def _pages(self, after: int, until: int) -> Iterator[list[Event] | list[tuple[Any, ...]]]:

@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from eventstore.codec import GENESIS, check, check_all
+from eventstore.carried import prove_carried
+from eventstore.codec import GENESIS, check, check_all, check_linked
 from eventstore.coding import Coding
-from eventstore.errors import CorruptionError, EventStoreError, FormatError
+from eventstore.errors import CompactedError, CorruptionError, EventStoreError, FormatError
 from eventstore.log import EventLog
 from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
@@ -20,7 +21,7 @@ from eventstore.projections.key_states import KeyStates, ValueCache
 _log = logging.getLogger("eventstore")
 
 _PAGE = 64
-"""Values read at a time: each comes with the event before it, and may be large."""
+"""Values read at a time: each may be large."""
 
 _SMALL = 65_536
 """Characters of a value that an event loop may decode without anybody noticing."""
@@ -55,9 +56,8 @@ class Live:
         self._load()
 
     def _load(self) -> None:
-        states = self.pointers.latest()
-        self._saved = states.position if states is not None else 0
-        self.states = states if states is not None else unfolded(self.log)
+        self.states = newest_start(self.log, self.pointers, self.log.head().position, lenient=self.lenient)
+        self._saved = self.states.position
         self.ids = EventIds(self.log, self.pointers, since=self._saved)
         self.catch_up()
 
@@ -92,6 +92,9 @@ class Live:
             if self.states.head != head:
                 try:
                     self._fold()
+                except CompactedError:
+                    # Sealed by others, and archived before we had seen all of it: what is carried over the seal is all there is to know.
+                    self._load()
                 except CorruptionError as error:
                     if not self.lenient:
                         self.damage = error
@@ -161,16 +164,16 @@ class Live:
     def _read(self, items: Sequence[tuple[str, KeyState]]) -> dict[int, str]:
         """Values from the log, each checked against the event before it: rot is never handed out as a value."""
         erasures = self.cache.erasures
-        wanted = sorted({place for _, state in items for place in (state.position - 1, state.position)})
-        events = {event.position: event for event in self.log.get(wanted)} if wanted else {}
+        wanted = [state.position for _, state in items]
+        events = {each.event.position: each for each in self.log.linked(wanted)} if wanted else {}
         found: dict[int, str] = {}
         for key, state in items:
             position = state.position
-            event, before = events.get(position), events.get(position - 1)
-            if event is None or before is None or event.key != key:
+            linked = events.get(position)
+            if linked is None or linked.previous is None or linked.event.key != key:
                 raise FormatError(self.log.domain, position, f"the event that should hold {key} is not there; run `eventstore verify`")
-            check(Head(before.position, before.checksum), event, self.log.domain)
-            text = self.text_of(event)
+            check_linked(linked, self.log.domain)
+            text = self.text_of(linked.event)
             if text is None:
                 raise FormatError(self.log.domain, position, f"the event that should hold {key} holds no value; run `eventstore verify`")
             found[position] = text
@@ -193,6 +196,16 @@ class Live:
             self.pointers.save(self.states)
             self.ids.save(self.states.head)
             self._saved = self.states.position
+
+    def save_ids(self, *, since: int) -> None:
+        """Write the event ids up to the head, in a file for all after `since`. Call under the log's lock, once it was sealed there.
+
+        So they are known when the events are not at hand any more, and a file that ends in a seal can be held against the log even then.
+        """
+        try:
+            self.ids.save(self.states.head, since=since)
+        except CompactedError as error:
+            _log.warning("%s: the event ids of older files are not known: %s", self.log.domain, error)
 
     def _worth_saving(self, *, closing: bool) -> bool:
         tail = self.states.position - self._saved
@@ -247,10 +260,16 @@ class Live:
             self._folding.release()
 
 
-def unfolded(log: EventLog) -> KeyStates:
-    """The states before the first event. Raises CorruptionError if the birth row is not whole."""
-    births = log.get([0])
-    if not births:
-        raise FormatError(log.domain, 0, "the birth row is missing")
-    head = check(GENESIS, births[0], log.domain)
-    return KeyStates(head, births[0].recorded_us)
+def newest_start(log: EventLog, pointers: PointerFolder, until: int, *, lenient: bool = False) -> KeyStates:
+    """The newest states at or before `until` that need no folding of all that came before: of a pointer file, or at a seal.
+
+    Of what is carried over a seal every event is proven, and that it is all there is. Raises CorruptionError, or warns
+    if `lenient`; CompactedError.
+    """
+    start = log.start(until)
+    states = pointers.latest(since=start, until=until)
+    if states is None:
+        states = KeyStates(GENESIS, 0)
+        for event in prove_carried(log.carried(start), start, log.domain, lenient=lenient):
+            states.apply(event)
+    return states

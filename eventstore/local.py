@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eventstore import copies, manifest
@@ -32,6 +32,7 @@ class LocalEngine:
         busy_timeout_ms: int = 10_000,
         min_free_bytes: int = MIN_FREE_BYTES,
         owner: str | None = None,
+        archives: Sequence[Path] = (),
     ) -> None:
         if durability == "memory":
             raise ConfigError("durability 'memory' is that of a memory: store; a folder has process, power or power+")
@@ -41,6 +42,7 @@ class LocalEngine:
         self.read_only = read_only
         self.durability: Durability = durability
         self._busy_timeout_ms, self._min_free_bytes = busy_timeout_ms, min_free_bytes
+        self._archives = list(archives)
         with os_errors(f"opening the store in {self.folder}"):
             if self.folder.exists() and not self.folder.is_dir():
                 raise NotAStoreError(str(folder), "not a folder; a store is a folder")
@@ -74,6 +76,7 @@ class LocalEngine:
             durability=self.durability,
             read_only=self.read_only,
             accept_loss=accept_loss,
+            archives=self.archives(name),
             busy_timeout_ms=self._busy_timeout_ms,
             min_free_bytes=self._min_free_bytes,
         )
@@ -118,11 +121,22 @@ class LocalEngine:
     def inspect(self, name: str) -> Iterator[SqliteLog]:
         """See Engine.inspect."""
         Domain(name)
-        log = SqliteLog(self.folder, name, store_id=self.store_id, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
+        log = SqliteLog(
+            self.folder,
+            name,
+            store_id=self.store_id,
+            read_only=True,
+            archives=self.archives(name),
+            busy_timeout_ms=self._busy_timeout_ms,
+        )
         try:
             yield log
         finally:
             log.close()
+
+    def archives(self, name: str) -> list[Path]:
+        """The folders in which sealed files of a domain may stand besides its own: ARCHIVE/<store id>/<domain>/."""
+        return [folder / self.store_id / name for folder in self._archives]
 
     def pointers(self, name: str) -> Path:
         """See Engine.pointers."""

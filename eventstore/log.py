@@ -7,11 +7,25 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
+from eventstore.carried import Seal
 from eventstore.errors import CorruptionError
-from eventstore.model import Durability, Event, Head, HeldCopy, WriteRule
+from eventstore.model import Durability, Event, Head, HeldCopy, Linked, WriteRule
 
 PAGE = 1_000
 """Events read at a time where nothing else bounds a page."""
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """The part of a log that is not sealed yet."""
+
+    first: int
+    """The position it begins with: 0, or the one after the last seal."""
+    began_us: int | None
+    """When its first event was recorded, in microseconds; None if there is none."""
+    bytes: int
+    """What it takes on the disk; 0 where there is none."""
 
 
 class Busy(Exception):  # noqa: N818  no error: it says whose turn it is not
@@ -57,8 +71,34 @@ class EventLog(Protocol):
         """The events at `positions`, in ascending order of position; those that do not exist are left out."""
         ...
 
-    def chain(self, position: int, *, limit: int) -> list[Event]:
-        """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`."""
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """The events that get() gives, each with the checksum of the event before it: what proves it alone.
+
+        The event before it is not read but for that checksum, however large its value is.
+        """
+        ...
+
+    def floor(self) -> int:
+        """The last position that is not at hand, because its file was archived or is missing; 0 if everything is there.
+
+        What comes after it is there whole. Reading what is not at hand raises CompactedError, by every method that reads; but get(),
+        linked(), states() and chain() still give an event that a later file carries.
+        """
+        ...
+
+    def start(self, until: int) -> int:
+        """The newest position, at or before `until`, from which the log can be folded: that of a seal, or 0. Raises CompactedError."""
+        ...
+
+    def carried(self, start: int) -> Iterator[Linked]:
+        """What is carried over the seal at `start`: the log's own events and the latest of each key, by position, the seal last.
+
+        carried(0) is the birth row alone. Raises CompactedError where it is not at hand, or no seal stands there.
+        """
+        ...
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
+        """The event at `position`, then its prev, its prev's prev ...: one key's history, newest first, at most `limit`; as linked()."""
         ...
 
     def checksums(self, after: int, until: int) -> Iterator[bytes]:
@@ -78,6 +118,18 @@ class EventLog(Protocol):
         """
         ...
 
+    def draft_seal(self) -> Seal:
+        """What a `seal` event must say that is appended next. Must be called inside `writing()`. Raises EngineError.
+
+        Reads no values. Appended, such an event is the last of its file: the log goes on in another one, which carries over what
+        carried() gives, in the same or the next writing().
+        """
+        ...
+
+    def extent(self) -> Extent:
+        """The part of the log that is not sealed yet: how it began, and how much it takes."""
+        ...
+
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """Store all of `events` directly after `after`, or none of them, as durably as asked.
 
@@ -85,6 +137,7 @@ class EventLog(Protocol):
         Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
         No events at all makes what stands, up to `after`, as durable as asked. Must be called inside `writing()`.
         `erase` names positions whose data is erased in the same commit, wherever the log has them at hand; also without events.
+        A `seal` event must be the last of `events`.
         """
         ...
 
@@ -94,6 +147,10 @@ class EventLog(Protocol):
 
     def wal_bytes(self) -> int:
         """What the write-ahead log takes on the disk; 0 where there is none."""
+        ...
+
+    def held(self, positions: Sequence[int]) -> list[int]:
+        """Those of `positions` whose data stands in any file at hand, as an event of a user or a copy of one; in ascending order."""
         ...
 
     def forget_erased(self, *, wait: bool = True) -> bool:
@@ -144,12 +201,16 @@ class RowLog(Protocol):
         """See EventLog.get."""
         ...
 
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        ...
+
     def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
         """Position, when_us, whether it is a removal, whether it has no data, of the events at `positions`, as get() orders them."""
         ...
 
-    def source(self) -> Path:
-        """The file that this log reads, for another process of this user to read it too, for as long as the log is open."""
+    def source(self) -> list[Path]:
+        """The files that this log reads, for another process of this user to read them too, for as long as the log is open."""
         ...
 
 

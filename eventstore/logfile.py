@@ -14,16 +14,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from eventstore import database
-from eventstore.codec import erased
+from eventstore.carried import Seal, read_seal
+from eventstore.codec import GENESIS, erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
 from eventstore.files import FILE_MODE, copy_files, inode, stat_or_none, sync_file, sync_folder
-from eventstore.model import SYSTEM_KEY, Durability, Event, Head
+from eventstore.model import SYSTEM_KEY, Durability, Event, Head, Linked
 
 _PAGE_BYTES = 4 * 2**20
 _ROW_OVERHEAD = 120
@@ -41,12 +42,16 @@ _CHECKSUMS = "SELECT position, checksum FROM event WHERE position > ? AND positi
 _CHECKSUMS_AT_A_TIME = 10_000
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
 WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
-_CHAIN = f"""WITH RECURSIVE link(position, prev, depth) AS (
+_HELD = "SELECT position FROM event WHERE position IN (SELECT value FROM json_each(?)) AND data IS NOT NULL AND key <> ? ORDER BY position"
+_BEFORE = "(SELECT checksum FROM event AS before WHERE before.position = event.position - 1)"
+_BEFORE_CARRIED = "(SELECT previous FROM carried WHERE carried.position = event.position)"
+_CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
  SELECT position, prev, 1 FROM event WHERE position = ?1
  UNION ALL
  SELECT event.position, event.prev, depth + 1 FROM link JOIN event ON event.position = link.prev
  WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
-{_SELECT} WHERE position IN (SELECT position FROM link) ORDER BY position DESC"""
+"""
+_IN_CHAIN = "position IN (SELECT position FROM link) ORDER BY position DESC"
 
 
 # Where SQLite keeps its locks: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and UNIX_SHM_DMS.
@@ -57,6 +62,13 @@ _lost: set[tuple[int, int]] = set()
 """Databases that a forked child can no longer join: their WAL was removed before it could say that it is there."""
 
 
+class End(NamedTuple):
+    """The last row of a file, and whether it is the file's own seal: then the log goes on in another one."""
+
+    head: Head
+    is_seal: bool
+
+
 class LogFile:
     """A read-only connection for everything, and a writing one once become_writer() was called.
 
@@ -65,6 +77,10 @@ class LogFile:
 
     def __init__(self, path: Path, domain: str, *, read_only: bool, busy_timeout_ms: int) -> None:
         self.path, self.domain = path, domain
+        self.first = database.first_of(path)
+        """The position that the file begins with, behind what it carries."""
+        before = f"CASE WHEN position < {self.first} THEN {_BEFORE_CARRIED} ELSE {_BEFORE} END" if self.first else _BEFORE
+        self._linked = f"SELECT {database.COLUMNS}, {before} FROM event"
         self.wal = path.with_name(f"{path.name}-wal")
         self._source = path
         """The file that is read: `path`, or a copy where nobody may write beside it."""
@@ -152,21 +168,25 @@ class LogFile:
 
     # ---- reading
 
-    def head(self) -> Head:
+    def end(self) -> End:
         """The last row."""
         with self._reading, self._translated():
-            return self._head_of(self._reader)
+            return self._end_of(self._reader)
 
-    def head_for_writing(self) -> Head:
+    def end_for_writing(self) -> End:
         """The last row as the writing connection sees it; under the lock that is the truth."""
         with self._translated():
-            return self._head_of(self.writer)
+            return self._end_of(self.writer)
 
-    def _head_of(self, connection: sqlite3.Connection) -> Head:
-        row = connection.execute(database.HEAD).fetchone()
+    def _end_of(self, connection: sqlite3.Connection) -> End:
+        position, checksum, op = self._end_row(connection)
+        return End(Head(position, checksum), op == "seal" and position >= self.first)
+
+    def _end_row(self, connection: sqlite3.Connection) -> tuple[int, bytes, str]:
+        row: tuple[int, bytes, str] | None = connection.execute(database.END).fetchone()
         if row is None:
             raise FormatError(self.domain, None, f"{self.path} holds no events, not even the birth row; put a copy back")
-        return Head(*row)
+        return row
 
     def page(self, after: int, until: int, limit: int) -> list[Event]:
         """The next events, at most `limit`, and not many more bytes than fit comfortably in memory."""
@@ -188,23 +208,57 @@ class LogFile:
             return self._get(positions, self._reader)
 
     def _get(self, positions: Sequence[int], connection: sqlite3.Connection) -> list[Event]:
-        positions = [position for position in positions if 0 <= position < _INT64]
-        if len(positions) <= 2:
-            few = (positions[0], positions[-1]) if positions else (-1, -1)
-            rows = connection.execute(f"{_SELECT} WHERE position IN (?, ?) ORDER BY position", few).fetchall()
-        else:
-            wanted = json.dumps(list(positions))
-            rows = connection.execute(
-                f"{_SELECT} WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position", (wanted,)
-            ).fetchall()
-        return _events(rows)
+        return _events(connection.execute(*_at(_SELECT, positions)).fetchall())
 
-    def chain(self, position: int, limit: int) -> list[Event]:
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        with self._reading, self._translated():
+            return _linked(self._reader.execute(*_at(self._linked, positions)).fetchall())
+
+    def chain(self, position: int, limit: int) -> list[Linked]:
         """A key's events from `position` back, in one recursive query."""
         if limit <= 0 or not 0 <= position < _INT64:
             return []
         with self._reading, self._translated():
-            return _events(self._reader.execute(_CHAIN, (position, limit)).fetchall())
+            return _linked(self._reader.execute(f"{_CHAIN}{self._linked} WHERE {_IN_CHAIN}", (position, limit)).fetchall())
+
+    def carried(self, after: int, limit: int) -> list[Linked]:
+        """The next rows that were carried over the seal before this file; of a log's first file the birth row."""
+        query = f"{self._linked} WHERE position > ? AND position < ? ORDER BY position LIMIT ?"
+        with self._reading, self._translated():
+            return _linked(self._reader.execute(query, (after, max(self.first, 1), limit)).fetchall())
+
+    def seals(self) -> list[Seal]:
+        """The seals of all files before this one, the latest first. Raises FormatError where one is missing or says what cannot be."""
+        if self.first == 0:
+            return []
+        with self._reading, self._translated():
+            rows = self._reader.execute(f"{_CHAIN}{_SELECT} WHERE op = 'seal' AND {_IN_CHAIN}", (self.first - 1, _INT64 - 1)).fetchall()
+        seals = [read_seal(event, self.domain) for event in _events(rows)]
+        expected = self.first - 1
+        for seal in seals:
+            if seal.last != expected:
+                break
+            expected = seal.first - 1
+        if expected != -1:
+            raise FormatError(self.domain, expected, f"the seal that should stand here is not carried in {self.path}; put a copy back")
+        return seals
+
+    def archives(self) -> list[Event]:
+        """The log's own events that say where sealed files were put. Reads the whole file: there is no index."""
+        with self._reading, self._translated():
+            query = f"{_SELECT} WHERE key = ? AND op = 'archive' ORDER BY position"
+            return _events(self._reader.execute(query, (SYSTEM_KEY,)).fetchall())
+
+    def began_us(self) -> int | None:
+        """When the first event behind what is carried was recorded; None if there is none."""
+        with self._reading, self._translated():
+            row = self._reader.execute("SELECT recorded_us FROM event WHERE position = ?", (max(self.first, 1),)).fetchone()
+            return None if row is None else int(row[0])
+
+    def size(self) -> int:
+        """What the file and its WAL take on the disk."""
+        return sum(status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None)
 
     def checksums(self, after: int, until: int) -> list[tuple[int, Any]]:
         """The next positions with their checksums: those columns stand first, so large values cost nothing."""
@@ -248,6 +302,12 @@ class LogFile:
             row = self._reader.execute("SELECT checksum FROM event WHERE position = ?", (position,)).fetchone()
             return None if row is None else bytes(row[0])
 
+    def held(self, positions: Sequence[int]) -> list[int]:
+        """Those of `positions` whose data stands here, in events of users."""
+        with self._reading, self._translated():
+            rows = self._reader.execute(_HELD, (json.dumps(list(positions)), SYSTEM_KEY)).fetchall()
+        return [int(position) for (position,) in rows]
+
     def integrity(self) -> list[str]:
         """What SQLite's own check of the file finds wrong."""
         with self._reading:
@@ -266,7 +326,7 @@ class LogFile:
         """Begin a read transaction: all that is read from now on is the file as it is now, whoever writes on. Ends with the connection."""
         with self._reading, self._translated():
             self._reader.execute("BEGIN")
-            return self._head_of(self._reader)
+            return self._end_of(self._reader).head
 
     def copy_to(self, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy the file that is held, page by page, to `target`, which must not exist; durable but for its name.
@@ -301,19 +361,39 @@ class LogFile:
             # SQLite answers SQLITE_BUSY_SNAPSHOT at once and busy_timeout is not asked (R10). The connection is ours alone
             # while we hold the lock, so rolling back whatever is open cannot end somebody else's transaction (R5).
             writer.execute("BEGIN IMMEDIATE")
-            found = self._head_of(writer)
-            if found != after:
-                raise ConflictError(self.domain, after.position, found.position)
+            position, checksum, op = self._end_row(writer)
+            if position != after.position or checksum != after.checksum:
+                raise ConflictError(self.domain, after.position, position)
+            if op == "seal" and position >= self.first:
+                raise FencedError(
+                    f"domain {self.domain}: {self.path} is sealed, and nothing is appended to it; close the store and open it again"
+                )
             writer.executemany(database.INSERT, rows)
-            for start in range(0, len(erase), _ERASED):  # never all of a large domain in memory
-                for event in self._get(erase[start : start + _ERASED], writer):
-                    writer.execute(database.ERASE, (erased(event).digest, event.position))
+            self._erase(erase)
             committing = True
             writer.execute("COMMIT")
         except BaseException as error:
             self._give_up(error, committing)
             raise
         self.wal_pages += 1 + len(erase) + (sum(len(row[10] or "") for row in rows) + len(rows) * _ROW_OVERHEAD) // database.PAGE_BYTES
+
+    def erase(self, positions: Sequence[int]) -> None:
+        """Erase data in a sealed file, durably: the event that says so was appended to the live one. Raises EngineError."""
+        committing = False
+        try:
+            self._set_synchronous("power")
+            self.writer.execute("BEGIN IMMEDIATE")
+            self._erase(positions)
+            committing = True
+            self.writer.execute("COMMIT")
+        except BaseException as error:
+            self._give_up(error, committing)
+            raise
+
+    def _erase(self, positions: Sequence[int]) -> None:
+        for start in range(0, len(positions), _ERASED):  # never all of a large domain in memory
+            for event in self._get(positions[start : start + _ERASED], self.writer):
+                self.writer.execute(database.ERASE, (erased(event).digest, event.position))
 
     def _give_up(self, error: BaseException, committing: bool) -> None:
         """Roll back what failed, and raise the error that says whether it may have been written all the same."""
@@ -469,5 +549,17 @@ class LogFile:
             raise FormatError(self.domain, None, f"the database file is damaged ({error})") from error
 
 
+def _at(select: str, positions: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
+    """The query for the rows at `positions`, ascending, and what it is asked with."""
+    positions = [position for position in positions if 0 <= position < _INT64]
+    if len(positions) <= 2:
+        return f"{select} WHERE position IN (?, ?) ORDER BY position", (positions[0], positions[-1]) if positions else (-1, -1)
+    return f"{select} WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position", (json.dumps(positions),)
+
+
 def _events(rows: list[Any]) -> list[Event]:
     return list(starmap(Event, rows))
+
+
+def _linked(rows: list[Any]) -> list[Linked]:
+    return [Linked(GENESIS.checksum if row[0] == 0 else row[-1], Event(*row[:-1])) for row in rows]

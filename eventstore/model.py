@@ -53,6 +53,16 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     data: str | bytes | None
 
 
+class Linked(msgspec.Struct, frozen=True, gc=False):
+    """An event and what it is chained to: the checksum stored in the event before it, None where that one is not there.
+
+    For the birth row `previous` is what the format puts before it.
+    """
+
+    previous: bytes | None
+    event: Event
+
+
 class Head(msgspec.Struct, frozen=True):
     """A position and the checksum found there: names one history, not just a place in it."""
 

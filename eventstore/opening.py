@@ -6,11 +6,13 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from eventstore.coding import Cipher
+from eventstore.compaction import SealPolicy
 from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.lease import require_owner_name
@@ -40,6 +42,9 @@ def open_store(
     min_free_bytes: int | None = None,
     store_id: str | None = None,
     owner: str | None = None,
+    archives: Sequence[str | os.PathLike[str]] = (),
+    seal_bytes: int | None = None,
+    seal_age_s: int | None = None,
     on_halt: OnHalt | None = None,
     on_commit: OnCommit | None = None,
     keys: str | os.PathLike[str] | None = None,
@@ -56,23 +61,21 @@ def open_store(
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
     because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
     keys: the file of the keys of subjects, outside the store and its backups; made with the first key; see Domain.subject, Store.shred().
+    archives: folders in which sealed files of this store were put, to read what came before. seal_bytes, seal_age_s: seal a
+    domain, as Store.seal() does, once its live file takes so many bytes, or its first event was recorded so many seconds ago; 0 is never.
 
-    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000) or min_free_bytes
-    (64 MiB) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default. Raises NotAStoreError,
-    NewerFormatError, OwnedError, ConfigError, AccessError.
+    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes
+    (64 MiB), seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the
+    default. Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _path(location, "the location of a store is a folder's path or memory:")
-    if store_id is not None and not _is_store_id(store_id):
-        raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
-    largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
-    if largest > _ROW_BYTES:
-        raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
-    if owner is not None:
-        require_owner_name(owner)
+    _require_names(store_id, owner)
+    largest = _largest(max_value_bytes)
     _require_functions(on_halt=on_halt, on_commit=on_commit)
     keyring = _key_file(keys)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
+    policy = SealPolicy(_count("seal_bytes", seal_bytes, 0), _count("seal_age_s", seal_age_s, 0))
     engine = _engine(
         location,
         create=create,
@@ -82,6 +85,7 @@ def open_store(
         min_free_bytes=_count("min_free_bytes", min_free_bytes, MIN_FREE_BYTES),
         store_id=store_id,
         owner=owner,
+        archives=_folders(archives),
     )
     return Store(
         engine,
@@ -93,7 +97,22 @@ def open_store(
         on_halt=on_halt,
         on_commit=on_commit,
         cipher=_keyring(engine, location, keyring),
+        seal_policy=policy,
     )
+
+
+def _largest(max_value_bytes: int | None) -> int:
+    largest = _count("max_value_bytes", max_value_bytes, MAX_VALUE_BYTES)
+    if largest > _ROW_BYTES:
+        raise ConfigError(f"max_value_bytes is at most {_ROW_BYTES:,}, not {largest:,}: a row of the log holds no more")
+    return largest
+
+
+def _require_names(store_id: str | None, owner: str | None) -> None:
+    if store_id is not None and not _is_store_id(store_id):
+        raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
+    if owner is not None:
+        require_owner_name(owner)
 
 
 def _require_functions(**hooks: object) -> None:
@@ -134,6 +153,12 @@ def _path(given: object, what: str) -> str:
 
 def _is_store_id(given: object) -> bool:
     return isinstance(given, str) and re.fullmatch(r"[0-9a-f]{32}", given) is not None
+
+
+def _folders(given: object) -> list[Path]:
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
+        raise ConfigError(f"archives is a list of folders, not {given!r}")
+    return [Path(_path(folder, "archives is a list of folders")) for folder in given]
 
 
 def _durability(wanted: str | None) -> Durability | None:

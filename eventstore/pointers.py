@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore.errors import EventStoreError
+from eventstore.errors import CompactedError, EventStoreError
 from eventstore.files import make_folder, os_errors, replace_file
 from eventstore.log import EventLog
 from eventstore.model import Event, Head, KeyState, Status
@@ -90,7 +90,8 @@ class PointerFolder:
         self._folder, self._log = folder, log
         self.writable = writable and folder is not None
         # The birth checksum names the log: domain, store id and a random salt are in it.
-        self._birth = log.get([0])[0].checksum
+        # As the newest file has it, which was judged when the log was opened.
+        self._birth = log.linked([0])[0].event.checksum
 
     # ---- key states
 
@@ -98,10 +99,10 @@ class PointerFolder:
         """The heads that files of key states are named by, rising."""
         return [position for path in self._paths("*.keys") if (position := _number(path.stem)) is not None]
 
-    def latest(self, until: int | None = None) -> KeyStates | None:
-        """The newest file of key states whose head is in the log, at or before `until`."""
+    def latest(self, *, since: int = 0, until: int | None = None) -> KeyStates | None:
+        """The newest file of key states whose head is in the log, after `since`, and at or before `until`."""
         for position in reversed(self.positions()):
-            if until is None or position <= until:
+            if position > since and (until is None or position <= until):
                 states = self._load(_keys_name(position), _Keys, _states)
                 if states is not None and states.position == position:
                     return states
@@ -144,15 +145,15 @@ class PointerFolder:
                 reach = run.until.position
         return found
 
-    def save_run(self, runs: Sequence[IdRun], tail: dict[str, int], head: Head) -> list[IdRun]:
-        """Add the ids since the last run, merging runs that are not much larger than what follows them.
+    def save_run(self, runs: Sequence[IdRun], tail: dict[str, int], head: Head, *, since: int) -> list[IdRun]:
+        """Add the ids since the last run, merging runs that are not much larger than what follows them, or end after `since`.
 
         So there are few runs to search, and each id is rewritten a logarithmic number of times. Call under the log's lock.
         """
         kept = list(runs)
         pairs = [(hash_of(event_id), position) for event_id, position in tail.items()]
         merged: list[IdRun] = []
-        while kept and len(kept[-1].hashes) <= max(4_096, 2 * len(pairs)):
+        while kept and (len(kept[-1].hashes) <= max(4_096, 2 * len(pairs)) or kept[-1].until.position > since):
             merged.append(kept.pop())
             pairs.extend(zip(merged[-1].hashes, merged[-1].positions, strict=True))
         after = kept[-1].until.position if kept else 0
@@ -169,13 +170,22 @@ class PointerFolder:
 
     def torn(self) -> list[Path]:
         """Files that are ignored when a store is opened: cut off, altered, of another version, or of another log."""
-        keys = [path for path in self._paths("*.keys") if self._load(path.name, _Keys, _states) is None]
-        return keys + [path for path in self._paths("*.ids") if self._load(path.name, _Ids, _run) is None]
+        keys = [path for path in self._judgeable("*.keys") if self._load(path.name, _Keys, _states) is None]
+        return keys + [path for path in self._judgeable("*.ids") if self._load(path.name, _Ids, _run) is None]
 
     def clear(self) -> None:
-        """Remove all of them; what they spare is read from the log until they are written again. Call under the log's lock."""
-        for path in [*self._paths("*.keys"), *self._paths("*.ids")]:
+        """Remove them; what they spare is read from the log until they are written again. Call under the log's lock.
+
+        Those stay that tell of events which are not at hand: nothing could write them again.
+        """
+        for path in [*self._judgeable("*.keys"), *self._judgeable("*.ids")]:
             self._remove(path.name)
+
+    def _judgeable(self, pattern: str) -> list[Path]:
+        floor = self._log.floor()
+        return [
+            path for path in self._paths(pattern) if (until := _number(path.stem.rpartition("-")[2])) is None or until > floor or not floor
+        ]
 
     def _paths(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern)) if self._folder is not None and self._folder.is_dir() else []
@@ -195,6 +205,8 @@ class PointerFolder:
             return make(body)
         except FileNotFoundError:
             return None  # another process has just replaced it by a newer one
+        except CompactedError:
+            return None  # of a time before what is at hand: whether it is true cannot be told
         except (OSError, ValueError, IndexError, OverflowError, msgspec.MsgspecError) as error:
             _log.warning("%s: pointer file ignored, the log is read instead: %s", path, error)
             return None
@@ -290,13 +302,19 @@ class EventIds:
             self._runs = runs
         return self._runs
 
-    def save(self, head: Head) -> None:
-        """Write the ids since the last run. Call under the log's lock."""
+    def prepare(self) -> None:
+        """Read the runs, or the log where there are none, before somebody waits for it."""
+        with self._lock:
+            self._loaded()
+
+    def save(self, head: Head, *, since: int = 2**63) -> None:
+        """Write the ids since the last run, and those that end after `since`, as one. Call under the log's lock."""
         with self._lock:
             runs = self._loaded()
             reach = runs[-1].until.position if runs else 0
             if reach < head.position:
-                self._runs = self._folder.save_run(runs, {key: at for key, at in self._tail.copy().items() if at > reach}, head)
+                tail = {key: at for key, at in self._tail.copy().items() if at > reach}
+                self._runs = self._folder.save_run(runs, tail, head, since=since)
                 self._tail = {}
 
     def after_fork(self) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -44,19 +44,19 @@ def processes_for(wanted: int | None, last: int) -> int:
     return max(1, min(cores, last // PROCESS_EVENTS))
 
 
-def ranges_of(log: EventLog | RowLog, last: int, processes: int) -> list[tuple[int, int]]:
-    """(after, until) of the ranges to walk. Each starts where a page does, behind two events that can be read."""
+def ranges_of(log: EventLog | RowLog, last: int, processes: int, *, floor: int = 0) -> list[tuple[int, int]]:
+    """(after, until) of the ranges to walk, from `floor` on. Each starts where a page does, behind an event that can be read."""
     if processes == 1:
-        return [(0, last)]
-    size = max(-(-last // (processes * _RANGES_PER_PROCESS)), -(-last // _MOST_RANGES))
+        return [(floor, last)]
+    size = max(-(-(last - floor) // (processes * _RANGES_PER_PROCESS)), -(-(last - floor) // _MOST_RANGES))
     size += -size % PAGE
-    borders = [border for border in range(size, last, size) if _is_firm(log, border)] if size else []
-    return list(zip([0, *borders], [*borders, last], strict=True))
+    borders = [border for border in range(floor - floor % PAGE + size, last, size) if _is_firm(log, border)] if size else []
+    return list(zip([floor, *borders], [*borders, last], strict=True))
 
 
 def _is_firm(log: EventLog | RowLog, border: int) -> bool:
     try:
-        return len(log.get([border - 1, border])) == 2
+        return [each.previous is not None for each in log.linked([border])] == [True]
     except CorruptionError:
         return False  # named by the walk over the range that these events are then in the middle of
 
@@ -91,7 +91,7 @@ def put_answer(stream: IO[bytes], walked: Walked) -> None:
 class Crew:
     """Processes that walk ranges of one log. A context manager: whatever happens, none of them is left behind."""
 
-    def __init__(self, source: Path, task: Task, tickets: Tickets, processes: int) -> None:
+    def __init__(self, source: Sequence[Path], task: Task, tickets: Tickets, processes: int) -> None:
         self._answers: queue.SimpleQueue[Walked | str] = queue.SimpleQueue()
         self._members: list[_Member] = []
         self._working = processes
@@ -139,11 +139,11 @@ class Crew:
 class _Member:
     """One process, and the thread that hears its answers and its end."""
 
-    def __init__(self, source: Path, task: Task, tickets: Tickets, answers: queue.SimpleQueue[Walked | str]) -> None:
+    def __init__(self, source: Sequence[Path], task: Task, tickets: Tickets, answers: queue.SimpleQueue[Walked | str]) -> None:
         self._answers = answers
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  a pipe that nobody empties would stop it; end() closes
         # -P and the path: the same modules as here, whatever lies in the folder we happen to be in.
-        command = [sys.executable, "-P", "-m", "eventstore.walker", str(source), msgspec.json.encode(task).decode()]
+        command = [sys.executable, "-P", "-m", "eventstore.walker", msgspec.json.encode(task).decode(), *map(str, source)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
         try:
             self._process = subprocess.Popen(command, stdin=tickets.descriptor, stdout=subprocess.PIPE, stderr=self._said, env=environment)

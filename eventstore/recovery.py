@@ -11,7 +11,7 @@ import msgspec
 from eventstore.codec import read_birth
 from eventstore.errors import ContractError, FormatError
 from eventstore.files import FOLDER_MODE, copy_files, make_folder, os_errors, sync_folder
-from eventstore.logfile import LogFile
+from eventstore.logfiles import LogFiles
 from eventstore.model import Event, Head, WriteRule
 from eventstore.witness import unpack_witness
 
@@ -42,7 +42,7 @@ class Loss(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def judge(file: LogFile, found: Head, witness: bytes, manifest: Head | None) -> Loss | None:
+def judge(files: LogFiles, found: Head, witness: bytes, manifest: Head | None) -> Loss | None:
     """What speaks against the tail of a log that ends in `found`; None if all is well.
 
     `witness` is the content of the head file, `manifest` the head that store.json names. Call under the lock:
@@ -52,18 +52,18 @@ def judge(file: LogFile, found: Head, witness: bytes, manifest: Head | None) -> 
         witnessed = unpack_witness(witness)
         if witnessed is None:
             return Loss(None, "the witness (file `head`) is damaged: whether events are missing at the end cannot be told")
-        if sentence := _missing(file, found, witnessed, "the witness"):
+        if sentence := _missing(files, found, witnessed, "the witness"):
             return Loss(witnessed, sentence)
-    if manifest is not None and (sentence := _missing(file, found, manifest, "store.json")):
+    if manifest is not None and (sentence := _missing(files, found, manifest, "store.json")):
         return Loss(manifest, sentence)
     return None
 
 
-def _missing(file: LogFile, found: Head, known: Head, source: str) -> str | None:
+def _missing(files: LogFiles, found: Head, known: Head, source: str) -> str | None:
     if known.position > found.position:
         first, last = found.position + 1, known.position
         return f"positions {first} to {last} are missing: {source} knows {last} as durable, the log ends at {found.position}"
-    if file.checksum_at(known.position) != known.checksum:
+    if known.position >= files.floor() and files.checksum_at(known.position) != known.checksum:
         return (
             f"position {known.position} is not the event that {source} knows as durable: the files are of different times, or were altered"
         )

@@ -9,12 +9,12 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from eventstore import database, manifest, recovery
+from eventstore.carried import Seal
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, seal_birth, seal_system
 from eventstore.database import sqlite3
@@ -28,7 +28,6 @@ from eventstore.errors import (
     EventStoreError,
     FencedError,
     FormatError,
-    GapError,
     HaltedError,
     NotFoundError,
     ReadOnlyError,
@@ -36,10 +35,13 @@ from eventstore.errors import (
     UnavailableError,
 )
 from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
-from eventstore.log import PAGE, Busy, nobody_waits
-from eventstore.logfile import LogFile
+from eventstore.log import Busy, nobody_waits
+from eventstore.logfile import End, LogFile
+from eventstore.logfiles import LogFiles
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, HeldCopy, WriteRule
+from eventstore.reading import LogReader
 from eventstore.remnants import copies_of
+from eventstore.rolling import Draft
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
@@ -51,11 +53,18 @@ _FOREVER = 2**63 - 1
 _open_logs: weakref.WeakSet[SqliteLog] = weakref.WeakSet()
 
 
-class SqliteLog:
+class _Unfinished(NamedTuple):
+    """What is to be erased in a sealed file, and what stood in the way."""
+
+    positions: Sequence[int]
+    why: str
+
+
+class SqliteLog(LogReader):
     """The EventLog of one domain: who may write, what is witnessed, when a log is opened, checkpointed, closed.
 
     `write` is the rule a new log is made with (None: "replace") and an existing one must have (None: any);
-    `birth` a sealed birth row to start a new log from.
+    `birth` a sealed birth row to start a new log from; `archives` folders in which more of its sealed files may be.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class SqliteLog:
         durability: Durability = "power",
         read_only: bool = False,
         accept_loss: bool = False,
+        archives: Sequence[Path] = (),
         busy_timeout_ms: int = 10_000,
         min_free_bytes: int = MIN_FREE_BYTES,
     ) -> None:
@@ -85,10 +95,16 @@ class SqliteLog:
         self._signals: set[int] | None = None
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
+        self._sealed: LogFile | None = None
+        """The file that was found to end in a seal. As long as it is the live one, the log has to go on in another."""
+        self._draft: Draft | None = None
+        self._archives = [Path(folder) for folder in archives]
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
         self._erasing = False
         """Whether the WAL may hold what was erased."""
+        self._unfinished: dict[Path, _Unfinished] = {}
+        """Sealed files that may hold what was erased in the live one."""
         self._mutex, self._reopening = threading.RLock(), threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
@@ -102,19 +118,33 @@ class SqliteLog:
         self._head_file = HeadFile(self.folder / "head", writable=not self.read_only, create=not self.read_only)
         try:
             with self._locked("opening"), os_errors(f"opening the log of domain {self.domain}"):
-                file = LogFile(self._find_or_create(), self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
-                before: LogFile = self.__dict__.get("_file", file)
-                self._file = file
+                file = self._open_file(self._find_or_create())
+                try:
+                    files = LogFiles(self.domain, self._at_hand, live=file, lenient=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
+                except BaseException:
+                    file.close_reader()
+                    raise
+                before: tuple[LogFiles, LogFile] = (self.__dict__.get("_files", files), self.__dict__.get("_file", file))
+                self._files, self._file = files, file
                 try:
                     self._take_charge(accept_loss)
                 except BaseException:
-                    self._file = before  # whoever reads meanwhile goes on there
-                    file.close_reader()
-                    file.close_writer()
+                    opened = self._file
+                    self._files, self._file = before  # whoever reads meanwhile goes on there
+                    files.close()
+                    opened.close_reader()
+                    opened.close_writer()
                     raise
         except BaseException:
             self._head_file.close()
             raise
+
+    def _open_file(self, path: Path) -> LogFile:
+        return LogFile(path, self.domain, read_only=self.read_only, busy_timeout_ms=self.busy_timeout_ms)
+
+    def _at_hand(self) -> list[Path]:
+        """The files of the log that can be read: those in archives, and over them those in its own folder."""
+        return [path for folder in (*self._archives, self.folder) for path in database.log_files(folder)]
 
     @contextlib.contextmanager
     def _locked(self, doing: str) -> Iterator[None]:
@@ -132,7 +162,7 @@ class SqliteLog:
             raise FormatError(self.domain, None, f"the log's files are gone from {self.folder}, but store.json knows them; put a copy back")
         if self.read_only:
             raise NotFoundError(f"no domain {self.domain!r} in {self.store}")
-        path = self.folder / f"{0:020d}.db"
+        path = database.log_file(self.folder, 0)
         birth = self._birth or seal_birth(
             Birth(FORMAT, self._store_id, self.domain, now_us(), self._write or "replace"), secrets.token_bytes(SALT_BYTES)
         )
@@ -152,33 +182,68 @@ class SqliteLog:
         self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self._store_id, write=self._write)
         if self.read_only:
             return
-        found = self._file.head()
+        found = self._found(self._file.end())
         loss = self._judge(found)
         if loss is not None:
             # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
             if not accept_loss:
                 raise self._tail_lost(loss, found)
             self._quarantine(found.position)
-        self._known = found
         if self.domain not in manifest.load(self.store).heads:
             # Its maker was killed before it could say so, perhaps before the names were durable.
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
-            manifest.raise_head(self.store, self.domain, self._file.head())
+            manifest.raise_head(self.store, self.domain, found)
         self._file.become_writer()
-        witnessed = self._head_file.refresh()
         if loss is not None:
             self._file.renew_wal()
-            self._accept(found, loss)
-        elif witnessed is None or witnessed.position < found.position:
-            # Beyond the witness a sync may have failed.
-            self._file.renew_wal()
-            self._head_file.witness(found, sync=True)
+        elif not self._is_witnessed(found):
+            self._renew_witness(found)
         else:
             self._head_file.hint(found.position)
+        if self._sealed is self._file:
+            self._go_on()
+        if loss is not None:
+            self._accept(found, loss)
+        for path in database.log_files(self.folder)[:-1]:
+            self._settle(path)
+
+    def _settle(self, path: Path) -> None:
+        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed: nobody writes to it again."""
+        wal = stat_or_none(path.with_name(f"{path.name}-wal"))
+        if wal is None or wal.st_size == 0:
+            return
+        try:
+            file = self._open_file(path)
+            try:
+                # Of a WAL that lost its end SQLite says nothing: then its seal is not there, and the file is left as it is.
+                if file.end().is_seal:
+                    file.become_writer()
+                    file.checkpoint("TRUNCATE")
+            finally:
+                file.close_reader()
+                file.close_writer()
+        except (EventStoreError, OSError, sqlite3.Error) as error:
+            _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, error)
+
+    def _found(self, end: End) -> Head:
+        """Take note of what the live file ends in."""
+        self._known = end.head
+        self._sealed = self._file if end.is_seal else None
+        return end.head
+
+    def _is_witnessed(self, head: Head) -> bool:
+        witnessed = self._head_file.refresh()
+        return witnessed is not None and witnessed.position >= head.position
+
+    def _renew_witness(self, head: Head) -> None:
+        """Make `head`, which another process wrote, durable and witnessed: a sync may have failed, or never have been made."""
+        self._file.renew_wal()
+        self._head_file.witness(head, sync=True)
 
     def _quarantine(self, position: int) -> str:
-        files = [self._file.path, self._file.wal, self._head_file.path]
+        damaged = self._files.path_of(position)
+        files = [self._file.path, self._file.wal, self._head_file.path, *({damaged} - {self._file.path})]
         return recovery.quarantine(self.store, files, f"{self.domain}-{position}")
 
     def _try_quarantine(self, position: int) -> str:
@@ -189,7 +254,7 @@ class SqliteLog:
 
     def _judge(self, found: Head) -> recovery.Loss | None:
         known = manifest.load(self.store).heads.get(self.domain)
-        return recovery.judge(self._file, found, self._head_file.read(), known.head() if known else None)
+        return recovery.judge(self._files, found, self._head_file.read(), known.head() if known else None)
 
     def _tail_lost(self, loss: recovery.Loss, found: Head) -> TailLostError:
         """The refusal, with the evidence kept where that is possible."""
@@ -218,22 +283,7 @@ class SqliteLog:
         self._head_file.witness(self.accepted, sync=True)
         manifest.reset_head(self.store, self.domain, self.accepted)
 
-    # ---- reading
-
-    def head(self) -> Head:
-        """See EventLog.head."""
-        return self._ask(LogFile.head)
-
-    def _ask(self, verb: Callable[[LogFile], R]) -> R:
-        """What the file says; the new one, if resume() put one in the place of that which was asked."""
-        while True:
-            self._require_open()
-            file = self._file
-            try:
-                return verb(file)
-            except EngineError:
-                if file is self._file and not self._closed:
-                    raise
+    # ---- looking
 
     def moved(self, position: int) -> bool:
         """See EventLog.moved; asks the hint in the head file, a tenth of a microsecond."""
@@ -241,77 +291,14 @@ class SqliteLog:
             self._require_open()
         return self._head_file.moved(position)
 
-    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
-        """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
-        last = _FOREVER if until is None else min(until, _FOREVER)
-        left = _FOREVER if limit is None else limit
-        after = max(after, 0)
-        while left > 0 and after < _FOREVER:
-            page = self._page(after, last, min(left, PAGE))
-            if not page:
-                return
-            if page[0].position <= after or page[-1].position <= after:
-                # A page of the file stands in another one's place: going on from here would never end.
-                message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
-                raise FormatError(self.domain, None, message)
-            yield from page
-            after, left = page[-1].position, left - len(page)
-
-    def _page(self, after: int, last: int, limit: int) -> list[Event]:
-        return self._ask(lambda file: file.page(max(after, 0), last, limit))
-
-    def get(self, positions: Sequence[int]) -> list[Event]:
-        """See EventLog.get."""
-        return self._ask(lambda file: file.get(positions))
-
-    def chain(self, position: int, *, limit: int) -> list[Event]:
-        """See EventLog.chain."""
-        return self._ask(lambda file: file.chain(position, limit))
-
-    def checksums(self, after: int, until: int) -> Iterator[bytes]:
-        """See EventLog.checksums."""
-        after = max(after, -1)
-        while after < until:
-            page = self._ask(partial(LogFile.checksums, after=after, until=min(until, _FOREVER)))
-            for position, checksum in page:
-                after += 1
-                if position != after:
-                    raise GapError(self.domain, position, after)
-                if not isinstance(checksum, bytes):
-                    raise FormatError(self.domain, position, f"the checksum is {type(checksum).__name__}; run `eventstore verify`")
-                yield checksum
-            if not page:
-                raise GapError(self.domain, after + 1, after + 1)
-
-    def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
-        """See RowLog.rows."""
-        self._require_open()
-        return self._file.rows(after, until)
-
-    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
-        """See RowLog.states."""
-        self._require_open()
-        return self._file.states(positions)
-
-    def source(self) -> Path:
-        """See RowLog.source."""
-        self._require_open()
-        return self._file.source()
-
     def faults(self) -> Iterator[tuple[str, str]]:
         """See EventLog.faults: SQLite's own check of the file, and the tail against witness and manifest."""
         self._require_open()
-        yield from (("structure", sentence) for sentence in self._file.integrity())
+        yield from self._files.faults()
         with self._without_threads("checking"), self._locked("checking"):
-            loss = self._judge(self._file.head())
+            loss = self._judge(self._files.head())
         if loss is not None:
             yield "tail", loss.sentence
-
-    def wal_bytes(self) -> int:
-        """See EventLog.wal_bytes. A checkpoint does not shrink the file; one that cannot be made lets it grow."""
-        self._require_open()
-        status = stat_or_none(self._file.wal)
-        return status.st_size if status is not None else 0
 
     # ---- writing
 
@@ -336,8 +323,12 @@ class SqliteLog:
             signals = self._signals = signal_mask()
             defer_signals(signals)
             self._require_same_files()
-            if self._head_file.moved(self._known.position):
-                self._known = self._file.head_for_writing()
+            moved = self._head_file.moved(self._known.position)
+            if moved:
+                self._found(self._file.end_for_writing())
+            if self._sealed is self._file:
+                self._go_on()
+            if moved:
                 witnessed = self._head_file.refresh()
                 if witnessed is not None and witnessed.position > self._known.position:
                     self._require_tail(self._known)  # writing on would give lost positions to other events
@@ -358,6 +349,8 @@ class SqliteLog:
         """Leave writing()."""
         signals = self._signals
         try:
+            if self._draft is not None:
+                self._discard_draft()
             self._head_file.unlock()
         finally:
             self._mutex.release()
@@ -371,17 +364,24 @@ class SqliteLog:
         if not events and not erase:
             self._make_durable(after, level)
             return
+        seals = bool(events) and events[-1].op == "seal"
+        if seals:
+            level = "power+"  # what is carried over it must never be found without it
         head = Head(events[-1].position, events[-1].checksum) if events else after
         self._erasing = self._erasing or bool(erase)
         self._require_space()
+        if self._sealed is self._file:
+            self._go_on()
         try:
             self._file.append(events, after=after, durability=level, erase=erase)
         except ConflictError:
             # A writer was killed between its commit and its hint.
-            self._known = self._file.head_for_writing()
+            self._found(self._file.end_for_writing())
             self._head_file.hint(self._known.position)
             raise
         self._known = head
+        if seals:
+            self._sealed = self._file
         try:
             if level == "process":
                 self._head_file.hint(head.position)
@@ -389,15 +389,19 @@ class SqliteLog:
                 self._head_file.witness(head, sync=level == "power+")
         except OSError as error:
             self._halt(error)
-        if self._file.wal_pages >= CHECKPOINT_PAGES:
+        if erase:
+            self._erase_sealed(erase)
+        if seals:
+            self._try_to_go_on()
+        elif self._file.wal_pages >= CHECKPOINT_PAGES:
             self._checkpoint(head)
 
     def _make_durable(self, head: Head, level: Durability) -> None:
         """Nothing to append, but what stands must last: sync the WAL unless the witness says that was done."""
-        found = self._file.head_for_writing()
-        if found != head:
-            self._known = found
-            raise ConflictError(self.domain, head.position, found.position)
+        found = self._file.end_for_writing()
+        if found.head != head:
+            self._found(found)
+            raise ConflictError(self.domain, head.position, found.head.position)
         if level == "process":
             return
         witnessed = self._head_file.refresh()
@@ -448,15 +452,42 @@ class SqliteLog:
         self._erasing = True
         while True:
             with self.writing():
-                head = self._file.head_for_writing()
+                head = self._file.end_for_writing().head
                 try:
                     if self._checkpointed():
                         self._record(head)
                 except sqlite3.Error as error:
                     raise database.engine_error(error, domain=self.domain, path=self._file.path, outcome="unknown") from error
-            if not self._erasing or not wait or time.monotonic() >= deadline:
-                return not self._erasing
+                for path, unfinished in list(self._unfinished.items()):
+                    self._erase_in(path, unfinished.positions)
+            gone = not self._erasing and not self._unfinished
+            if gone or not wait or time.monotonic() >= deadline:
+                return gone
             time.sleep(0.01)
+
+    def _erase_sealed(self, positions: Sequence[int]) -> None:
+        """Erase in every other file at hand. It is decided by now: what fails is told by copies(), and done later."""
+        for path in self._files.paths():
+            if path != self._file.path:
+                self._erase_in(path, positions)
+
+    def _erase_in(self, path: Path, positions: Sequence[int]) -> None:
+        """Erase in one sealed file, and empty its WAL: what it held stands in the database until a checkpoint. Under the lock."""
+        self._unfinished[path] = _Unfinished(positions, "a reader in another process keeps the file from being emptied of it")
+        try:
+            file = LogFile(path, self.domain, read_only=False, busy_timeout_ms=self.busy_timeout_ms)
+            try:
+                file.become_writer()
+                if file.held(positions):
+                    file.erase(positions)
+                if file.checkpoint("TRUNCATE"):
+                    file.sync_wal()
+                    del self._unfinished[path]
+            finally:
+                file.close_reader()
+                file.close_writer()
+        except (EventStoreError, OSError, sqlite3.Error) as error:
+            self._unfinished[path] = _Unfinished(positions, str(error))
 
     def copies(self) -> list[HeldCopy]:
         """See EventLog.copies."""
@@ -465,13 +496,87 @@ class SqliteLog:
             " at the latest a close; redact the same again to see"
         )
         own = [HeldCopy(str(self._file.wal), advice)] if self._erasing else []
-        return own + list(copies_of(self.store, self.domain))
+        sealed = [
+            HeldCopy(str(path), f"{unfinished.why}; the next opening for writing tries again, or redact the same again")
+            for path, unfinished in self._unfinished.items()
+        ]
+        return own + sealed + list(copies_of(self.store, self.domain))
 
     def _record(self, head: Head) -> None:
         """After a whole checkpoint everything up to `head` is durable, whatever its events were written with."""
         with os_errors(f"recording the head of domain {self.domain}"):
             self._head_file.witness(head)
             manifest.raise_head(self.store, self.domain, head)
+
+    # ---- from file to file
+
+    def draft_seal(self) -> Seal:
+        """See EventLog.draft_seal: the file after the seal is begun, for only what is in it can be named."""
+        self._require_space()
+        self._discard_draft()
+        self._draft = Draft(self._file.path, self.domain, self._known.position + 1)
+        return self._draft.seal
+
+    def _discard_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
+            self._draft = None
+
+    def _try_to_go_on(self) -> None:
+        """The seal is written either way: what stands in the way of the next file is met again, and raised, by the next write."""
+        try:
+            self._go_on()
+        except (EventStoreError, OSError, sqlite3.Error) as error:
+            _log.warning("%s is sealed; the file after it could not be made yet: %s", self.domain, error)
+
+    def _go_on(self) -> None:
+        """The live file ends in a seal: open the one after it, and make it if nobody did. Under the lock.
+
+        The seal is the decision, so it must be durable before anything follows from it: whoever wrote it may have died over that.
+        """
+        while (sealed := self._file) is self._sealed:
+            path = database.log_files(self.folder)[-1]
+            if database.first_of(path) <= sealed.first:
+                if not self._is_witnessed(self._known):
+                    self._renew_witness(self._known)
+                path = self._make_next()
+            file = self._open_file(path)
+            try:
+                file.become_writer()
+                end = file.end_for_writing()
+            except BaseException:
+                file.close_reader()
+                file.close_writer()
+                raise
+            self._files.live = file
+            self._file = file
+            self._files.refresh()
+            self._found(end)
+            if self._erasing:
+                self._unfinished[sealed.path], self._erasing = _Unfinished([], "its write-ahead log was not emptied yet"), False
+            if sealed.failed is None:
+                sealed.close_reader()
+                sealed.close_writer()
+            else:  # the last one to close must not checkpoint what a sync may have failed for
+                sealed.close_writer()
+                sealed.close_reader()
+            with os_errors(f"recording the head of domain {self.domain}"):
+                manifest.raise_head(self.store, self.domain, end.head)
+
+    def _make_next(self) -> Path:
+        """The file after the live one, which is checkpointed first where no reader stands in the way: nobody else will do it."""
+        try:
+            self._file.checkpoint("TRUNCATE")
+        except sqlite3.Error as error:
+            _log.warning("%s: the checkpoint of the sealed file failed, it is whole with its WAL: %s", self.domain, error)
+        draft, self._draft = self._draft, None
+        if draft is None or draft.seal.last != self._known.position:
+            draft = Draft(self._file.path, self.domain, self._known.position)
+        try:
+            return draft.finish()
+        except BaseException:
+            draft.discard()
+            raise
 
     # ---- closing
 
@@ -491,6 +596,7 @@ class SqliteLog:
             try:
                 self._close_files()
             finally:
+                self._files.close()
                 self._head_file.close()
 
     @contextlib.contextmanager
@@ -513,7 +619,7 @@ class SqliteLog:
             return
         try:
             # What is recorded at the end becomes the record: it must not be less than what was acknowledged.
-            self._require_tail(self._file.head())
+            self._require_tail(self._file.end().head)
         except BaseException:
             self._file.close_writer()
             self._file.close_reader()
@@ -538,20 +644,21 @@ class SqliteLog:
             return
         with self._without_threads("resuming"):
             self._require_space()
-            file, head_file = self._file, self._head_file
+            files, file, head_file = self._files, self._file, self._head_file
             try:
                 self._open(accept_loss=False)
             except BaseException:
-                self._file, self._head_file = file, head_file
+                self._files, self._file, self._head_file = files, file, head_file
                 raise
             self._halted = None
+            files.close()
             file.close_writer()
             file.close_reader()
             head_file.close()
 
     def _last_checkpoint(self) -> None:
         try:
-            head = self._file.head_for_writing()
+            head = self._file.end_for_writing().head
             if self._file.checkpoint("TRUNCATE"):
                 self._record(head)
         except sqlite3.Error as error:
@@ -562,12 +669,14 @@ class SqliteLog:
         # Not for ever: the thread that forks may itself be the one that writes.
         self._quiet = not self._closed and not self._forked and self._mutex.acquire(timeout=self.busy_timeout_ms / 1_000)
         if self._quiet:
+            self._files.before_fork()
             self._file.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._quiet:
             self._file.after_fork_in_parent()
+            self._files.after_fork_in_parent()
             self._mutex.release()
             self.released()
 
@@ -577,6 +686,8 @@ class SqliteLog:
             self._forked = True
             self._mutex, self._reopening = threading.RLock(), threading.Lock()
             self._file.abandon()
+            self._files.abandon()
+            self._draft = None
             self._head_file.close()
 
     # ---- guards
@@ -606,8 +717,13 @@ class SqliteLog:
 
     def _require_same_files(self) -> None:
         self._head_file.require_same()
-        if not self._file.is_same():
+        if not self._file.is_same() and not self._was_sealed():
             raise FencedError(f"the files of domain {self.domain} were replaced or removed under the open store; close it and look at them")
+
+    def _was_sealed(self) -> bool:
+        """Whether our live file was sealed by another process and then moved away: that ends no store."""
+        newest = database.log_files(self.folder)[-1:]
+        return bool(newest) and database.first_of(newest[0]) > self._file.first and self._file.end().is_seal
 
     def _require_writable(self) -> None:
         self._require_open()

@@ -15,6 +15,7 @@ from eventstore.bundles import Bundle, chosen_events, make_bundle
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.coding import Cipher, Coding, require_subject
+from eventstore.compaction import SealPolicy, SealReport
 from eventstore.domain import DomainStore
 from eventstore.erasure import Shredding, roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
@@ -53,6 +54,7 @@ class Store:
         on_halt: OnHalt | None = None,
         on_commit: OnCommit | None = None,
         cipher: Cipher | None = None,
+        seal_policy: SealPolicy | None = None,
     ) -> None:
         self.location = location
         self.actor = actor
@@ -65,6 +67,7 @@ class Store:
         self._groups: dict[str, GroupCommit] = {}
         self._failstop = FailStop(on_halt)
         self._on_commit = on_commit
+        self._seal_policy = seal_policy or SealPolicy()
         self._opening = threading.Lock()
         self._closed = False
         _open_stores.add(self)
@@ -156,8 +159,21 @@ class Store:
             log.close()
             raise
         self.clock.observe(live.states.recorded_us)
-        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop, Meter(log.domain, self._on_commit))
+        meter = Meter(log.domain, self._on_commit)
+        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop, meter, self._seal_policy)
         return group
+
+    def seal(self, domain: str) -> SealReport:
+        """End the live file of a domain by a `seal` event, and go on in a new one that begins with what every key is now.
+
+        That is what compaction is here: nothing is deleted, and everything can be read as before. But a sealed file never changes
+        again, and can be moved away; then what the domain was before it takes that file, and the live one stays small. Writers
+        wait meanwhile, about as long as it takes to read the live file once. Nothing appended since the last seal: nothing is done,
+        and the report says so. Raises NotFoundError, ReadOnlyError, EngineError.
+        """
+        if domain not in self.domains():
+            raise NotFoundError(f"no domain {domain!r} in {self.location}")
+        return self.domain(domain).group.seal()
 
     def accept(self, domain: str) -> Head | None:
         """Open a domain whose tail is lost by recording the loss as an event; gives its head, None if nothing was lost."""
@@ -424,7 +440,7 @@ def _append_all(log: EventLog, events: Iterable[Event], progress: Callable[[int]
     for event in events:
         check(Head(batch[-1].position, batch[-1].checksum) if batch else head, event, log.domain)
         batch.append(event)
-        if len(batch) == PAGE:
+        if len(batch) == PAGE or event.op == "seal":  # which is the last event of its file
             head = _append_page(log, batch)
             batch = []
             if progress is not None:

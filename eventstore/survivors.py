@@ -112,6 +112,8 @@ class Survivors:
             for row in source.image.rows(reached):
                 self.found[source.name] += 1
                 self._add(number, row)
+            for position, previous in source.image.links():
+                self._add_checksum(Head(position - 1, previous))
             before += source.bytes
 
     def _add(self, source: int, row: Row) -> None:

@@ -14,6 +14,7 @@ from itertools import repeat
 import msgspec
 
 from eventstore.anchors import Judgement
+from eventstore.carriage import CarriedProof
 from eventstore.codec import GENESIS, read_birth
 from eventstore.errors import FormatError
 from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
@@ -33,6 +34,8 @@ class DomainReport(msgspec.Struct):
 
     domain: str
     events: int = 0
+    floor: int = 0
+    """What came up to this position was not looked at: its files are not at hand. What is carried over the seal there was."""
     head: Head | None = None
     redacted: int = 0
     losses: int = 0
@@ -115,7 +118,8 @@ class _Proof:
         self._max_value_bytes = max_value_bytes
         self._log, self._report, self._engine, self._progress = log, report, engine, progress
         self._wanted = processes
-        self._domain, self._birth = report.domain, GENESIS
+        self._domain, self._before = report.domain, GENESIS
+        """The event that the walk starts behind: the birth row, or the seal before what is at hand."""
         self._last = 0
         self._found: list[Finding] = []
 
@@ -147,11 +151,25 @@ class _Proof:
         if birth.store_id != self._engine.store_id or birth.domain != self._domain:
             found = f"the log of domain {birth.domain!r} of store {birth.store_id}, not of this store"
             self._found.append(Finding(self._domain, 0, "birth", found))
-        self._birth, self._last = Head(0, births[0].checksum), self._log.head().position
+        floor, self._last = self._log.floor(), self._log.head().position
+        for each in self._log.linked([floor]):
+            self._before = Head(floor, each.event.checksum)
+        self._report.floor = floor
+        starts = self._starts(floor)
         pointers = PointerFolder(self._engine.pointers(self._domain), self._log, writable=False)
-        cuts = [position for position in pointers.positions() if 0 < position <= self._last]
+        cuts = sorted({*starts, *(position for position in pointers.positions() if floor < position <= self._last)})
         runs = pointers.runs()
-        return _Plan(Task(self._domain, self._last, cuts, runs[-1].until.position if runs else 0, self._max_value_bytes), pointers, runs)
+        task = Task(self._domain, self._last, cuts, runs[-1].until.position if runs else 0, self._max_value_bytes)
+        return _Plan(task, pointers, runs, starts)
+
+    def _starts(self, floor: int) -> list[int]:
+        """The seals at hand, rising: over each of them events are carried."""
+        starts: list[int] = []
+        at = self._last
+        while at > floor and (start := self._log.start(at)) > floor:
+            starts.append(start)
+            at = start - 1
+        return starts[::-1]
 
     # ---- walking
 
@@ -159,7 +177,7 @@ class _Proof:
         processes = processes_for(self._wanted, self._last)
         if processes == 1 or not isinstance(self._log, RowLog):
             return None
-        ranges = ranges_of(self._log, self._last, processes)
+        ranges = ranges_of(self._log, self._last, processes, floor=self._before.position)
         if len(ranges) == 1:
             return None
         tickets = Tickets(ranges)
@@ -180,7 +198,7 @@ class _Proof:
         found.sort(key=lambda walked: walked.after)
         if [(walked.after, walked.until) for walked in found] != shared.ranges:
             raise RuntimeError("a range of the log was walked by nobody")
-        head = self._birth
+        head = self._before
         for walked in found:
             if walked.before != head:
                 return None  # one range reads an event that another does not: structural damage, or a file that was replaced
@@ -190,7 +208,7 @@ class _Proof:
         return found
 
     def _walked_alone(self, plan: _Plan) -> list[Walked]:
-        return [self._walk(plan, 0, self._last, tell=True)]
+        return [self._walk(plan, self._before.position, self._last, tell=True)]
 
     def _walk(self, plan: _Plan, after: int, until: int, *, tell: bool) -> Walked:
         walk = Walk(self._log, plan.task, after, until)
@@ -209,7 +227,10 @@ class _Proof:
     # ---- putting together
 
     def _put_together(self, ranges: list[Walked], plan: _Plan) -> None:
-        report, found, latest = self._report, self._found, dict[bytes, int]()
+        report, found = self._report, self._found
+        carried = CarriedProof(self._log, self._before.position)
+        latest = carried.latest
+        found += carried.findings
         failure: Finding | None = None
         ids: dict[int, str] = {}
         for walked in ranges:
@@ -219,6 +240,8 @@ class _Proof:
             ids |= walked.ids
             for segment in walked.segments:
                 self._join(latest, segment)
+                if segment.until in plan.starts and segment.until <= walked.head.position:
+                    found += CarriedProof(self._log, segment.until).against(latest)
                 if segment.until in plan.task.cuts and segment.until <= walked.head.position:
                     self._compare_states(plan.pointers.latest(until=segment.until), segment, latest)
             failure = walked.failure
@@ -226,7 +249,7 @@ class _Proof:
                 break
         if failure is None:
             report.head = ranges[-1].head
-            self._conclude(ranges)
+            self._conclude(ranges, carried)
             for run in plan.runs:
                 self._compare_ids(run, ids)
         # By position, kind and words: by what it is, not by when it was noticed.
@@ -244,16 +267,16 @@ class _Proof:
                     self._find(first, "format", wrong_key(key))
         latest.update(zip(segment.keys, segment.lasts, strict=True))
 
-    def _conclude(self, ranges: list[Walked]) -> None:
+    def _conclude(self, ranges: list[Walked], carried: CarriedProof) -> None:
         reached = ranges[-1].head.position
         if reached < self._last:
             self._find(reached + 1, "gap", f"the log ends in position {self._last}, but the events from here on are not there")
-        redactions: dict[int, int] = {}
+        redactions = dict(carried.redactions)
         for walked in ranges:
             redactions |= walked.redactions
-        for walked in ranges:
-            self._report.redacted += len(walked.digests)
-            for position in walked.digests:
+        for digests in (carried.digests, *(walked.digests for walked in ranges)):
+            self._report.redacted += len(digests)
+            for position in digests:
                 if redactions.get(position, 0) <= position:
                     self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
 
@@ -300,8 +323,9 @@ class _Proof:
     def _compare_ids(self, run: IdRun, ids: dict[int, str]) -> None:
         """Hold a file of event ids against the log: all of its range, nothing else, in an order in which they are found."""
         # Two processes may have merged the same run: then a pair stands there twice, and does no harm.
-        stored = sorted(set(zip(run.positions, run.hashes, strict=True)))
-        true = [(position, hash_of(event_id)) for position, event_id in ids.items() if run.after < position <= run.until.position]
+        known = max(run.after, self._before.position)
+        stored = sorted({(position, hashed) for position, hashed in zip(run.positions, run.hashes, strict=True) if position > known})
+        true = [(position, hash_of(event_id)) for position, event_id in ids.items() if known < position <= run.until.position]
         if stored != true or run.hashes != array("Q", sorted(run.hashes)):
             self._find(run.until.position, "pointers", _WRONG_FILE)
 
@@ -318,6 +342,7 @@ class _Plan(msgspec.Struct):
     task: Task
     pointers: PointerFolder
     runs: list[IdRun]
+    starts: list[int]
 
 
 class _Shared(msgspec.Struct):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
-from eventstore.codec import GENESIS, check, check_all, decode_key, encode_key
+from eventstore.codec import check, check_all, check_linked, decode_key, encode_key
 from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
-from eventstore.live import Live, unfolded
+from eventstore.live import Live, newest_start
 from eventstore.log import EventLog
-from eventstore.model import Domain, Event, Head, Key, KeyState
+from eventstore.model import Domain, Event, Head, Key, KeyState, Linked
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
 from eventstore.values import decode_value, is_json
@@ -132,13 +133,28 @@ class DomainView:
         """Position and checksum of the last event of this cut: what a durable cursor keeps."""
         return self._cut.head if self._cut is not None else self._live.head()
 
+    @property
+    def floor(self) -> int:
+        """Events up to this position may be missing, as their files are in an archive that is not attached; 0 if all are there."""
+        return self._live.log.floor()
+
     def events(
-        self, after: int = 0, until: int | None = None, key: Key | None = None, reverse: bool = False, limit: int | None = None
+        self,
+        after: int = 0,
+        until: int | None = None,
+        key: Key | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        carried: bool = False,
     ) -> Iterator[Event]:
         """The events with after < position <= until, oldest first, or newest first with `reverse`; `limit` counts from there.
 
         With `key`, only that key's. As stored: `event.data` is JSON text. Each is checked against the one before it, and a
-        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there.
+        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there. Raises
+        CompactedError where they are not at hand.
+
+        `carried=True`, with `after` the position of a seal (as `floor` is), or 0: first what is carried over that seal, the log's
+        own events and the latest of every key, by position, which says what every key is there; for a fold that starts late.
         """
         _require_whole(after=after, until=0 if until is None else until, limit=0 if limit is None else limit)
         if limit is not None and limit < 0:
@@ -146,6 +162,11 @@ class DomainView:
         last = self.head().position if until is None else min(until, self.head().position)
         limit = None if limit is None else min(limit, sys.maxsize)  # more than islice takes
         after = max(after, 0)  # the birth row is not one of the events
+        if carried:
+            if key is not None or reverse:
+                raise ConfigError("carried=True gives all keys, oldest event first: without key and reverse")
+            self._require_start(after)
+            return islice(self._carried(after, last), limit)
         if key is not None:
             return islice(self._events_of(encode_key(key), after, last, reverse, _PAGE if limit is None else min(limit, _PAGE)), limit)
         if reverse:
@@ -158,11 +179,11 @@ class DomainView:
         Raises NotFoundError, ConfigError for what is no position, CorruptionError.
         """
         _require_whole(position=position)
-        before, event = self._pair(position)
-        if event is None or position > self.head().position:
+        found = self._live.log.linked([position])
+        if not found or position > self.head().position:
             raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
-        check(GENESIS if before is None else Head(before.position, before.checksum), event, self.name)
-        return event
+        check_linked(found[0], self.name)
+        return found[0].event
 
     def text_of(self, event: Event) -> str | None:
         """The JSON text of the value of one of this domain's events, however it is stored; None for a removal.
@@ -173,10 +194,6 @@ class DomainView:
             raise ConfigError(f"event is one of this domain's events, not {event!r}")
         return self._live.text_of(event)
 
-    def _pair(self, position: int) -> tuple[Event | None, Event | None]:
-        events = {event.position: event for event in self._live.log.get([position - 1, position])} if position >= 0 else {}
-        return events.get(position - 1), events.get(position)
-
     def history(self, key: Key, limit: int | None = None) -> Iterator[Event]:
         """Every event of `key`, removals included, newest first. Nothing if it was never written."""
         encode_key(key)  # None would be every key's
@@ -184,9 +201,10 @@ class DomainView:
 
     def _proven(self, after: int, last: int) -> Iterator[Event]:
         """Events that follow each other, each checked against the one before it."""
-        anchor = self._live.log.get([after]) if after < last else []
-        head = Head(anchor[0].position, anchor[0].checksum) if anchor else Head(after, b"")
-        stream = self._live.log.read(after, until=last)
+        first = self._live.log.linked([after + 1]) if after < last else []
+        yield from self._apart(first)
+        head = Head(after + 1, first[0].event.checksum) if first else Head(after, b"")
+        stream = self._live.log.read(head.position, until=last)
         while some := list(islice(stream, _PROVEN)):
             if not self._live.lenient:
                 try:
@@ -197,14 +215,21 @@ class DomainView:
                         yield event
             yield from some
 
-    def _apart(self, events: list[Event]) -> list[Event]:
+    def _apart(self, found: Sequence[Linked]) -> Iterator[Event]:
         """Events that stand anywhere, each checked against the one before it."""
-        if not self._live.lenient:
-            before = {event.position: event for event in self._live.log.get([event.position - 1 for event in events])}
-            for event in events:
-                previous = before.get(event.position - 1)
-                check(Head(event.position - 1, b"") if previous is None else Head(previous.position, previous.checksum), event, self.name)
-        return events
+        for each in found:
+            if not self._live.lenient:
+                check_linked(each, self.name)
+            yield each.event
+
+    def _require_start(self, position: int) -> None:
+        newest = self._live.log.start(position)
+        if newest != position:
+            raise ConfigError(f"{self.name}@{position}: no seal stands there, over which anything is carried; the one before is {newest}")
+
+    def _carried(self, start: int, last: int) -> Iterator[Event]:
+        yield from prove_carried(self._live.log.carried(start), start, self.name, lenient=self._live.lenient)
+        yield from self._proven(start, last)
 
     def _reversed(self, after: int, last: int) -> Iterator[Event]:
         while last > after:
@@ -212,13 +237,14 @@ class DomainView:
             yield from reversed(list(self._proven(start, last)))
             last = start
 
-    def _chain(self, text: str, after: int, last: int, page_size: int) -> Iterator[list[Event]]:
+    def _chain(self, text: str, after: int, last: int, page_size: int) -> Iterator[list[Linked]]:
         state = self._states().get(text)
         position = state.position if state is not None else 0
         while position > after:
             page = self._live.log.chain(position, limit=max(page_size, 1))
-            yield [event for event in page if after < event.position <= last]
-            position = page[-1].prev if page and page[-1].prev < position else 0
+            yield [each for each in page if after < each.event.position <= last]
+            prev = page[-1].event.prev if page else 0
+            position = prev if prev < position else 0
 
     def _events_of(self, text: str, after: int, last: int, reverse: bool, page_size: int) -> Iterator[Event]:
         if reverse:
@@ -226,16 +252,16 @@ class DomainView:
                 yield from self._apart(page)
             return
         # Positions first, so that a long history is not held in memory.
-        positions = [event.position for page in self._chain(text, after, last, _PAGE) for event in page]
+        positions = [each.event.position for page in self._chain(text, after, last, _PAGE) for each in page]
         positions.reverse()
         for start in range(0, len(positions), _PAGE):
-            yield from self._apart(self._live.log.get(positions[start : start + _PAGE]))
+            yield from self._apart(self._live.log.linked(positions[start : start + _PAGE]))
 
 
 def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None) -> KeyStates:
     """The key states as of a position (inclusive) or a recorded time; None and anything in the future pin to the head.
 
-    Raises ConfigError, NaiveTimeError.
+    Raises ConfigError, NaiveTimeError, CompactedError.
     """
     head = log.head().position
     if isinstance(as_of, datetime):
@@ -246,7 +272,7 @@ def cut_at(log: EventLog, pointers: PointerFolder, as_of: datetime | int | None)
         raise ConfigError(f"as_of is a position (0 is the empty log) or an aware datetime, not {as_of!r}")
     else:
         position = min(as_of, head)
-    states = pointers.latest(until=position) or unfolded(log)
+    states = newest_start(log, pointers, position)
     last = states.head
     for event in log.read(last.position, until=position):
         last = check(last, event, log.domain)
@@ -266,8 +292,13 @@ def _is_position(as_of: object) -> bool:
 
 
 def position_at(log: EventLog, recorded_us: int, head: int) -> int:
-    """The last position recorded at or before a time. recorded_us rises with position, so a bisection finds it."""
-    low, high = 0, head
+    """The last position recorded at or before a time. recorded_us rises with position, so a bisection over what is at hand finds it.
+
+    Raises CompactedError for a time before that.
+    """
+    low, high = log.floor(), head
+    if low and log.get([low])[0].recorded_us > recorded_us:
+        next(log.read(low - 1, until=low))  # raises CompactedError
     while low < high:
         middle = (low + high + 1) // 2
         events = log.get([middle])

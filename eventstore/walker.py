@@ -1,4 +1,4 @@
-"""`python -m eventstore.walker FILE TASK`: one of the processes that walk a log (ranges.py).
+"""`python -m eventstore.walker TASK FILE...`: one of the processes that walk a log (ranges.py).
 
 Takes ranges from standard input until there are no more, and says on standard output what it saw.
 """
@@ -12,20 +12,20 @@ from pathlib import Path
 import msgspec
 
 from eventstore.links import Task, Walk, as_finding
-from eventstore.logfile import LogFile
+from eventstore.logfiles import LogFiles
 from eventstore.ranges import put_answer, taken
 
 BUSY_TIMEOUT_MS = 10_000
 
 
-def main(source: str, said: str) -> None:
-    """Walk ranges of the log in the file `source`; `said` is a Task as JSON."""
+def main(said: str, *source: str) -> None:
+    """Walk ranges of the log in the files `source`; `said` is a Task as JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us ends us
     task = msgspec.json.decode(said, type=Task)
-    file = LogFile(Path(source), task.domain, read_only=True, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    files = LogFiles(task.domain, lambda: list(map(Path, source)), lenient=True, busy_timeout_ms=BUSY_TIMEOUT_MS)
     try:
         for after, until in taken(sys.stdin.fileno()):
-            walk = Walk(file, task, after, until)
+            walk = Walk(files, task, after, until)
             try:
                 for _ in walk.run():
                     pass
@@ -33,7 +33,7 @@ def main(source: str, said: str) -> None:
                 walk.walked.failure = as_finding(task.domain, error)
             put_answer(sys.stdout.buffer, walk.walked)
     finally:
-        file.close_reader()
+        files.close()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Key = str | tuple[str | int, ...]
+SYSTEM: Key = ()
+"""The key of what a log says of itself, as it comes back; nobody can write it."""
+SEALED = "sealed"
+"""What a seal says, in place of its figures."""
 Expected = str | int
 """ANY, ABSENT, PRESENT, or a position."""
 
@@ -128,7 +132,7 @@ class Domain:
     def items(self, prefix: Key | None = None) -> list[tuple[Key, str]]:
         """Keys and what they hold, in natural order; a prefix names the leading parts."""
         start = () if prefix is None else parts_of(prefix)
-        chosen = [key for key in {fact.key for fact in self.facts} if parts_of(key)[: len(start)] == start]
+        chosen = [key for key in {fact.key for fact in self.facts} - {SYSTEM} if parts_of(key)[: len(start)] == start]
         return [(key, text) for key in sorted(chosen, key=natural) if (text := self.text(key)) is not None]
 
     def as_of(self, position: int) -> Domain:
@@ -155,6 +159,13 @@ class Domain:
         if event_id is not None:
             self.calls[event_id] = Earlier(request, answers, handle)
         return answers
+
+    def seal(self) -> bool:
+        """End a file of the log; False if nothing was written since the last time. It changes nothing but the positions after it."""
+        if not self.facts or self.facts[-1].key == SYSTEM:
+            return False
+        self.facts.append(Fact(len(self.facts) + 1, SYSTEM, SEALED, None))
+        return True
 
     def forget(self, handle: object) -> None:
         """A handle was closed: calls that appended nothing were remembered by it alone."""

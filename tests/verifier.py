@@ -1,10 +1,10 @@
 """A second opinion on a log: this file knows the format of the bytes, and not one line of the library that wrote them.
 
-    python tests/verifier.py FILE [HEAD]
+    python tests/verifier.py LOG [HEAD]
 
-FILE is the log of a domain (a `.db` file, its store is not needed), HEAD its witness, if there is one. Each finding is
-one line on standard output: position, kind, message. Exit codes: 0 nothing found, 1 findings, 2 the file could not be
-judged, 3 wrong usage.
+LOG is the log of a domain: a `.db` file (its store is not needed), or the folder that holds all its files; HEAD is its
+witness, if there is one. Each finding is one line on standard output: position, kind, message. Exit codes: 0 nothing
+found, 1 findings, 2 the file could not be judged, 3 wrong usage.
 
 It stands on the standard library alone, so it can be carried next to the file to a machine that has nothing else, and
 it shares no code with `eventstore`: where both agree, the agreement means something. Every row is judged for itself
@@ -46,6 +46,7 @@ Kind = Literal[
     "checksum",  # the bytes are not those that were sealed, or do not follow the row before
     "witness",  # the witness is damaged, or knows another history
     "tail",  # the witness knows events that are not in the log
+    "carried",  # what a file takes over from the one before it is not what was sealed there
 ]
 
 FORMAT = 0
@@ -76,6 +77,7 @@ COLUMNS = [
 ]
 NOT_NULL = {"prev", "recorded_us", "op", "checksum", "key"}
 TRIGGERS = {"event_insert", "event_update", "event_delete"}
+CARRIED = "CREATE TABLE carried(position INTEGER PRIMARY KEY, previous BLOB NOT NULL) STRICT"
 
 SHAPE: set[Kind] = {"op", "meta", "salt", "data", "digest"}
 """Rules that are checked before anything is hashed."""
@@ -140,6 +142,8 @@ class Log:
     explained: set[int] = field(default_factory=set)
     witness: Head | None = None
     witnessed: bytes | None = None
+    rows: dict[int, tuple[bytes, bool]] = field(default_factory=dict)
+    """Checksum of every row seen in the file it was appended to, and whether it holds its data."""
 
     def found(self, position: int | None, kind: Kind, message: str) -> None:
         self.findings.append(Finding(position, kind, message))
@@ -153,7 +157,9 @@ class Report(NamedTuple):
 
 
 def verify(path: Path, witness: Path | None = None, *, domain: str | None = None, store_id: str | None = None) -> Report:
-    """Judge the log at `path` by every rule of the format that a single file, and its witness, can break.
+    """Judge the log at `path`, a file or a folder of them, by every rule of the format that it and its witness can break.
+
+    A file that does not begin the log is judged behind what it carries, where the one before it is not there.
 
     `domain` and `store_id` say whose log this should be, where the caller knows: a log that somebody sealed anew from
     its birth on is without fault in itself, and only what is known outside of it can tell it from the real one.
@@ -162,23 +168,87 @@ def verify(path: Path, witness: Path | None = None, *, domain: str | None = None
     log = Log()
     if witness is not None:
         _read_witness(log, witness)
-    # Not opened to find out: closing a second descriptor would drop the locks of a SQLite in this process.
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise FileNotFoundError(f"{path} is not a file that can be read")
-    try:
-        with closing(_connect(path)) as connection:
-            if _judge_schema(log, connection):
-                for row in _rows(connection):
-                    _judge_row(log, row, domain, store_id)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_VERDICT:
-            raise OSError(f"{path}: {error}") from error
-        after = "" if log.head is None else f" after position {log.head.position}"
-        log.found(None, "file", f"cannot be read{after}: {error}")
+    for file in sorted(path.glob("[0-9]*.db")) if path.is_dir() and any(path.glob("[0-9]*.db")) else [path]:
+        # Not opened to find out: closing a second descriptor would drop the locks of a SQLite in this process.
+        if not file.is_file() or not os.access(file, os.R_OK):
+            raise FileNotFoundError(f"{file} is not a file that can be read")
+        try:
+            with closing(_connect(file)) as connection:
+                _judge_file(log, connection, int(file.stem) if file.stem.isdecimal() else 0, domain, store_id)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_VERDICT:
+                raise OSError(f"{file}: {error}") from error
+            after = "" if log.head is None else f" after position {log.head.position}"
+            log.found(None, "file", f"cannot be read{after}: {error}")
     for position in sorted(log.redacted - log.explained):
         log.found(position, "digest", "no later redact event names this position")
     _judge_witness(log)
     return Report(log.head, sorted(log.findings, key=lambda found: (found.position is not None, found.position or 0)))
+
+
+def _judge_file(log: Log, connection: sqlite3.Connection, first: int, domain: str | None, store_id: str | None) -> None:
+    """One file: what it carries over from the one before it, and the events that were appended to it."""
+    if not _judge_schema(log, connection):
+        return
+    rows = _rows(connection)
+    if first:
+        found = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'carried'").fetchall()
+        if found != [(CARRIED,)]:
+            log.found(None, "schema", "there is no table `carried` as the format has it")
+            return
+        previous = dict(connection.execute("SELECT position, previous FROM carried").fetchall())
+        carried = [row for row in _rows(connection) if row.position < first]
+        _judge_carried(log, carried, previous, first, domain, store_id)
+    for row in rows:
+        if row.position >= first or not first:
+            _judge_row(log, row, domain, store_id)
+
+
+def _judge_carried(log: Log, carried: list[Row], previous: dict[int, bytes], first: int, domain: str | None, store_id: str | None) -> None:
+    """Section 8: the rows before position `first`, against themselves, the seal, and the file before."""
+    digest = sha256()
+    latest: dict[bytes, int] = {}
+    for row in carried:
+        at, before = row.position, previous.pop(row.position, b"")
+        apart = Log(head=Head(at - 1, before) if at else None, recorded_us=-1, latest={row.key: row.prev})
+        _judge_row(apart, row, domain, store_id)
+        for finding in apart.findings:
+            log.found(at, "carried", f"as it is carried over position {first - 1}: {finding.message}")
+        known = log.rows.get(at)
+        if known is not None and known != (row.checksum, row.data is not None):
+            log.found(at, "carried", "what is carried is not what the file before holds")
+        if row.key == SYSTEM_KEY.encode() and row.prev != latest.get(row.key, 0):
+            log.found(at, "carried", f"position {row.prev}, the log's own event before this one, is not carried")
+        latest[row.key] = at
+        log.explained |= apart.explained
+        log.redacted |= apart.redacted
+        if at < first - 1:
+            digest.update(at.to_bytes(8) + before + row.checksum)
+    if previous:
+        log.found(min(previous), "carried", "a checksum is carried without its event")
+    if not carried or carried[-1].position != first - 1 or carried[-1].op != b"seal":
+        log.found(first - 1, "carried", "the file does not begin behind a seal")
+        return
+    seal = carried[-1]
+    said = _json(seal.data or b"")
+    start = int(said.get("first", "0")) if isinstance(said, dict) else 0
+    wanted = {
+        "first": str(start),
+        "last": str(first - 1),
+        "count": str(first - start),
+        "carried": str(len(carried) - 1),
+        "carried_digest": digest.hexdigest(),
+    }
+    if said != wanted:
+        log.found(seal.position, "carried", f"the seal says {said}, and not {wanted}")
+    if log.head is None:
+        log.head, log.recorded_us, log.latest = Head(seal.position, seal.checksum), seal.recorded_us, latest
+        if log.witness is not None and log.witness.position == seal.position:
+            log.witnessed = seal.checksum
+    elif log.head.position != seal.position:
+        log.found(seal.position, "position", f"the file before ends in position {log.head.position}, not in the seal")
+    elif log.latest != latest:
+        log.found(seal.position, "carried", "other events are carried than the latest of every key")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -252,6 +322,7 @@ def _judge_row(log: Log, row: Row, domain: str | None, store_id: str | None) -> 
     if judgeable and row.checksum != _checksum(row, "codec" in meta, None if log.head is None else log.head.checksum):
         log.found(row.position, "checksum", "this event, or its place in the log, is not what was sealed")
     log.head = Head(row.position, row.checksum)
+    log.rows[row.position] = row.checksum, row.data is not None
     if log.witness is not None and log.witness.position == row.position:
         log.witnessed = row.checksum
 
@@ -467,7 +538,7 @@ def _judge_witness(log: Log) -> None:
 def main(arguments: list[str]) -> int:
     """The command; see the top of this file."""
     if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
-        sys.stderr.write("usage: python tests/verifier.py FILE [HEAD]\n")
+        sys.stderr.write("usage: python tests/verifier.py LOG [HEAD]\n")
         return 3
     paths = [Path(argument) for argument in arguments]
     try:

@@ -16,6 +16,7 @@ from eventstore.tools import (
     anchor,
     backup,
     bundle,
+    compact,
     demo,
     doctor,
     export,
@@ -49,6 +50,14 @@ _KEY = click.argument("key", metavar="KEY")
 _PREFIX = click.argument("prefix", metavar="[PREFIX]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also for an error on stderr.")
 _READ_ONLY = click.option("--read-only", is_flag=True, help="Change nothing; reads damaged stores and read-only media, too.")
+_ARCHIVE = click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where sealed files were moved to; may be repeated.",
+)
 _LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 _REVERSE = click.option("--reverse", is_flag=True, help="Turn the order around.")
 
@@ -216,6 +225,7 @@ def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_onl
 @_LIMIT
 @_REVERSE
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _log(store: str, domain: str | None, since: str | None, key: str | None, as_json: bool, **options: Any) -> int:
     if domain is None and (key is not None or options["after"]):
@@ -237,6 +247,7 @@ def _log(store: str, domain: str | None, since: str | None, key: str | None, as_
 @_LIMIT
 @_REVERSE
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -> int:
     width = width_of(sys.stdout)
@@ -250,10 +261,11 @@ def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -
 @_PREFIX
 @click.option("--as-of", "cut", metavar="TIME|POSITION", help="The moment that is asked for.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
-def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, read_only: bool, as_json: bool) -> int:
+def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, as_json: bool, **options: Any) -> int:
     width = width_of(sys.stdout)
-    lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), read_only=read_only)
+    lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), **options)
     return show_each(lines, lambda lines, paint: state.render(lines, width, with_domain=domain is None), as_json)
 
 
@@ -263,6 +275,7 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
 @click.option("--anchor", type=click.Path(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
+@_ARCHIVE
 @_JSON
 def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
@@ -310,6 +323,19 @@ def _bundle(
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = bundle.bundle(store, domain, output, key=None if key is None else key_of(key), progress=progress, **options)
     return show(report, bundle.render, as_json and output is not None)
+
+
+@cli.command("compact", help=page(compact))
+@_STORE
+@_ANY_DOMAIN
+@click.option("--before", metavar="TIME", help="Only those whose live file begins before then, RFC 3339.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be sealed.")
+@_JSON
+def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, as_json: bool) -> int:
+    before_us = None if before is None else moment_of(before)
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = compact.compact(store, domain, before_us=before_us, dry_run=dry_run, progress=progress)
+    return show(report, compact.render, as_json)
 
 
 @cli.command("accept", help=page(accept))
@@ -370,24 +396,25 @@ def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
 @click.option("--sqlite", "database", type=click.Path(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
 @click.option("--search", is_flag=True, help="In the database, a full-text index of keys and values: table event_fts.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _export(
-    store: str, domains: tuple[str, ...], output: Path | None, database: Path | None, search: bool, read_only: bool, as_json: bool
+    store: str, domains: tuple[str, ...], output: Path | None, database: Path | None, search: bool, as_json: bool, **options: Any
 ) -> int:
     if database is not None:
         if output is not None:
             raise click.UsageError("-o writes JSONL, --sqlite a database: give one of them")
         with progress_on(sys.stderr, wanted=not as_json) as progress:
-            tables = export_tables.export_tables(store, domains, database, search=search, read_only=read_only, progress=progress)
+            tables = export_tables.export_tables(store, domains, database, search=search, progress=progress, **options)
         return show(tables, export_tables.render, as_json)
     if search:
         raise click.UsageError("--search makes an index in the database of --sqlite")
     if output is None or str(output) == "-":
-        export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, read_only=read_only)
+        export.export(store, domains, export.Shown(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer, **options)
         sys.stdout.flush()
         return OK
     with progress_on(sys.stderr, wanted=not as_json) as progress, export.whole_file(output) as file:
-        report = export.export(store, domains, file, str(output), read_only=read_only, progress=progress)
+        report = export.export(store, domains, file, str(output), progress=progress, **options)
     return show(report, export.render, as_json)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import gzip
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -65,11 +65,18 @@ class ExportReport(msgspec.Struct, frozen=True):
 
 
 def export(
-    location: str, domains: Iterable[str], output: Output, name: str = "-", *, read_only: bool = False, progress: Progress | None = None
+    location: str,
+    domains: Iterable[str],
+    output: Output,
+    name: str = "-",
+    *,
+    read_only: bool = False,
+    archives: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Write `domains`, or all there are, to `output`, which is called `name`. Raises CorruptionError where the chain breaks."""
     written: dict[str, int] = {}
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
         for domain in chosen:
             written[domain.name] = _export_domain(store.store_id, domain, output, progress)

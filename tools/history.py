@@ -10,8 +10,9 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 import msgspec
 
@@ -31,10 +32,17 @@ class Version(EventLine, frozen=True, kw_only=True):
 
 
 def history(
-    location: str, domain: str, key: Key, *, limit: int | None = None, reverse: bool = False, read_only: bool = False
+    location: str,
+    domain: str,
+    key: Key,
+    *,
+    limit: int | None = None,
+    reverse: bool = False,
+    read_only: bool = False,
+    archives: Sequence[Path] = (),
 ) -> Iterator[Version]:
     """The versions of `key`, newest first, or oldest first with `reverse`; `limit` counts from there. Raises NotFoundError."""
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         view = existing_domain(store, domain)
         if view.state_of(key) is None:
             raise NotFoundError(f"{domain} {key_text(key)}: never written")

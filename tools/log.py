@@ -13,7 +13,8 @@ Example:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -35,9 +36,10 @@ def log(
     reverse: bool = False,
     values: bool = False,
     read_only: bool = False,
+    archives: Sequence[Path] = (),
 ) -> Iterator[EventLine]:
     """The events after position `after` and recorded at or after `since_us`; `limit` counts from where the list begins."""
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         lists = [_events(each, key, since_us, after, limit, reverse) for each in chosen_domains(store, domain)]
         merged = heapq.merge(*lists, key=lambda entry: entry[1].recorded_us, reverse=reverse)
         for shown, (each, event) in enumerate(merged):

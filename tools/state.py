@@ -13,8 +13,9 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -37,12 +38,18 @@ class StateLine(msgspec.Struct, frozen=True):
 
 
 def state(
-    location: str, domain: str | None = None, *, as_of: datetime | int | None = None, prefix: Key | None = None, read_only: bool = False
+    location: str,
+    domain: str | None = None,
+    *,
+    as_of: datetime | int | None = None,
+    prefix: Key | None = None,
+    read_only: bool = False,
+    archives: Sequence[Path] = (),
 ) -> Iterator[StateLine]:
     """The keys that had a value at the cut, domain by domain, in natural order. Raises ConfigError for a position without a domain."""
     if isinstance(as_of, int) and domain is None:
         raise ConfigError(f"--as-of {as_of} is a position, and every domain counts its own: name the DOMAIN, or give a time")
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         for each in chosen_domains(store, domain):
             yield from held(each.name, each if as_of is None else each.state(as_of), prefix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,9 @@ from eventstore.opening import open_store
 from eventstore.store import Store
 
 
-def existing_store(location: str, *, read_only: bool = False, keys: Path | None = None) -> Store:
+def existing_store(location: str, *, read_only: bool = False, keys: Path | None = None, archives: Sequence[Path] = ()) -> Store:
     """A store that is there already. Damage is an error, so that nobody takes what is left for all there was; `read_only` reads it."""
-    return open_store(location, create=False, read_only=read_only, keys=keys)
+    return open_store(location, create=False, read_only=read_only, keys=keys, archives=archives)
 
 
 def raw_domain(store: Store, name: str) -> DomainStore:

@@ -16,7 +16,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -57,10 +57,14 @@ class AnchorLine(msgspec.Struct, frozen=True):
 
 
 class DomainLine(msgspec.Struct, frozen=True):
-    """One domain: `head` is the checksum of its last event, None where none can be read."""
+    """One domain: `head` is the checksum of its last event, None where none can be read.
+
+    Events up to `floor` are in an archive that was not attached, and were not looked at.
+    """
 
     domain: str
     events: int
+    floor: int
     head: str | None
     redacted: int
     losses: int
@@ -73,6 +77,7 @@ def verify(
     *,
     anchor: Path | None = None,
     public_key: Path | None = None,
+    archives: Sequence[Path] = (),
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> VerifyReport:
@@ -82,7 +87,7 @@ def verify(
     """
     kept = _kept(anchor, public_key)
     name = None if domain is None else Domain(domain).name
-    with existing_store(location, read_only=True) as store:
+    with existing_store(location, read_only=True, archives=archives) as store:
         found = store.verify(name, anchor=kept, progress=progress, processes=processes)
     line: AnchorLine | None = None
     if kept is not None:
@@ -105,7 +110,7 @@ def _kept(file: Path | None, public_key: Path | None) -> Anchor | None:
 
 def _line(report: DomainReport) -> DomainLine:
     head = None if report.head is None else report.head.checksum.hex()
-    return DomainLine(report.domain, report.events, head, report.redacted, report.losses, len(report.findings))
+    return DomainLine(report.domain, report.events, report.floor, head, report.redacted, report.losses, len(report.findings))
 
 
 def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
@@ -145,6 +150,7 @@ def _anchor_lines(line: AnchorLine, paint: Paint) -> Iterator[str]:
 
 def _verdict(line: DomainLine) -> str:
     remarks = [count_text(line.findings, "finding") if line.findings else "ok"]
+    remarks += [f"from position {line.floor + 1:,} on"] if line.floor else []
     remarks += [f"{line.redacted:,} redacted"] if line.redacted else []
     remarks += [f"{count_text(line.losses, 'loss', 'losses')} accepted"] if line.losses else []
     return ", ".join(remarks)

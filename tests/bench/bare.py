@@ -61,7 +61,7 @@ class Steps(Contender):
         rows = [self.seal(at, key, text, salts, now_us) for at, ((key, _), text) in enumerate(zip(items, texts, strict=True))]
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
-        execute(database.HEAD).fetchone()
+        execute(database.END).fetchone()
         self.connection.executemany(database.INSERT, rows)
         execute("COMMIT")
         witness = self.position.to_bytes(8, "big") + self.checksum

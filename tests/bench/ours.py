@@ -197,6 +197,71 @@ class OpenLarge(Open):
         return self.sizes.large_log
 
 
+class Seal(Ours):
+    """Seal a log that has grown since the last time: how long writers wait, the next file included."""
+
+    @property
+    def keys(self) -> int:
+        """How many keys the log has."""
+        return self.sizes.keys
+
+    def prepare(self) -> None:
+        for start in range(0, max(self.sizes.log, self.keys), 1_000):
+            items = [(sample.key((start + at) % self.keys), value) for at, value in enumerate(sample.values(1_000))]
+            self.domain.write_values(items, durability="process")
+
+    def run(self) -> float:
+        if not self.store.seal(DOMAIN).sealed:
+            raise AssertionError("nothing was sealed")
+        return 1
+
+
+class SealWide(Seal):
+    """The same of many keys."""
+
+    name = "eventstore, 300,000 keys"
+
+    @property
+    def keys(self) -> int:
+        return self.sizes.wide_keys
+
+
+class SealedBytes(Seal):
+    """What the live file takes after a seal, by key."""
+
+    name = "eventstore, the live file after a seal"
+
+    def run(self) -> float:
+        return self.store.seal(DOMAIN).bytes_after / self.sizes.keys
+
+
+class AsOf(Logged):
+    """All keys as of the middle of a log, without pointer files."""
+
+    name = "eventstore, one file"
+
+    def prepare(self) -> None:
+        shutil.rmtree(self.folder / "store" / "logs" / DOMAIN / "pointers", ignore_errors=True)
+
+    def run(self) -> float:
+        return len(self.domain.state(self.domain.head().position // 2)) / self.sizes.keys
+
+
+class AsOfSealed(AsOf):
+    """The same in a log of five files."""
+
+    name = "eventstore, five files"
+
+    def setup(self) -> None:
+        for _ in range(4):
+            fill(self.folder, self.sizes.log // 5, self.sizes.keys)
+            with eventstore.open(self.folder / "store") as store:
+                store.domain(DOMAIN)
+                store.seal(DOMAIN)
+        fill(self.folder, self.sizes.log // 5, self.sizes.keys)
+        Ours.setup(self)
+
+
 class Bytes(Contender):
     """The size of a closed log, by event."""
 

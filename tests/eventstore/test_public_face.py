@@ -51,8 +51,8 @@ def moment(us: int) -> datetime:
 COMMON = "event_id=None, durability=None"
 SIGNATURES: dict[str, str] = {
     "open": "(location, *, create=True, read_only=False, accept_loss=False, durability=None, actor=None, cache_bytes=None,"
-    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, on_halt=None, on_commit=None,"
-    " keys=None)",
+    " max_value_bytes=None, busy_timeout_ms=None, min_free_bytes=None, store_id=None, owner=None, archives=(), seal_bytes=None,"
+    " seal_age_s=None, on_halt=None, on_commit=None, keys=None)",
     "Store.domain": "(self, domain)",
     "Store.domains": "(self)",
     "Store.verify": "(self, domain=None, *, anchor=None, progress=None, processes=None)",
@@ -60,6 +60,7 @@ SIGNATURES: dict[str, str] = {
     "Store.bundle": "(self, domain, *, key=None, positions=None, correlation_id=None, after=None, until=None, since=None, progress=None)",
     "Store.backup": "(self, to, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
+    "Store.seal": "(self, domain)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
     "Store.metrics": "(self)",
@@ -88,7 +89,7 @@ SIGNATURES: dict[str, str] = {
     "DomainView.values": "(self, prefix=None)",
     "DomainView.items": "(self, prefix=None)",
     "DomainView.head": "(self)",
-    "DomainView.events": "(self, after=0, until=None, key=None, reverse=False, limit=None)",
+    "DomainView.events": "(self, after=0, until=None, key=None, reverse=False, limit=None, carried=False)",
     "DomainView.event": "(self, position)",
     "DomainView.history": "(self, key, limit=None)",
     "DomainView.text_of": "(self, event)",

@@ -16,7 +16,7 @@ import pytest
 import eventstore
 from eventstore.errors import ConfigError, EngineError
 from eventstore.links import Task, Walk, Walked
-from eventstore.logfile import LogFile
+from eventstore.logfiles import LogFiles
 from eventstore.ranges import PROCESS_EVENTS, Crew, Tickets, processes_for, ranges_of
 from tests.eventstore.test_verify import DOMAIN, db, edit, redact
 
@@ -85,17 +85,17 @@ def require_same(folder: Path) -> eventstore.Report:
     alone = report_of(folder, 1)
     for processes in (2, 3):
         assert msgspec.json.encode(report_of(folder, processes)) == msgspec.json.encode(alone)
-    file = LogFile(db(folder), DOMAIN, read_only=True, busy_timeout_ms=1_000)
+    files = LogFiles(DOMAIN, lambda: [db(folder)], busy_timeout_ms=1_000)
     try:
-        task = Task(DOMAIN, file.head().position, [1_200, 3_500], 3_500)
-        ranges = ranges_of(file, task.last, 2)
-        parts = [walked_here(file, task, *each) for each in ranges]
-        assert by_others(file.path, task, ranges) == parts
+        task = Task(DOMAIN, files.head().position, [1_200, 3_500], 3_500)
+        ranges = ranges_of(files, task.last, 2)
+        parts = [walked_here(files, task, *each) for each in ranges]
+        assert by_others(files.source(), task, ranges) == parts
         assert [part.head for part in parts[:-1]] == [part.before for part in parts[1:]], "they fit: nothing is walked twice"
-        whole = walked_here(file, task, 0, task.last)
+        whole = walked_here(files, task, 0, task.last)
         assert links_of(parts) == links_of([whole]), "what a range says does not depend on where it starts"
     finally:
-        file.close_reader()
+        files.close()
     return alone
 
 
@@ -104,16 +104,16 @@ def links_of(parts: list[Walked]) -> list[eventstore.Finding]:
     return [finding for part in parts for finding in part.findings if finding.kind != "prev"]
 
 
-def walked_here(file: LogFile, task: Task, after: int, until: int) -> Walked:
-    walk = Walk(file, task, after, until)
+def walked_here(files: LogFiles, task: Task, after: int, until: int) -> Walked:
+    walk = Walk(files, task, after, until)
     assert list(walk.run())
     return walk.walked
 
 
-def by_others(path: Path, task: Task, ranges: list[tuple[int, int]], processes: int = 2) -> list[Walked]:
+def by_others(source: list[Path], task: Task, ranges: list[tuple[int, int]], processes: int = 2) -> list[Walked]:
     tickets = Tickets(ranges)
     try:
-        with Crew(path, task, tickets, processes) as crew:
+        with Crew(source, task, tickets, processes) as crew:
             return sorted(crew.rest(), key=lambda walked: walked.after)
     finally:
         tickets.close()
@@ -197,15 +197,15 @@ def test_a_process_that_takes_a_range_and_says_nothing_is_an_error(folder: Path,
     monkeypatch.setattr(sys, "executable", script(tmp_path / "python", "head -c 16 >/dev/null; exit 0"))
     tickets = Tickets([(0, 1_000)])
     task = Task(DOMAIN, LAST, [], 0)
-    with Crew(db(folder), task, tickets, 1) as crew:
+    with Crew([db(folder)], task, tickets, 1) as crew:
         assert list(crew.rest()) == []
     assert os.read(tickets.descriptor, 16) == b"", "the range was taken: verify misses it among the answers"
     tickets.close()
 
 
 def test_a_log_that_cannot_be_opened_elsewhere_says_why(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="FileNotFoundError"):
-        by_others(tmp_path / "nothing.db", Task(DOMAIN, LAST, [], 0), [(0, LAST)])
+    with pytest.raises(EngineError, match="No such file or directory"):
+        by_others([db(tmp_path)], Task(DOMAIN, LAST, [], 0), [(0, LAST)])
     require_nobody_left()
 
 
@@ -260,9 +260,9 @@ def test_short_logs_are_not_shared_unless_asked() -> None:
 
 def test_a_range_starts_behind_two_events_that_can_be_read(folder: Path) -> None:
     edit(folder, "DELETE FROM event WHERE position = 1999", "UPDATE event SET position = 4000 WHERE position = 3000")
-    file = LogFile(db(folder), DOMAIN, read_only=True, busy_timeout_ms=1_000)
+    files = LogFiles(DOMAIN, lambda: [db(folder)], busy_timeout_ms=1_000)
     try:
-        assert ranges_of(file, LAST, 2) == [(0, 1_000), (1_000, LAST)]
-        assert ranges_of(file, LAST, 1) == [(0, LAST)]
+        assert ranges_of(files, LAST, 2) == [(0, 1_000), (1_000, LAST)]
+        assert ranges_of(files, LAST, 1) == [(0, LAST)]
     finally:
-        file.close_reader()
+        files.close()

@@ -43,7 +43,7 @@ from eventstore.commit import OwnEvent, append_own
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.intents import INTENTS
-from eventstore.model import Key
+from eventstore.model import Key, Linked
 from tests import verifier
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
@@ -417,6 +417,75 @@ def test_no_file_holds_what_was_erased(tmp_path: Path, size: int) -> None:
     assert files_with(tmp_path / "data", told[0]) != [], "this test looks at the wrong place"
 
 
+def sealed_twice(folder: Path, words: Sequence[str]) -> None:
+    """A log of three files: the words in each of them, written by `alice`, and something of `bob` beside them."""
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        for number, word in enumerate(words):
+            d.write_value("alice", word)
+            d.write_value(f"bob-{number}", number)
+            if number < 2:
+                store.seal("people")
+
+
+def test_no_sealed_file_holds_what_was_erased(tmp_path: Path) -> None:
+    """Each version in the file that it was appended to, and in those that carry it."""
+    words, folder = [secret() for _ in range(3)], tmp_path / "data"
+    sealed_twice(folder, words)
+    assert files_with(folder, words[0]) == [f"logs/people/{0:020d}.db", f"logs/people/{4:020d}.db"]
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        positions = [event.position for event in d.history("alice")][::-1]
+        report = d.redact("alice", reason="asked")
+        assert (report.erased, report.held) == (positions, [])
+        assert files_with(folder, *words) == []
+        assert store.verify().ok
+        assert [event.data for event in d.history("alice")] == [None] * 3
+        for position in positions:
+            with pytest.raises(RedactedError):
+                d.state(as_of=position).read_value("alice")
+        assert store.seal("people").sealed
+        assert store.verify().ok
+    assert files_with(folder, *words) == []
+    log = folder / "logs" / "people"
+    assert verifier.verify(log, log / "head").findings == []
+
+
+def test_a_sealed_file_that_is_put_back_is_erased_at_the_next_opening(tmp_path: Path) -> None:
+    """As is one that its redaction did not reach before the process was killed."""
+    words, folder = [secret() for _ in range(3)], tmp_path / "data"
+    sealed_twice(folder, words)
+    first = folder / "logs" / "people" / f"{0:020d}.db"
+    before = first.read_bytes()
+    with eventstore.open(folder) as store:
+        store.domain("people").redact("alice", reason="asked")
+    first.write_bytes(before)
+    assert files_with(folder, words[0]) == [f"logs/people/{first.name}"]
+    with eventstore.open(folder, read_only=True) as store:
+        assert not store.verify().ok
+    with eventstore.open(folder) as store:
+        store.domain("people")
+        assert files_with(folder, words[0]) == []
+        assert store.verify().ok
+
+
+def test_a_sealed_file_that_cannot_be_written_is_reported_and_done_later(tmp_path: Path) -> None:
+    words, folder = [secret() for _ in range(3)], tmp_path / "data"
+    sealed_twice(folder, words)
+    first = folder / "logs" / "people" / f"{0:020d}.db"
+    other = first.with_name("another name")
+    os.link(first, other)  # a file with two names is written by nobody
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        report = d.redact("alice", reason="asked")
+        assert len(report.erased) == 3
+        assert [Path(held.path).name for held in report.held] == [first.name, other.name]
+        assert "hard link" in report.held[0].advice
+        other.unlink()
+        assert d.redact("alice", reason="asked").held == []
+        assert files_with(folder, *words) == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_page_keeps_a_copy_when_rows_are_erased_in_any_order(tmp_path: Path, seed: int) -> None:
     """Erased rows shrink, and SQLite moves their neighbours to other pages: what it leaves where they were must be nothing."""
@@ -613,15 +682,15 @@ def test_what_was_read_before_a_redaction_does_not_come_into_the_cache_after_it(
     d.write_value("alice", 1)
     view, cache = d.state(1), d._live.cache
     cache.drop("people", [1])
-    get = d._live.log.get
+    linked = d._live.log.linked
 
-    def slowly(positions: Any) -> list[eventstore.Event]:
-        events = get(positions)
-        monkeypatch.setattr(d._live.log, "get", get)
+    def slowly(positions: Any) -> list[Linked]:
+        events = linked(positions)
+        monkeypatch.setattr(d._live.log, "linked", linked)
         d.redact("alice", reason="asked")
         return events
 
-    monkeypatch.setattr(d._live.log, "get", slowly)
+    monkeypatch.setattr(d._live.log, "linked", slowly)
     view.get("alice")
     assert cache.get("people", 1) is None
     with pytest.raises(RedactedError):

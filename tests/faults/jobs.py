@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import eventstore
-from eventstore import live, pointers, sqlite
+from eventstore import live, pointers, rolling, sqlite
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.workers import Steps, Tell, adjust, die
 
@@ -66,6 +67,61 @@ def shred(tell: Tell, folder: str, keys: str, at: int) -> None:
     tell(steps=steps.count)
 
 
+def seal_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
+    """As live_whole, but what is written is sealed before the store is closed, and followed by one call more."""
+    busy_settings()
+
+    def part(name: str) -> Steps:
+        return Steps(at if name == die_in else 0, die)
+
+    with part("open") as opening:
+        store = eventstore.open(folder)
+        domain = store.domain(DOMAIN)
+    for number in range(calls):
+        tell(**acknowledgement(f"{name}.{number}", carry_out(domain, f"{name}.{number}")))
+    with part("seal") as sealing:
+        store.seal(DOMAIN)
+    with part("write") as writing:
+        tell(**acknowledgement(f"{name}.last", carry_out(domain, f"{name}.last")))
+    with part("close") as closing:
+        store.close()
+    tell(steps={"open": opening.count, "seal": sealing.count, "write": writing.count, "close": closing.count})
+
+
+def seal_and_die(tell: Tell, folder: str, name: str, calls: int) -> None:
+    """Write and seal, and die before the next file has its name."""
+    store = eventstore.open(folder)
+    for number in range(calls):
+        tell(**acknowledgement(f"{name}.{number}", carry_out(store.domain(DOMAIN), f"{name}.{number}")))
+
+    def finish(self: rolling.Draft) -> Path:
+        die()
+        return self.path
+
+    rolling.Draft.finish = finish  # type: ignore[method-assign]
+    store.seal(DOMAIN)
+
+
+def seal_again_and_again(tell: Tell, folder: str, name: str, calls: int) -> None:
+    """Seal after each call, in a process of its own, as long as others write beside it."""
+    with eventstore.open(folder) as store:
+        for number in range(calls):
+            call = f"{name}.{number}"
+            tell(**acknowledgement(call, carry_out(store.domain(DOMAIN), call)))
+            tell(sealed=store.seal(DOMAIN).sealed)
+
+
+def write_and_read(tell: Tell, folder: str, name: str, calls: int) -> None:
+    """Write, and read everything after each call."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        for number in range(calls):
+            call = f"{name}.{number}"
+            tell(**acknowledgement(call, carry_out(domain, call)))
+            positions = [event.position for event in domain.events()]
+            assert positions == list(range(1, len(positions) + 1)), "a reader met a gap"
+
+
 def accept_loss(tell: Tell, folder: str, at: int) -> None:
     """Open a store with a lost tail by accepting the loss; die at step `at`, if there are so many."""
     with Steps(at, die) as steps:
@@ -99,6 +155,16 @@ def write_and_die(tell: Tell, folder: str, events: int) -> None:
     """Write some events and leave them in the WAL."""
     write_some(tell, eventstore.open(folder), events)
     die()
+
+
+def write_sealed_and_die(tell: Tell, folder: str, events: int) -> None:
+    """Write some events, seal, twice; then some more that stay in the WAL of the live file."""
+    adjust(live, _TAIL=1)
+    with eventstore.open(folder) as store:
+        for _ in range(2):
+            write_some(tell, store, events)
+            store.seal(DOMAIN)
+    write_and_die(tell, folder, events)
 
 
 def grow_and_die(tell: Tell, folder: str, events: int) -> None:

@@ -118,6 +118,27 @@ def write_and_die(tell: Tell, root: str, name: str, calls: int) -> None:
         die()
 
 
+def seal(tell: Tell, root: str, log: str, name: str, rounds: int, durability: Durability | None = None) -> None:
+    """Some calls, then a seal, again and again; then the store is opened anew and written on."""
+    small_settings()
+    with recorded(Path(root), Path(log)):
+        for session in range(2):
+            with eventstore.open(Path(root, "store")) as store:
+                domain = store.domain(DOMAIN)
+                mark(open=True)
+                for number in range(rounds):
+                    for part in range(3):
+                        promise(domain, f"{name}.{session}.{number}.{part}", durability)
+                    sealed = store.seal(DOMAIN)
+                    event = domain.event(sealed.position)
+                    mark(domain=DOMAIN, durability="power+", appended=[[event.position, event.checksum.hex()]])
+
+
+def write_along(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
+    """The calls of a process that somebody else seals the log under."""
+    write(tell, root, log, name, [3 * rounds, rounds], [DOMAIN])
+
+
 def accept_loss(tell: Tell, root: str, log: str, name: str) -> None:
     """Open a store with a lost tail by accepting the loss; write on."""
     with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), accept_loss=True) as store:

@@ -100,8 +100,8 @@ DURABLE = [
         "eventstore/sqlite.py",
         [
             (
-                "            self._require_space()\n            file, head_file = ",
-                "            self._halted = self._file.failed = None\n            return\n            file, head_file = ",
+                "            self._require_space()\n            files, file, head_file = ",
+                "            self._halted = self._file.failed = None\n            return\n            files, file, head_file = ",
             )
         ],
         POWER_LOSS + "test_resuming_after_a_failed_sync_is_as_good_as_opening_again[ci-20]",
@@ -144,7 +144,7 @@ NOTICED = [
     Mutant(
         "the tail is not judged at opening",
         "eventstore/sqlite.py",
-        [("found = self._file.head()\n        loss = self._judge(found)", "found = self._file.head()\n        loss = None")],
+        [("self._file.end()\n        loss = self._judge(found)", "self._file.end()\n        loss = None")],
         "tests/faults/test_damage.py::test_a_lost_tail_is_refused_with_what_is_missing_and_the_evidence_kept[cut_at_a_frame]",
         r"DID NOT RAISE .*TailLostError",
     ),
@@ -186,7 +186,7 @@ NOTICED = [
     Mutant(
         "a value is read without a look at its checksum",
         "eventstore/live.py",
-        [("            check(Head(before.position, before.checksum), event, self.log.domain)\n", "")],
+        [("            check_linked(linked, self.log.domain)\n", "")],
         "tests/faults/test_beside.py::test_a_value_altered_under_an_open_store_is_never_handed_out",
         r"DID NOT RAISE .*ChecksumError",
     ),
@@ -273,7 +273,7 @@ IN_TURN = [
     Mutant(
         "a forked child keeps its parent's lock",
         "eventstore/sqlite.py",
-        [("            self._file.abandon()\n            self._head_file.close()\n", "            self._file.abandon()\n")],
+        [("            self._draft = None\n            self._head_file.close()\n", "            self._draft = None\n")],
         "tests/faults/test_fork.py::test_a_killed_parents_lock_does_not_live_on_in_its_child[forked while locked]",
         r"UnavailableError",
     ),
@@ -543,4 +543,60 @@ ERASED = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED]
+
+SEALED = [
+    Mutant(
+        "the next file is derived from a seal that is not durable",
+        "eventstore/sqlite.py",
+        [
+            ('level = "power+"  # what', 'level = "process"  # what'),
+            (
+                "                    self._renew_witness(self._known)\n                path",
+                "                    pass\n                path",
+            ),
+            (
+                '            self._file.checkpoint("TRUNCATE")\n        except sqlite3.Error as error:\n            _log',
+                "            pass\n        except sqlite3.Error as error:\n            _log",
+            ),
+        ],
+        POWER_LOSS + "test_a_log_is_sealed_while_it_is_written[ci-process]",
+        r"states are wrong",
+    ),
+    Mutant(
+        "the next file has its name before its bytes",
+        "eventstore/database.py",
+        [("    os.fsync(descriptor)\n", "")],
+        POWER_LOSS + "test_a_log_is_sealed_while_it_is_written[ci-None]",
+        r"states are wrong",
+    ),
+    Mutant(
+        "the next file is written to before its name is durable",
+        "eventstore/files.py",
+        [("    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)\n", "    pass\n")],
+        POWER_LOSS + "test_a_log_is_sealed_while_it_is_written[ci-power]",
+        r"states are wrong",
+    ),
+    Mutant(
+        "removed keys are not carried",
+        "eventstore/rolling.py",
+        [("WHERE position < ?1 GROUP BY key)", "WHERE position < ?1 AND op <> 'remove' GROUP BY key)")],
+        "tests/eventstore/test_seal.py::test_the_past_is_what_the_events_say[folder]",
+        r"assert",
+    ),
+    Mutant(
+        "what is carried is not held against the seal",
+        "eventstore/carried.py",
+        [("        _require_as_sealed(last, digest, start, domain)\n", "        pass\n")],
+        "tests/eventstore/test_seal.py::test_a_log_that_lost_a_key_over_a_seal_is_refused",
+        r"the file was altered|DID NOT RAISE",
+    ),
+    Mutant(
+        "who finds a seal at the head writes behind it",
+        "eventstore/sqlite.py",
+        [("        while (sealed := self._file) is self._sealed:\n", "        while (sealed := self._file) is None:\n")],
+        "tests/eventstore/test_seal.py::test_whoever_has_the_log_open_walks_through",
+        r"nothing is appended to it",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED]

@@ -44,6 +44,23 @@ class Writer:
         self._acknowledged.update((receipt.position, receipt.checksum) for receipt in receipts if receipt.appended)
         self._tell(**acknowledgement(call, receipts))
 
+    def seal(self) -> None:
+        """Seal the log. Refused, the disk is mended and the log opened anew: then it is sealed, or is now; nothing is lost either way."""
+        try:
+            self._store = self._store or eventstore.open(self._place)
+            self._store.seal(DOMAIN)
+        except EngineError as error:
+            self._tell(refused=described(error), during="seal")
+            if self._store is not None and self._acknowledged:
+                found = {event.position: event.checksum for event in self._store.domain(DOMAIN).events()}
+                assert self._acknowledged.items() <= found.items(), "acknowledged, and not readable after a refusal"
+            self.close()
+            self._disk.close()
+            self._open_again("", None)
+            assert self._store is not None
+            self._store.seal(DOMAIN)
+        assert next(self._store.domain(DOMAIN).events(reverse=True, limit=1)).op == "seal"
+
     def close(self) -> None:
         """Close the store; that may be refused, too."""
         store, self._store = self._store, None
@@ -92,6 +109,8 @@ def write_against(tell: Tell, root: str, name: str, fault: str) -> None:
         for session in range(SESSIONS):
             for number in range(CALLS):
                 writer.write(f"{name}.{session}.{number}")
+                if number == CALLS // 2:
+                    writer.seal()
             writer.close()
         if not fault:
             tell(sync=count("sync"), write=count("write"), name=count("name"))

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.faults import damages
+from tests.faults import damages, jobs
 from tests.faults.damages import KINDS, Damage
-from tests.faults.stores import DB, HEAD, MANIFEST, WAL, Damaged, leave
+from tests.faults.stores import DB, HEAD, LOG, MANIFEST, WAL, Damaged, events_of, leave
 from tests.faults.workers import Server
 
 PARTS = 4
@@ -31,6 +31,17 @@ SHARES = {"db": 0.4, "wal": 0.3, "head": 0.1, "store.json": 0.1, "pointers": 0.1
 def small(server: Server, in_memory: Path) -> Damaged:
     """Some events in the database file, some in the WAL, and every kind of file a store has."""
     return leave(server, in_memory / "small", settled=4, loose=2, pointers=True)
+
+
+@pytest.fixture
+def sealed(server: Server, in_memory: Path) -> Damaged:
+    """A log of three files: two that are sealed, and a live one with events in its WAL."""
+    folder = in_memory / "sealed"
+    worker = server.start(jobs.write_sealed_and_die, folder=str(folder), events=5)
+    said = worker.rest()
+    assert worker.wait() < 0, said
+    assert len(list((folder / LOG).glob("[0-9]*.db"))) == 3
+    return Damaged(folder, events_of(folder), 0)
 
 
 @pytest.fixture
@@ -94,6 +105,38 @@ def test_a_sample_of_flipped_bytes_is_found_or_neutral(server: Server, small: Da
     chosen = [place for place in everywhere if place.file == str(HEAD)] + random.Random(seed).sample(everywhere, SAMPLE)
     counts = require_none_silent(server, small, chosen, seed, in_memory)
     assert counts[f"{HEAD} found"] >= 48, f"every byte of the witness says something: {dict(counts)}"
+
+
+def sealed_bytes(store: Damaged, seed: str) -> list[Damage]:
+    """Each byte of each file of a sealed store becomes another."""
+    names = [path for path in sorted(store.folder.rglob("*")) if path.is_file() and not path.name.endswith("-shm")]
+    return [Damage(str(path.relative_to(store.folder)), "byte", at, seed) for path in names for at in range(path.stat().st_size)]
+
+
+def test_a_sample_of_flipped_bytes_of_a_sealed_store_is_found_or_neutral(
+    server: Server, sealed: Damaged, in_memory: Path, seed: str
+) -> None:
+    chosen = random.Random(seed).sample(sealed_bytes(sealed, seed), SAMPLE)
+    require_none_silent(server, sealed, chosen, seed, in_memory)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_flipped_byte_of_a_sealed_store_is_found_or_neutral(
+    server: Server, sealed: Damaged, in_memory: Path, seed: str, part: int
+) -> None:
+    """Every fourth of what lies within events and their tables; a page is 8,192 bytes, and most of these are empty."""
+    chosen = [each for each in sealed_bytes(sealed, seed) if in_use(sealed, each)][part::PARTS]
+    counts = require_none_silent(server, sealed, chosen, seed, in_memory)
+    for path in (sealed.folder / LOG).glob("[0-9]*.db"):
+        assert counts[f"{path.relative_to(sealed.folder)} found"], f"{dict(counts)}"
+
+
+def in_use(store: Damaged, damage: Damage) -> bool:
+    """Whether there is anything within some bytes of the place: empty space within a page is all the same."""
+    content = (store.folder / damage.file).read_bytes()
+    return any(content[max(damage.offset - 8, 0) : damage.offset + 8])
 
 
 def test_pages_in_each_others_places_are_found_and_nothing_that_reads_them_runs_for_ever(

@@ -19,7 +19,7 @@ import eventstore
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import leave
-from tests.faults.workers import ROOT, Server, Worker
+from tests.faults.workers import ROOT, Job, Server, Worker
 
 LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
@@ -38,6 +38,8 @@ POINTS = {
     "test_killed_while_a_loss_is_accepted": (1, DEATHS),
     "test_killed_while_values_are_redacted": (1, DEATHS),
     "test_killed_while_a_key_is_destroyed": (1, DEATHS),
+    "test_killed_while_a_log_is_sealed": (2, DEATHS),
+    "test_killed_while_a_log_is_rolled_forward": (1, DEATHS),
 }
 """How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
 
@@ -179,15 +181,23 @@ def survivor_is_beyond(position: int, ledger: Ledger, survivor: Worker) -> bool:
     return any(found > position for found, _ in said.get("appended", []))
 
 
-def steps_of(server: Server, folder: Path, seed: str, calls: int) -> dict[str, int]:
+def steps_of(server: Server, folder: Path, seed: str, calls: int, life: Job = jobs.live_whole) -> dict[str, int]:
     """How many steps each part of a whole life has."""
-    *_, last = server.run(jobs.live_whole, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in="", at=0)
+    *_, last = server.run(life, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in="", at=0)
     steps: dict[str, int] = last["steps"]
     return steps
 
 
 def die_everywhere(
-    server: Server, template: Path | None, ledger: Ledger, tmp_path: Path, seed: str, points: Points, part: str, calls: int
+    server: Server,
+    template: Path | None,
+    ledger: Ledger,
+    tmp_path: Path,
+    seed: str,
+    points: Points,
+    part: str,
+    calls: int,
+    life: Job = jobs.live_whole,
 ) -> None:
     """From a copy of `template` (None: from nothing), die at DEATHS steps of `part`, and prove each time what is left."""
     folder = tmp_path / "store"
@@ -201,10 +211,10 @@ def die_everywhere(
         return copy
 
     renew()
-    last, deaths = steps_of(server, folder, seed, calls)[part], 0
+    last, deaths = steps_of(server, folder, seed, calls, life)[part], 0
     for step in points.steps(seed, last):
         known = renew()
-        worker = server.start(jobs.live_whole, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in=part, at=step)
+        worker = server.start(life, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in=part, at=step)
         deaths += worker.wait() < 0
         try:
             take_all(known, worker)
@@ -317,6 +327,42 @@ def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: s
             assert store.verify().ok
     assert sorted(decided) == decided
     assert set(decided) == {False, True}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", ["seal", "write"])
+def test_killed_while_a_log_is_sealed(server: Server, tmp_path: Path, seed: str, points: Points, part: str) -> None:
+    """The seal stands or does not; where it does, whoever comes next makes the file after it."""
+    ledger = leave_behind(server, tmp_path / "template", seed, 20)
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 2, jobs.seal_whole)
+
+
+@pytest.mark.faults
+def test_killed_while_a_log_is_rolled_forward(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+    """Whoever opens a log that ends in a seal may die over the next file, too."""
+    ledger = leave_behind(server, tmp_path / "template", seed, 20)
+    sealer = server.start(jobs.seal_and_die, folder=str(tmp_path / "template"), name=f"{seed}-sealer", calls=2)
+    assert sealer.wait() < 0
+    take_all(ledger, sealer)
+    assert len(list((tmp_path / "template" / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1, "the next file is there: this proves nothing"
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1, jobs.seal_whole)
+
+
+def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, seed: str) -> None:
+    """Nothing lost, positions without a gap, no reader stopped, in three processes."""
+    folder, ledger = tmp_path / "store", Ledger()
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+    workers = [server.start(jobs.write_and_read, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
+    workers.append(server.start(jobs.seal_again_and_again, folder=str(folder), name=f"{seed}-sealer", calls=10))
+    for worker in workers:
+        said = worker.rest()
+        assert worker.wait() == 0, said
+        for one in said:
+            ledger.take(one)
+    ledger.require_kept(folder)
+    ledger.require_second_opinion(folder)
+    assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 11
 
 
 @pytest.mark.faults

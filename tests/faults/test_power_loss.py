@@ -155,6 +155,18 @@ def test_writers_are_killed_and_then_the_power_fails(losses: Losses) -> None:
     losses.require_none(600)
 
 
+@pytest.mark.parametrize("durability", ["process", "power", None])
+def test_a_log_is_sealed_while_it_is_written(losses: Losses, durability: str | None) -> None:
+    """Before the seal or after it, never between: the next file is derived from what is durable, and is there whole or made anew."""
+    losses.record(lives.seal, rounds=3, durability=durability)
+    losses.require_none(700)
+
+
+def test_one_seals_while_another_writes(losses: Losses) -> None:
+    losses.record(lives.seal, lives.write_along, rounds=3)
+    losses.require_none(500)
+
+
 def test_a_loss_is_accepted_with_its_evidence(losses: Losses) -> None:
     losses.prepare(lives.write_and_die, calls=20)
     (wal,) = losses.trace.root.glob("store/logs/*/*.db-wal")

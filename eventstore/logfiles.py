@@ -1,0 +1,384 @@
+"""LogFiles: the files of one log that are at hand, read as if they were one (FORMAT.md section 8).
+
+A position belongs to the file that begins at or before it. Where that one is not at hand, archived or missing, what a later file
+carries of it serves, and nothing else: CompactedError. Sealed files are opened when they are asked, and few of them stay open.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from eventstore.database import first_of
+from eventstore.errors import CompactedError, CorruptionError, EngineError
+from eventstore.files import os_errors
+from eventstore.log import PAGE
+from eventstore.logfile import LogFile
+from eventstore.model import Event, Head, Linked
+
+_log = logging.getLogger("eventstore")
+
+R = TypeVar("R")
+
+OPEN_FILES = 8
+"""Sealed files of a log that stay open: a store may have hundreds, and each takes three descriptors."""
+
+
+class _Layout(msgspec.Struct, frozen=True):
+    """Which files the log has: where each begins, and the paths of those at hand."""
+
+    paths: dict[int, Path]
+    """In the order of the log."""
+    starts: list[int]
+    """Where the files of the log begin, those that are not at hand included."""
+
+    def first_of(self, position: int) -> int:
+        """Which file `position` belongs to."""
+        return self.starts[max(bisect_right(self.starts, position) - 1, 0)]
+
+    def after(self, first: int) -> int | None:
+        """Which file comes next."""
+        place = bisect_right(self.starts, first)
+        return self.starts[place] if place < len(self.starts) else None
+
+    @property
+    def newest(self) -> int:
+        """The last file."""
+        return self.starts[-1]
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last position of each file that is not at hand."""
+        return [(first, after - 1) for first, after in pairwise(self.starts) if first not in self.paths]
+
+    @property
+    def floor(self) -> int:
+        """The last position that is not at hand; 0 if all are."""
+        return self.missing[-1][1] if self.missing else 0
+
+
+class LogFiles:
+    """Reads the files that `find` lists. Safe between threads; a RowLog, so that another process can walk the same files.
+
+    `live` is the file that a writer holds: it is asked through his reading connection, and closed by him.
+    """
+
+    def __init__(
+        self, domain: str, find: Callable[[], Sequence[Path]], *, busy_timeout_ms: int, live: LogFile | None = None, lenient: bool = False
+    ) -> None:
+        self.domain = domain
+        self._find, self._busy_timeout_ms, self._lenient = find, busy_timeout_ms, lenient
+        self.live = live
+        self._open: OrderedDict[int, LogFile] = OrderedDict()
+        self._lock = threading.RLock()
+        """Held while a file that is ours to close is used."""
+        self._listed: dict[int, Path] = {}
+        self._layout = _Layout({}, [0])
+        self.refresh()
+
+    # ---- which files there are
+
+    def refresh(self) -> bool:
+        """Look which files are at hand; whether they are others than before."""
+        with os_errors(f"listing the files of domain {self.domain}"):
+            listed = {first_of(path): path for path in self._find()}
+        if not listed or listed == self._listed:
+            return False
+        newest = max(listed)
+        starts = sorted({newest, *self._starts_before(newest, listed)})
+        self._layout = _Layout({first: listed[first] for first in starts if first in listed}, starts)
+        with self._lock:
+            self._listed = listed
+            for first in [first for first, file in self._open.items() if listed.get(first) != file.path]:
+                self._open.pop(first).close_reader()
+        return True
+
+    def _starts_before(self, newest: int, listed: dict[int, Path]) -> list[int]:
+        """Where the files before the newest one begin, as their seals say, all of which it carries."""
+        try:
+            return [seal.first for seal in self._with(newest, listed[newest], LogFile.seals)]
+        except CorruptionError as error:
+            if not self._lenient:
+                raise
+            _log.warning("%s; the files that are there are taken for all there are", error)
+            return list(listed)
+
+    def _advance(self) -> bool:
+        """At the end of the newest file: whether the log goes on in another one by now."""
+        return self.ask(self._layout.newest, LogFile.end).is_seal and self.refresh()
+
+    def floor(self) -> int:
+        """See EventLog.floor."""
+        return self._layout.floor
+
+    def paths(self) -> list[Path]:
+        """The files at hand, in the order of the log."""
+        return list(self._layout.paths.values())
+
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last position of each file that is not at hand."""
+        return self._layout.missing
+
+    def starts(self) -> list[int]:
+        """Where a fold can begin, rising: at the seals before files at hand, and 0 for the birth row, if the first one is."""
+        return [max(first - 1, 0) for first in self._layout.paths]
+
+    def start(self, until: int) -> int:
+        """See EventLog.start."""
+        found = [start for start in self.starts() if start <= until]
+        if not found:
+            raise self._compacted(until)
+        return found[-1]
+
+    def path_of(self, position: int) -> Path:
+        """The file that `position` belongs to, or the newest, where that one is not at hand."""
+        layout = self._layout
+        return layout.paths.get(layout.first_of(position)) or layout.paths[layout.newest]
+
+    def archived_to(self, first: int) -> str | None:
+        """Where the file that begins at `first` was put, as the log says; None if it says nothing."""
+        for event in reversed(self.ask(self._layout.newest, LogFile.archives)):
+            said = msgspec.json.decode(event.data or "{}", type=_Archive)
+            if said.first == first:
+                return said.to
+        return None
+
+    def _compacted(self, position: int) -> CompactedError:
+        return CompactedError(self.domain, position, self.floor(), self.archived_to(self._layout.first_of(position)))
+
+    # ---- one of them
+
+    def ask(self, first: int, verb: Callable[[LogFile], R]) -> R:
+        """What the file that begins at `first` says; it may change hands meanwhile. Raises CompactedError if it is not at hand."""
+        while True:
+            live, layout = self.live, self._layout
+            path = layout.paths.get(first)
+            if path is None:
+                raise self._compacted(first)
+            try:
+                return self._with(first, path, verb)
+            except EngineError:
+                # The live one was closed, as it was sealed or resume() opened it anew; another one was moved away.
+                if self.live is live and not self.refresh():
+                    raise
+
+    def _with(self, first: int, path: Path, verb: Callable[[LogFile], R]) -> R:
+        live = self.live
+        if live is not None and live.first == first:
+            return verb(live)
+        with self._lock:
+            return verb(self._opened(first, path))
+
+    def _opened(self, first: int, path: Path) -> LogFile:
+        file = self._open.get(first)
+        if file is None:
+            while len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close_reader()
+            with os_errors(f"opening {path}"):
+                file = LogFile(path, self.domain, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
+            self._open[first] = file
+        self._open.move_to_end(first)
+        return file
+
+    # ---- reading
+
+    def head(self) -> Head:
+        """The last event of the newest file."""
+        while True:
+            end = self.ask(self._layout.newest, LogFile.end)
+            if not end.is_seal or not self.refresh():
+                return end.head
+
+    def require_at_hand(self, after: int, until: int) -> None:
+        """Raise CompactedError if any event with after < position <= until is not at hand."""
+        for first, last in self._layout.missing:
+            if first <= until and last > after:
+                raise self._compacted(max(first, after + 1))
+
+    def page(self, after: int, until: int, limit: int) -> list[Event]:
+        """The next events, at most `limit`; of one file, so that there may be fewer. None at the end of the log."""
+        return self._next(after, until, lambda file, after: file.page(after, until, limit))
+
+    def checksums(self, after: int, until: int) -> list[tuple[int, Any]]:
+        """The next positions with their checksums, each from the file that it was appended to."""
+        return self._next(after, until, lambda file, after: file.checksums(after, until))
+
+    def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        """See RowLog.rows."""
+        return self._next(after, until, lambda file, after: file.rows(after, until))
+
+    def _next(self, after: int, until: int, verb: Callable[[LogFile, int], list[R]]) -> list[R]:
+        """The next rows of the log: of the file that the position after `after` belongs to, or of those that follow it."""
+        while after < until:
+            first = self._layout.first_of(after + 1)
+            start = max(after, first - 1)  # what the file carries stands before that
+            found = self.ask(first, lambda file, start=start: verb(file, start))  # type: ignore[misc]
+            if found:
+                return found
+            following = self._layout.after(first)
+            if following is not None:
+                after = max(after, following - 1)
+            elif not self._advance():
+                break
+        return []
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """See EventLog.get: each from the file that it was appended to, a copy only where that one is not at hand."""
+        return self._gather(positions, LogFile.get, attrgetter("position"))
+
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked: from the newest file where it carries them, as what keys are now stands there together."""
+        return self._gather(positions, LogFile.linked, attrgetter("event.position"), copies_first=True)
+
+    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """See RowLog.states."""
+        return self._gather(positions, LogFile.states, itemgetter(0))
+
+    def _gather(
+        self,
+        positions: Sequence[int],
+        verb: Callable[[LogFile, Sequence[int]], list[R]],
+        place: Callable[[R], int],
+        *,
+        copies_first: bool = False,
+    ) -> list[R]:
+        """What the files say of `positions`, in ascending order of position."""
+        while True:
+            found = self._gather_now(positions, verb, place, copies_first=copies_first)
+            if len(found) >= len(positions) or not self._advance():
+                return found
+
+    def _gather_now(
+        self, positions: Sequence[int], verb: Callable[[LogFile, Sequence[int]], list[R]], place: Callable[[R], int], *, copies_first: bool
+    ) -> list[R]:
+        layout = self._layout
+        if len(layout.starts) == 1:
+            return self.ask(layout.newest, lambda file: verb(file, positions))
+        there: dict[int, R] = {}
+
+        def take(first: int, some: Sequence[int]) -> None:
+            there.update((place(each), each) for each in self.ask(first, lambda file: verb(file, some)))
+
+        if copies_first:
+            take(layout.newest, positions)
+        wanted: dict[int, list[int]] = {}
+        for position in set(positions) - there.keys():
+            wanted.setdefault(layout.first_of(position), []).append(position)
+        for first, some in wanted.items():
+            if first in layout.paths:
+                take(first, some)
+                continue
+            for later in [later for later in layout.paths if later > first]:
+                take(later, some)
+            if absent := set(some) - there.keys():
+                raise self._compacted(min(absent))
+        return [there[position] for position in sorted(there)]
+
+    def held(self, positions: Sequence[int]) -> list[int]:
+        """See EventLog.held: whichever file it is, and also where it is a copy."""
+        found: set[int] = set()
+        for first in list(self._layout.paths):
+            found.update(self.ask(first, lambda file: file.held(positions)))
+        return sorted(found)
+
+    def chain(self, position: int, limit: int) -> list[Linked]:
+        """See EventLog.chain: file by file, as far back as they are at hand."""
+        chain: list[Linked] = []
+        while len(chain) < limit:
+            first, left = self._layout.first_of(position), limit - len(chain)
+            if first in self._layout.paths:
+                found = self.ask(first, lambda file, at=position, left=left: file.chain(at, left))  # type: ignore[misc]
+            else:
+                try:
+                    found = self.linked([position])
+                except CompactedError:
+                    if chain:
+                        break  # whoever goes on from here is told
+                    raise
+            if not found and (chain or not self._advance()):
+                break
+            chain += found
+            if chain:
+                last = chain[-1].event
+                if not 0 < last.prev < last.position:
+                    break
+                position = last.prev
+        return chain
+
+    def carried(self, start: int, after: int) -> list[Linked]:
+        """A page of what EventLog.carried() gives, behind position `after`."""
+        return self.ask(start + 1 if start else 0, lambda file: file.carried(after, PAGE))
+
+    def checksum_at(self, position: int) -> bytes | None:
+        """The stored checksum at `position`, None if there is no such event. Raises CompactedError."""
+        first = self._layout.first_of(position)
+        if first in self._layout.paths:
+            return self.ask(first, lambda file: file.checksum_at(position))
+        return self.linked([position])[0].event.checksum
+
+    def source(self) -> list[Path]:
+        """See RowLog.source."""
+        live = self.live
+        return [live.source() if live is not None and live.path == path else path for path in self.paths()]
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the files, as EventLog.faults tells it: each by SQLite's own check, and how they follow each other."""
+        several = len(self._layout.starts) > 1
+        for first, path in self._layout.paths.items():
+            for sentence in self.ask(first, LogFile.integrity):
+                yield "structure", f"{path.name}: {sentence}" if several else sentence
+            following = self._layout.after(first)
+            if following is not None:
+                yield from self._end_faults(first, path, following - 1)
+        for first, last in self.missing():
+            if self.archived_to(first) is None:
+                yield "missing", f"the file of positions {first} to {last} is not there, and no archive event says where it was put"
+        for first, path in self._listed.items():
+            if first not in self._layout.starts:
+                yield "structure", f"{path.name} is no file of this log: no seal ends before position {first}"
+
+    def _end_faults(self, first: int, path: Path, last: int) -> Iterator[tuple[str, str]]:
+        try:
+            end = self.ask(first, LogFile.end)
+        except CorruptionError:
+            return  # told by the walk
+        if not end.is_seal or end.head.position != last:
+            ends = f"ends in position {end.head.position}, which is {'a seal' if end.is_seal else 'no seal'}"
+            yield "structure", f"{path.name}: {ends}; it should end in the seal at position {last}"
+
+    # ---- letting go
+
+    def close(self) -> None:
+        """Close what was opened here; the live file is not."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close_reader()
+
+    def before_fork(self) -> None:
+        """Let what is under way end; see LogFile.before_fork."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """In a forked child: see LogFile.abandon."""
+        self._lock = threading.RLock()
+        for file in self._open.values():
+            file.abandon()
+        self._open = OrderedDict()
+
+
+class _Archive(msgspec.Struct):
+    first: int = -1
+    to: str | None = None

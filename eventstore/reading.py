@@ -1,0 +1,149 @@
+"""LogReader: the half of an EventLog in files that reads. Whoever writes to them is its subclass (sqlite.py)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eventstore.errors import EngineError, FormatError, GapError
+from eventstore.files import stat_or_none
+from eventstore.log import PAGE, Extent
+from eventstore.logfile import LogFile
+from eventstore.logfiles import LogFiles
+from eventstore.model import Event, Head, Linked
+
+R = TypeVar("R")
+
+_FOREVER = 2**63 - 1
+
+
+class LogReader(ABC):
+    """Answers from the files of a log, and goes on with others where those were replaced in between. Safe between threads."""
+
+    domain: str
+    _files: LogFiles
+    _file: LogFile
+    """The live file: the last one of the log, but for the moment in which another process goes on in a new one."""
+    _closed: bool
+
+    @abstractmethod
+    def _require_open(self) -> None:
+        """Raise ClosedError after close(); open anew in a forked child."""
+
+    def head(self) -> Head:
+        """See EventLog.head."""
+        return self._ask(LogFiles.head)
+
+    def _ask(self, verb: Callable[[LogFiles], R]) -> R:
+        """What the files say; the new ones, if resume() put them in the place of those that were asked."""
+        while True:
+            self._require_open()
+            files = self._files
+            try:
+                return verb(files)
+            except EngineError:
+                if files is self._files and not self._closed:
+                    raise
+
+    def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
+        """See EventLog.read. Pages by position: a cursor left open would pin the WAL."""
+        last = _FOREVER if until is None else min(until, _FOREVER)
+        left = _FOREVER if limit is None else limit
+        after = max(after, 0)
+        if left > 0:
+            self._ask(lambda files: files.require_at_hand(after, last))
+        while left > 0 and after < _FOREVER:
+            page = self._page(after, last, min(left, PAGE))
+            if not page:
+                return
+            self._require_progress(after, page[0], page[-1])
+            yield from page
+            after, left = page[-1].position, left - len(page)
+
+    def _require_progress(self, after: int, first: Event, last: Event) -> None:
+        if first.position <= after or last.position <= after:
+            # A page of the file stands in another one's place: going on from here would never end.
+            message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
+            raise FormatError(self.domain, None, message)
+
+    def _page(self, after: int, last: int, limit: int) -> list[Event]:
+        return self._ask(lambda files: files.page(after, last, limit))
+
+    def get(self, positions: Sequence[int]) -> list[Event]:
+        """See EventLog.get."""
+        return self._ask(lambda files: files.get(positions))
+
+    def linked(self, positions: Sequence[int]) -> list[Linked]:
+        """See EventLog.linked."""
+        return self._ask(lambda files: files.linked(positions))
+
+    def held(self, positions: Sequence[int]) -> list[int]:
+        """See EventLog.held."""
+        return self._ask(lambda files: files.held(positions))
+
+    def floor(self) -> int:
+        """See EventLog.floor."""
+        return self._ask(LogFiles.floor)
+
+    def start(self, until: int) -> int:
+        """See EventLog.start."""
+        return self._ask(lambda files: files.start(until))
+
+    def carried(self, start: int) -> Iterator[Linked]:
+        """See EventLog.carried."""
+        after = -1
+        while page := self._carried_page(start, after):
+            self._require_progress(after, page[0].event, page[-1].event)
+            yield from page
+            after = page[-1].event.position
+
+    def _carried_page(self, start: int, after: int) -> list[Linked]:
+        return self._ask(lambda files: files.carried(start, after))
+
+    def chain(self, position: int, *, limit: int) -> list[Linked]:
+        """See EventLog.chain."""
+        return self._ask(lambda files: files.chain(position, limit))
+
+    def checksums(self, after: int, until: int) -> Iterator[bytes]:
+        """See EventLog.checksums."""
+        after = max(after, -1)
+        self._ask(lambda files: files.require_at_hand(after, until))
+        while after < until:
+            page = self._checksum_page(after, min(until, _FOREVER))
+            for position, checksum in page:
+                after += 1
+                if position != after:
+                    raise GapError(self.domain, position, after)
+                if not isinstance(checksum, bytes):
+                    raise FormatError(self.domain, position, f"the checksum is {type(checksum).__name__}; run `eventstore verify`")
+                yield checksum
+            if not page:
+                raise GapError(self.domain, after + 1, after + 1)
+
+    def _checksum_page(self, after: int, until: int) -> list[tuple[int, Any]]:
+        return self._ask(lambda files: files.checksums(after, until))
+
+    def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        """See RowLog.rows."""
+        return self._ask(lambda files: files.rows(after, until))
+
+    def states(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """See RowLog.states."""
+        return self._ask(lambda files: files.states(positions))
+
+    def source(self) -> list[Path]:
+        """See RowLog.source."""
+        return self._ask(LogFiles.source)
+
+    def extent(self) -> Extent:
+        """See EventLog.extent."""
+        self._require_open()
+        return Extent(self._file.first, self._file.began_us(), self._file.size())
+
+    def wal_bytes(self) -> int:
+        """See EventLog.wal_bytes. A checkpoint does not shrink the file; one that cannot be made lets it grow."""
+        self._require_open()
+        status = stat_or_none(self._file.wal)
+        return status.st_size if status is not None else 0
