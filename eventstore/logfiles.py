@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eventstore.database import first_of
-from eventstore.errors import CompactedError, CorruptionError, EngineError
+from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError
 from eventstore.files import os_errors
 from eventstore.log import PAGE
 from eventstore.logfile import LogFile
@@ -206,7 +206,7 @@ class LogFiles:
 
     def page(self, after: int, until: int, limit: int) -> list[Event]:
         """The next events, at most `limit`; of one file, so that there may be fewer. None at the end of the log."""
-        return self._next(after, until, lambda file, after: file.page(after, until, limit))
+        return self._next(after, until, lambda file, after, until: file.page(after, until, limit), attrgetter("position"))
 
     def checksums(self, after: int, until: int) -> list[tuple[int, Any]]:
         """The next positions with their checksums, each from the file that it was appended to."""
@@ -214,22 +214,30 @@ class LogFiles:
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows."""
-        return self._next(after, until, lambda file, after: file.rows(after, until))
+        return self._next(after, until, LogFile.rows, itemgetter(0))
 
-    def _next(self, after: int, until: int, verb: Callable[[LogFile, int], list[R]]) -> list[R]:
+    def _next(self, after: int, until: int, verb: Callable[[LogFile, int, int], list[R]], place: Callable[[R], int]) -> list[R]:
         """The next rows of the log: of the file that the position after `after` belongs to, or of those that follow it."""
         while after < until:
             first = self._layout.first_of(after + 1)
-            start = max(after, first - 1)  # what the file carries stands before that
-            found = self.ask(first, lambda file, start=start: verb(file, start))  # type: ignore[misc]
-            if found:
-                return found
             following = self._layout.after(first)
+            # What the file carries stands before its first position, and nothing of it behind its seal.
+            bounds = max(after, first - 1), until if following is None else min(until, following - 1)
+            found = self.ask(first, lambda file, bounds=bounds: verb(file, *bounds))  # type: ignore[misc]
+            if found:
+                self._require_progress(after, found, place)
+                return found
             if following is not None:
                 after = max(after, following - 1)
             elif not self._advance():
                 break
         return []
+
+    def _require_progress(self, after: int, found: Sequence[R], place: Callable[[R], int]) -> None:
+        if found and (place(found[0]) <= after or place(found[-1]) <= after):
+            # A page of the file stands in another one's place: going on from here would never end.
+            message = f"rows come out of order after position {after}: the database file is damaged; run `eventstore verify`"
+            raise FormatError(self.domain, None, message)
 
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get: each from the file that it was appended to, a copy only where that one is not at hand."""
@@ -316,7 +324,9 @@ class LogFiles:
 
     def carried(self, start: int, after: int) -> list[Linked]:
         """A page of what EventLog.carried() gives, behind position `after`."""
-        return self.ask(start + 1 if start else 0, lambda file: file.carried(after, PAGE))
+        found = self.ask(start + 1 if start else 0, lambda file: file.carried(after, PAGE))
+        self._require_progress(after, found, attrgetter("event.position"))
+        return found
 
     def checksum_at(self, position: int) -> bytes | None:
         """The stored checksum at `position`, None if there is no such event. Raises CompactedError."""

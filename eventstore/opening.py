@@ -64,17 +64,16 @@ def open_store(
     archives: folders in which sealed files of this store were put, to read what came before. seal_bytes, seal_age_s: seal a
     domain, as Store.seal() does, once its live file takes so many bytes, or its first event was recorded so many seconds ago; 0 is never.
 
-    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes
-    (64 MiB), seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the
-    default. Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
+    Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes (64 MiB),
+    seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default.
+    Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _path(location, "the location of a store is a folder's path or memory:")
     _require_names(store_id, owner)
-    largest = _largest(max_value_bytes)
     _require_functions(on_halt=on_halt, on_commit=on_commit)
     keyring = _key_file(keys)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
-    cache_bytes = _count("cache_bytes", cache_bytes, CACHE_BYTES)
+    cache_bytes, largest = _count("cache_bytes", cache_bytes, CACHE_BYTES), _largest(max_value_bytes)
     policy = SealPolicy(_count("seal_bytes", seal_bytes, 0), _count("seal_age_s", seal_age_s, 0))
     engine = _engine(
         location,

@@ -105,7 +105,7 @@ def test_events_of_every_kind_are_proven(store: Store) -> None:
     assert (removed.op, removed.data, removed.digest, removed.when_us) == ("remove", None, None, -1)
     with log.writing() as head:
         fields |= {"recorded_us": 2**62 + 2, "prev": 5}
-        whole = seal(head, op="put", key='["blob"]', meta='{"codec":"x"}', data=b"\xfb\xff", **fields)
+        whole = seal(head, op="put", key='["blob"]', meta='{"codec":"aes-gcm:2"}', data=b"\xfb\xff", **fields)
         log.append([whole], after=head)
     bundle = store.bundle(DOMAIN, positions=[7])
     assert bundle.events[0].data == bundles.Base64("+/8=")

@@ -144,7 +144,7 @@ NOTICED = [
     Mutant(
         "the tail is not judged at opening",
         "eventstore/sqlite.py",
-        [("self._file.end()\n        loss = self._judge(found)", "self._file.end()\n        loss = None")],
+        [("self._found(self._file.end())\n        loss = self._judge(found)", "self._found(self._file.end())\n        loss = None")],
         "tests/faults/test_damage.py::test_a_lost_tail_is_refused_with_what_is_missing_and_the_evidence_kept[cut_at_a_frame]",
         r"DID NOT RAISE .*TailLostError",
     ),

@@ -126,7 +126,7 @@ def test_a_sample_of_flipped_bytes_of_a_sealed_store_is_found_or_neutral(
 def test_every_flipped_byte_of_a_sealed_store_is_found_or_neutral(
     server: Server, sealed: Damaged, in_memory: Path, seed: str, part: int
 ) -> None:
-    """Every fourth of what lies within events and their tables; a page is 8,192 bytes, and most of these are empty."""
+    """A fourth of what is in use in each part; a page is 8,192 bytes, and most of these are empty."""
     chosen = [each for each in sealed_bytes(sealed, seed) if in_use(sealed, each)][part::PARTS]
     counts = require_none_silent(server, sealed, chosen, seed, in_memory)
     for path in (sealed.folder / LOG).glob("[0-9]*.db"):
