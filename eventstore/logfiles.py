@@ -210,7 +210,7 @@ class LogFiles:
 
     def checksums(self, after: int, until: int) -> list[tuple[int, Any]]:
         """The next positions with their checksums, each from the file that it was appended to."""
-        return self._next(after, until, lambda file, after: file.checksums(after, until))
+        return self._next(after, until, LogFile.checksums, itemgetter(0))
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows."""

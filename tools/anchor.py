@@ -18,7 +18,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,12 +49,13 @@ def anchor(
     *,
     roots: bool = True,
     read_only: bool = False,
+    archives: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> AnchorReport:
     """Anchor a store as it stands. Raises CorruptionError for a damaged end, ConfigError for a file that exists or a bad key."""
     if output is not None and os.path.lexists(output):
         raise ConfigError(f"{output} exists already: an older anchor proves more than a newer one, so it is kept; name another file")
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         made = store.anchor(roots=roots, progress=progress)
     if key is not None:
         made = sign(made, key)

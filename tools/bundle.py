@@ -19,7 +19,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -64,13 +64,14 @@ def bundle(
     since: Path | None = None,
     private_key: Path | None = None,
     read_only: bool = False,
+    archives: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> BundleReport:
     """Bundle events of one domain. Raises as Store.bundle() does, ConfigError for a file that exists or a bad key."""
     if output is not None and os.path.lexists(output):
         raise ConfigError(f"{output} exists already, and may have been handed out: name another file")
     old = None if since is None else kept_anchor(since)
-    with existing_store(location, read_only=read_only) as store:
+    with existing_store(location, read_only=read_only, archives=archives) as store:
         made = store.bundle(
             Domain(domain).name,
             key=key,

@@ -289,6 +289,7 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 @click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this private key.")
 @click.option("--no-roots", "roots", is_flag=True, default=True, flag_value=False, help="At once, for `verify` alone.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **options: Any) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
@@ -310,6 +311,7 @@ def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--verifier", is_flag=True, help="Print the program that checks a bundle, and nothing else.")
 @_READ_ONLY
+@_ARCHIVE
 @_JSON
 def _bundle(
     store: str | None, domain: str | None, output: Path | None, key: str | None, verifier: bool, as_json: bool, **options: Any

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def export_tables(
     *,
     search: bool = False,
     read_only: bool = False,
+    archives: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> TablesReport:
     """Make the database at `path` of `domains`, or of all there are; it appears whole, or not at all.
@@ -89,7 +90,7 @@ def export_tables(
     chain breaks.
     """
     target = Path(os.path.realpath(path))
-    with os_errors(f"writing {path}"), existing_store(location, read_only=read_only) as store:
+    with os_errors(f"writing {path}"), existing_store(location, read_only=read_only, archives=archives) as store:
         _require_free(target, Path(os.path.realpath(location)))
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
         temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")

@@ -204,6 +204,27 @@ def test_a_file_that_rotted_in_the_backup_is_copied_again_and_named(store: Store
 
 
 @pytest.mark.usefixtures("settled")
+def test_a_log_of_several_files_is_backed_up_file_by_file(store: Store, target: Path, tmp_path: Path) -> None:
+    """Sealed files stay as they are in the next backup, but for those that a redaction reached; restored, all of the past is there."""
+    domain = store.domain("notes")
+    for number in range(3):
+        domain.write_value("person", f"Erika Mustermann {number}")
+        domain.write_value("other", number)
+        if number < 2:
+            assert store.seal("notes").sealed
+    store.backup(target)
+    assert store.backup(target).kept == 2, "the sealed files did not change"
+    positions = domain.redact("person", reason="asked").erased
+    store.backup(target)
+    assert not any(b"Mustermann" in path.read_bytes() for path in target.rglob("*") if path.is_file())
+    restore(target, tmp_path / "again")
+    with eventstore.open(tmp_path / "again") as again:
+        assert again.verify().ok
+        assert again.domain("notes").state(as_of=2).read_value("other") == 0
+        assert [event.position for event in again.domain("notes").history("person")] == positions[::-1]
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
 def test_what_was_erased_in_the_store_is_gone_from_the_next_backup(
     store: Store, target: Path, links: bool, monkeypatch: pytest.MonkeyPatch

@@ -536,7 +536,7 @@ def test_runs_that_overlap_are_merged_without_a_trace(tmp_path: Path, oldest: in
             IdRun(0, head[10], array("Q", (one[0] for one in first)), array("Q", (one[1] for one in first))),
             IdRun(8, head[20], array("Q", (one[0] for one in sorted(ids[8:]))), array("Q", (one[1] for one in sorted(ids[8:])))),
         ]
-        *_, run = folder.save_run(runs, {}, head[20], since=0)
+        *_, run = folder.save_run(runs, {}, head[20], since=20)
         after = 10 if oldest > 4_096 else 0
         assert run.after == after
         assert sorted(run.positions) == list(range(after + 1, 21))
