@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from eventstore.anchors import Anchor, Judgement
+from eventstore.archive import ArchiveReport, FileReport, KeptFile
+from eventstore.archived import Archived
 from eventstore.codec import decode_key, encode_key
 from eventstore.compaction import SealReport
 from eventstore.domain import DomainStore
@@ -45,6 +47,7 @@ from eventstore.links import Finding
 from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, KeyState, Receipt
 from eventstore.opening import open_store as open
+from eventstore.retention import Retention, RetentionPlan
 from eventstore.store import Store
 from eventstore.values import decode_value
 from eventstore.verify import DomainReport, Report
@@ -57,6 +60,8 @@ __all__ = [
     "PRESENT",
     "AccessError",
     "Anchor",
+    "ArchiveReport",
+    "Archived",
     "Batch",
     "ChecksumError",
     "ClosedError",
@@ -77,6 +82,7 @@ __all__ = [
     "EventStoreError",
     "Expected",
     "FencedError",
+    "FileReport",
     "Finding",
     "FormatError",
     "GapError",
@@ -85,6 +91,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidValueError",
     "Judgement",
+    "KeptFile",
     "KeyState",
     "NaiveTimeError",
     "NewerFormatError",
@@ -96,6 +103,8 @@ __all__ = [
     "Receipt",
     "RedactedError",
     "Report",
+    "Retention",
+    "RetentionPlan",
     "SealReport",
     "SettledError",
     "SignatureError",

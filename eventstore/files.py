@@ -81,6 +81,11 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable. Not for one that SQLite has open in this process (RELIABILITY.md R4)."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder`, private and durable, unless it exists; its parent must exist."""
     with contextlib.suppress(FileExistsError):
@@ -116,8 +121,29 @@ def copy_files(paths: Iterable[Path], folder: Path) -> None:
         raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
     # cp leaves them in the cache: evidence that the next power loss takes along is none.
     for path in present:
-        _sync(folder / path.name, os.O_RDONLY | os.O_NOFOLLOW)
+        sync_file(folder / path.name)
     sync_folder(folder)
+
+
+_HASH = """import hashlib, sys
+with open(sys.argv[1], "rb") as file:
+    print(hashlib.file_digest(file, "sha256").hexdigest())"""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, by a subprocess, for the reason that copy_files() has. Raises EngineError."""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _HASH, str(path)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EngineError(f"reading {path}: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
+    return done.stdout.strip()
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files of one folder, those that are there, durably."""
+    for path in (paths := list(paths)):
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:
@@ -176,6 +202,18 @@ def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -
                     f"{what}: locked by {by} for more than {timeout_ms} ms; wait for it to finish, or raise busy_timeout_ms", holder=holder
                 ) from None
             time.sleep(random.uniform(0.0001, 0.0005))
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_ms: int) -> Iterator[None]:
+    """Hold a lock file, made where it is missing, against every other process and thread. Raises OSError, UnavailableError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        lock(descriptor, str(path), timeout_ms=timeout_ms)
+        yield
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)
 
 
 def unlock(descriptor: int) -> None:

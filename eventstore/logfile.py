@@ -235,11 +235,24 @@ class LogFile:
             raise FormatError(self.domain, expected, f"the seal that should stand here is not carried in {self.path}; put a copy back")
         return seals
 
-    def archives(self) -> list[Event]:
-        """The log's own events that say where sealed files were put. Reads the whole file: there is no index."""
+    def archives(self, system: int | None = None) -> list[Event]:
+        """The log's own events that say where sealed files were put, in order.
+
+        `system` is where the log's own latest event stands, if that is known; else the whole file is read: there is no index.
+        """
         with self._reading, self._translated():
+            if system is not None:
+                chain = self._reader.execute(f"{_CHAIN}{_SELECT} WHERE op = 'archive' AND {_IN_CHAIN}", (system, _INT64 - 1)).fetchall()
+                return _events(chain[::-1])
             query = f"{_SELECT} WHERE key = ? AND op = 'archive' ORDER BY position"
             return _events(self._reader.execute(query, (SYSTEM_KEY,)).fetchall())
+
+    def span_us(self) -> tuple[int, int] | None:
+        """When the first and the last event of a user that was appended to this file were recorded; None if there is none."""
+        query = "SELECT recorded_us FROM event WHERE position >= ? AND key <> ? ORDER BY position {} LIMIT 1"
+        with self._reading, self._translated():
+            found = [self._reader.execute(query.format(order), (self.first, SYSTEM_KEY)).fetchone() for order in ("ASC", "DESC")]
+        return None if found[0] is None else (int(found[0][0]), int(found[1][0]))
 
     def began_us(self) -> int | None:
         """When the first event behind what is carried was recorded; None if there is none."""

@@ -63,7 +63,8 @@ def open_store(
 
     Where durability, actor, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes
     (64 MiB), seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the
-    default. Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
+    default; where archives is empty, EVENTSTORE_ARCHIVES counts, folders separated as in PATH. Raises NotAStoreError,
+    NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _location(location)
     _require_names(store_id, owner)
@@ -83,7 +84,7 @@ def open_store(
         min_free_bytes=_count("min_free_bytes", min_free_bytes, MIN_FREE_BYTES),
         store_id=store_id,
         owner=owner,
-        archives=_folders(archives),
+        archives=_folders(archives, location),
     )
     return Store(
         engine,
@@ -118,7 +119,10 @@ def _location(given: object) -> str:
     return location
 
 
-def _folders(given: object) -> list[Path]:
+def _folders(given: object, location: str) -> list[Path]:
+    named = os.environ.get("EVENTSTORE_ARCHIVES")
+    if not given and named and _SCHEME.fullmatch(location) is None:
+        given = [folder for folder in named.split(os.pathsep) if folder]
     if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
         raise ConfigError(f"archives is a list of folders, not {given!r}")
     return [Path(_location(folder)) for folder in given]

@@ -36,7 +36,7 @@ FLOORS = [
     ["errors", *GUARDED],  # the three packages themselves: their __init__ imports nothing
     ["model", "metrics"],
     ["clock", "codec", "meta", "values"],
-    ["carried", "carver"],
+    ["archived", "carried", "carver"],
     ["rules", "log"],
     ["files", "manifest", "witness", "lease", "database", "logfile", "logfiles", "rolling", "recovery", "sqlite", "local"],
     ["projections.key_states", "projections.series", "projections.history"],
@@ -50,7 +50,7 @@ FLOORS = [
     ["links"],
     ["ranges"],
     ["walker"],
-    ["anchors", "carriage", "verify", "backup", "store"],
+    ["anchors", "archive", "carriage", "retention", "verify", "backup", "store"],
     ["awaited", "salvage", "projections.projection"],
     ["adapters.*"],
     ["opening"],
