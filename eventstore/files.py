@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +126,31 @@ def copy_files(paths: Iterable[Path], folder: Path) -> None:
 
 
 _HASH = """import hashlib, sys
-with open(sys.argv[1], "rb") as file:
-    print(hashlib.file_digest(file, "sha256").hexdigest())"""
+for path in sys.argv[1:]:
+    try:
+        with open(path, "rb") as file:
+            print(hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        print("?", error.strerror)"""
+
+
+def sha256_each(paths: Sequence[Path]) -> list[str | EngineError]:
+    """SHA-256 of each file's bytes, in hexadecimal, or why it cannot be had; by a subprocess, for the reason that copy_files() has."""
+    if not paths:
+        return []
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _HASH, *map(str, paths)], capture_output=True, text=True, check=False)
+    told = done.stdout.splitlines()
+    if done.returncode != 0 or len(told) != len(paths):
+        raise EngineError(f"reading {paths[0]} and others: {done.stderr.strip() or 'no answer'}")
+    return [EngineError(f"reading {path}: {line[2:]}") if line.startswith("?") else line for path, line in zip(paths, told, strict=True)]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, by a subprocess, for the reason that copy_files() has. Raises EngineError."""
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _HASH, str(path)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise EngineError(f"reading {path}: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
-    return done.stdout.strip()
+    """The same of one file. Raises EngineError."""
+    (found,) = sha256_each([path])
+    if isinstance(found, EngineError):
+        raise found
+    return found
 
 
 def remove_files(paths: Iterable[Path]) -> None:

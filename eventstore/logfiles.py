@@ -21,7 +21,7 @@ import msgspec
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.database import first_of
 from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError
-from eventstore.files import os_errors, sha256_of
+from eventstore.files import os_errors, sha256_each
 from eventstore.log import PAGE, FileExtent
 from eventstore.logfile import LogFile
 from eventstore.model import Event, Head, Linked
@@ -358,21 +358,30 @@ class LogFiles:
     def faults(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the files, as EventLog.faults tells it: each by SQLite's own check, and how they follow each other."""
         several = len(self._layout.starts) > 1
+        archived = latest(self.archived()) if several else {}
+        yield from self._archive_faults(archived)
         for first, path in self._layout.paths.items():
             for sentence in self.ask(first, LogFile.integrity):
                 yield "structure", f"{path.name}: {sentence}" if several else sentence
             following = self._layout.after(first)
             if following is not None:
                 yield from self._end_faults(first, path, following - 1)
-        archived = latest(self.archived())
         for first, last in self.missing():
             if first not in archived:
                 yield "missing", f"the file of positions {first} to {last} is not there, and no archive event says where it was put"
-        for first, path in self.attached().items():
-            yield from _archive_faults(path, archived.get(first))
         for first, path in self._listed.items():
             if first not in self._layout.starts:
                 yield "structure", f"{path.name} is no file of this log: no seal ends before position {first}"
+
+    def _archive_faults(self, archived: dict[int, Archived]) -> Iterator[tuple[str, str]]:
+        """Hold files in archives against what the log says of their bytes: flips that no event sees are seen here (RELIABILITY.md R12)."""
+        # A file that somebody else put there has nothing to be held against: its events prove themselves.
+        named = {path: said.sha256 for first, path in self.attached().items() if (said := archived.get(first)) and said.sha256}
+        for (path, wanted), found in zip(named.items(), sha256_each(list(named)), strict=True):
+            if isinstance(found, EngineError):
+                yield "archive", str(found)
+            elif found != wanted:
+                yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {wanted}: the file in the archive was altered"
 
     def _end_faults(self, first: int, path: Path, last: int) -> Iterator[tuple[str, str]]:
         try:
@@ -405,16 +414,3 @@ class LogFiles:
         for file in self._open.values():
             file.abandon()
         self._open = OrderedDict()
-
-
-def _archive_faults(path: Path, archived: Archived | None) -> Iterator[tuple[str, str]]:
-    """Hold a file in an archive against what the log says of its bytes: flips that no event can see are seen here (RELIABILITY.md R12)."""
-    if archived is None or archived.sha256 is None:
-        return  # put there by somebody else: its events prove themselves
-    try:
-        found = sha256_of(path)
-    except EngineError as error:
-        yield "archive", str(error)
-        return
-    if found != archived.sha256:
-        yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {archived.sha256}: the file in the archive was altered"

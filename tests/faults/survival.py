@@ -25,6 +25,8 @@ from tests.faults.ledger import Ledger, call_of
 
 STORE = "store"
 """The store's folder below the recorded root."""
+ARCHIVE = "archive"
+"""Where sealed files of it are moved, beside it."""
 
 
 class Said(msgspec.Struct):
@@ -50,7 +52,7 @@ class Story:
         self.said = [(at, msgspec.convert(record.said, Said)) for at, record in enumerate(records, 1) if record.kind == "M"]
         self.events: dict[str, list[Event]] = {}
         self.ends: dict[str, set[int]] = {}
-        with eventstore.open(trace.root / STORE, read_only=True) as store:
+        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[trace.root / ARCHIVE]) as store:
             for name in store.domains():
                 events = list(store.domain(name).events())
                 self._require_sound(name, events)
@@ -106,7 +108,8 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     if story.loss is not None and not _is_accepted(story, state, place):
         return {}
     found: dict[str, int] = {}
-    with eventstore.open(place) as store:
+    # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
+    with contextlib.chdir(folder), eventstore.open(place, archives=[folder / ARCHIVE]) as store:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
