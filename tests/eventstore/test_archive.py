@@ -133,7 +133,7 @@ def test_below_the_floor_it_is_said_where_it_went(tmp_path: Path, store: Store) 
     assert domain.write_value("key-0", "new", event_id="new").appended
 
 
-@pytest.mark.parametrize("by", ["argument", "environment"])
+@pytest.mark.parametrize("by", ["argument", "relative", "environment"])
 def test_an_attached_archive_reads_as_if_there_were_one_file(
     tmp_path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -144,7 +144,9 @@ def test_an_attached_archive_reads_as_if_there_were_one_file(
         monkeypatch.setenv("EVENTSTORE_ARCHIVES", f"{tmp_path / 'nothing'}{os.pathsep}{tmp_path / 'archive'}")
         with eventstore.open("memory:") as memory:
             assert memory.domains() == []
-    store = open_store(**({"archives": [tmp_path / "archive"]} if by == "argument" else {}))
+    monkeypatch.chdir(tmp_path)
+    given = {"argument": [tmp_path / "archive"], "relative": ["archive"], "environment": []}
+    store = open_store(archives=given[by])
     domain = store.domain(DOMAIN)
     assert domain.floor == 0
     assert list(domain.events())[: len(events)] == events
