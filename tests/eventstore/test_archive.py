@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from eventstore import (
     CompactedError,
     ConfigError,
     CorruptionError,
+    DiskFullError,
     DomainStore,
     Event,
     NotFoundError,
@@ -223,6 +225,23 @@ def test_a_file_of_the_same_name_is_never_overwritten(tmp_path: Path, store: Sto
     assert [path.name for path in target.parent.iterdir()] == [target.name], "nothing is left behind"
     target.unlink()
     assert len(store.archive(to=tmp_path / "archive")[0].files) == 3
+
+
+def test_a_full_disk_where_the_archive_lies_stops_nothing(tmp_path: Path, store: Store) -> None:
+    for number in range(40):
+        store.domain(DOMAIN).write_value("key", "x" * 10_000 + str(number))
+    store.seal(DOMAIN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(DiskFullError):
+            store.archive(to=tmp_path / "archive")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert (store.halted, store.domain(DOMAIN).floor) == (None, 0)
+    store.domain(DOMAIN).write_value("key", "on")
+    assert len(store.archive(to=tmp_path / "archive")[0].files) == 1
 
 
 def test_two_stores_share_an_archive(tmp_path: Path, store: Store) -> None:

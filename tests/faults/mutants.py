@@ -379,7 +379,7 @@ ARCHIVED = [
             )
         ],
         POWER_LOSS + "test_sealed_files_are_archived[ci]",
-        r"states are wrong",
+        r"went before that was on record",
     ),
     Mutant(
         "the copy in the archive is not synced",
