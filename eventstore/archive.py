@@ -335,10 +335,11 @@ def _not_there(said: Archived, store_id: str, domain: str) -> str | None:
     copy = said.path(store_id, domain)
     if copy is None:
         return None
-    if not copy.is_file():
-        return f"there is no {copy}"
     try:
-        found = sha256_of(copy)
+        with os_errors(f"looking for {copy}"):
+            if not copy.is_file():
+                return f"there is no {copy}"
+            found = sha256_of(copy)
     except EngineError as error:
         return str(error)
     return None if found == said.sha256 else f"{copy} has SHA-256 {found}, not {said.sha256}"

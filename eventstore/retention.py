@@ -104,7 +104,8 @@ def _oldest_first(group: GroupCommit, log: FileLog, store_id: str) -> list[FileR
         path = said.path(store_id, domain)
         if first not in files and path is not None:
             (seal,) = group.live.log.linked([said.last])
-            status = stat_or_none(path)
+            with os_errors(f"looking for {path}"):
+                status = stat_or_none(path)
             files[first] = FileReport(
                 first, said.last, "archived", said.to, status and status.st_size, None, seal.event.recorded_us
             )  # fmt: skip
