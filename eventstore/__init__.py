@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from eventstore.anchors import Anchor, Judgement
+from eventstore.archive import ArchiveReport, FileReport, KeptFile
+from eventstore.archived import Archived
 from eventstore.bundles import Bundle
 from eventstore.codec import decode_key, encode_key
 from eventstore.compaction import SealReport
@@ -49,6 +51,7 @@ from eventstore.links import Finding
 from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, HeldCopy, KeyState, Receipt
 from eventstore.opening import open_store as open
+from eventstore.retention import Retention, RetentionPlan
 from eventstore.store import Store
 from eventstore.values import decode_value
 from eventstore.verify import DomainReport, Report
@@ -61,6 +64,8 @@ __all__ = [
     "PRESENT",
     "AccessError",
     "Anchor",
+    "ArchiveReport",
+    "Archived",
     "BackupError",
     "Batch",
     "Bundle",
@@ -84,6 +89,7 @@ __all__ = [
     "EventStoreError",
     "Expected",
     "FencedError",
+    "FileReport",
     "Finding",
     "FormatError",
     "GapError",
@@ -93,6 +99,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidValueError",
     "Judgement",
+    "KeptFile",
     "KeyState",
     "MissingKeyError",
     "NaiveTimeError",
@@ -105,6 +112,8 @@ __all__ = [
     "Receipt",
     "RedactedError",
     "Report",
+    "Retention",
+    "RetentionPlan",
     "SealReport",
     "SettledError",
     "Shredding",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,6 +15,7 @@ from eventstore.errors import ConflictError
 from eventstore.live import Live
 from eventstore.log import Extent
 from eventstore.model import Head
+from eventstore.projections.key_states import KeyStates
 
 
 class SealReport(msgspec.Struct, frozen=True):
@@ -77,6 +79,28 @@ def seal_log(live: Live, head: Head, clock: Clock) -> Seal | None:
         live.follow([event])
         live.save_ids(since=seal.first - 1)
         return seal
+
+
+def record_in(live: Live, head: Head, clock: Clock, op: str, say: Callable[[KeyStates], object | None]) -> bool:
+    """Append an event of the log itself with the data that `say` gives; nothing, and False, where that is None.
+
+    Must be called inside writing(), with the `head` that gave. Durable with its witness when this returns.
+    """
+    while True:
+        live.catch_up(head)
+        states = live.states
+        data = say(states)
+        if data is None:
+            return False
+        (recorded_us,) = clock.stamps(1, states.recorded_us)
+        event = seal_system(states.head, prev=states.system, recorded_us=recorded_us, op=op, data=data, salt=os.urandom(SALT_BYTES))
+        try:
+            live.log.append([event], after=states.head, durability=None if live.log.durability == "memory" else "power+")
+        except ConflictError:
+            head = live.log.head()  # a writer was killed between its commit and its hint
+            continue
+        live.follow([event])
+        return True
 
 
 def report_of(live: Live, seal: Seal | None, bytes_before: int, began_ns: int) -> SealReport:

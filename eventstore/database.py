@@ -44,6 +44,7 @@ _DESCRIPTORS = 8
 """More than the database, its WAL and its -shm take for two connections."""
 _WAY_OUT = "put a copy back, or carve the events out if it was a log: `eventstore salvage STORE OUT`"
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
+_SIDE_NAME = re.compile(r"([0-9]{20})\.db(-wal|-shm)?")
 
 TABLE = """CREATE TABLE event(
  position    INTEGER PRIMARY KEY,
@@ -200,6 +201,11 @@ def log_files(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(folder / name for name in names if _LOG_NAME.fullmatch(name))
+
+
+def firsts_in(folder: Path) -> set[int]:
+    """Where the files of a log begin that stand here, or whose WAL or -shm still does. Raises OSError."""
+    return {int(found[1]) for name in os.listdir(folder) if (found := _SIDE_NAME.fullmatch(name))}
 
 
 def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Unpack
 from eventstore.codec import decode_key, encode_key
 from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
-from eventstore.erasure import Erasure, Selection, erase
-from eventstore.errors import ConfigError, NotFoundError, WrongExpectedError
+from eventstore.erasure import Erasure, Selection, archives_not_at_hand, erase
+from eventstore.errors import CompactedError, ConfigError, NotFoundError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
 from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
@@ -139,21 +139,24 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:
             raise ConfigError("name one of these: a key, a prefix (() is the whole domain), or positions")
         chosen = None if positions is None else _positions(positions)
-        found = _Found(self, lambda after, until: self._selected(key, prefix, chosen, after, until))
+        found = _Found(self, lambda selection, after, until: self._selected(selection, key, prefix, chosen, after, until))
         if not found.selection:
             what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
             raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
         if dry_run:
             holding, already = found.selection.holding, found.selection.already
-            return Erasure(self.name, None, sorted(holding), sorted(already), self._live.log.copies())
+            held = self._live.log.copies() + archives_not_at_hand(self._live.log, found.selection)
+            return Erasure(self.name, None, sorted(holding), sorted(already), held)
         return erase(self.group, found.selection, found.more, said)
 
     def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
         """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any."""
         codecs = {f"{AES_GCM}:{key}" for key in keys}
 
-        def encrypted(after: int, until: int) -> Iterator[Event]:
-            for event in self.events(after, until):
+        def encrypted(selection: Selection, after: int, until: int) -> Iterator[Event]:
+            floor = self.floor
+            selection.cut_off = floor > 0
+            for event in self.events(floor, until, carried=True) if after < floor else self.events(after, until):
                 if event.meta is not None and AES_GCM in event.meta and not codecs.isdisjoint(codecs_of(event)):
                     yield event
 
@@ -167,14 +170,16 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             raise ConfigError("a redaction says why: reason is a string that is not empty")
         return said
 
-    def _selected(self, key: Key | None, prefix: Key | None, positions: list[int] | None, after: int, until: int) -> Iterator[Event]:
+    def _selected(
+        self, selection: Selection, key: Key | None, prefix: Key | None, positions: list[int] | None, after: int, until: int
+    ) -> Iterator[Event]:
         """What a redaction means, of the events with after < position <= until, each proven: what is erased cannot be put back."""
         if positions is not None:
             for position in positions if after == 0 else ():
                 yield self._holder(position)
             return
         for text in [encode_key(key)] if key is not None else self._states().written(prefix):
-            yield from self.events(after, until, decode_key(text), reverse=True)
+            yield from _at_hand(self.events(after, until, decode_key(text), reverse=True), selection)
 
     def _holder(self, position: int) -> Event:
         event = self.event(position)
@@ -189,6 +194,19 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         return DomainView(self.domain, self._live, cut_at(self._live.log, self._live.pointers, as_of))
 
 
+def _at_hand(events: Iterator[Event], selection: Selection) -> Iterator[Event]:
+    """The events until one is not at hand: what was archived elsewhere is named by the report, and done once it is attached."""
+    while True:
+        try:
+            event = next(events, None)
+        except CompactedError:
+            selection.cut_off = True
+            return
+        if event is None:
+            return
+        yield event
+
+
 def _positions(given: Any) -> list[int]:
     positions = list(given) if isinstance(given, Iterable) else [given]
     if not all(isinstance(position, int) and not isinstance(position, bool) for position in positions):
@@ -199,7 +217,7 @@ def _positions(given: Any) -> list[int]:
 class _Found:
     """What a redaction means, found once without the lock, and what was written since found once more with it."""
 
-    def __init__(self, domain: DomainStore, select: Callable[[int, int], Iterable[Event]]) -> None:
+    def __init__(self, domain: DomainStore, select: Callable[[Selection, int, int], Iterable[Event]]) -> None:
         self.selection = Selection(domain.name)
         self._domain, self._select, self._reached = domain, select, 0
         self.more()
@@ -207,5 +225,5 @@ class _Found:
     def more(self) -> None:
         """Look at what came since the last time."""
         until = self._domain.head().position
-        self.selection.add(self._select(self._reached, until))
+        self.selection.add(self._select(self.selection, self._reached, until))
         self._reached = until

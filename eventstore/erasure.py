@@ -7,14 +7,17 @@ anybody at any time: the rows of other files at hand, the write-ahead log, the v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
+from eventstore.archived import Archived, latest
 from eventstore.commit import OwnEvent, append_own
-from eventstore.errors import ConfigError
+from eventstore.errors import ConfigError, EngineError
+from eventstore.files import sha256_each
 from eventstore.group import GroupCommit
 from eventstore.live import Live
-from eventstore.log import PAGE, EventLog
+from eventstore.log import PAGE, EventLog, FileLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import read_redaction
 
@@ -60,6 +63,8 @@ class Selection:
         self._domain = domain
         self.holding: set[int] = set()
         self.already: set[int] = set()
+        self.cut_off = False
+        """Whether older ones may stand in files that are not at hand."""
 
     def add(self, events: Iterable[Event]) -> None:
         """Take note of events of users. Raises ConfigError for one of the log itself."""
@@ -90,11 +95,47 @@ def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], me
         said = {"positions": positions, "keys": shredded} if shredded else {"positions": positions}
         return OwnEvent("redact", _encode(said).decode(), meta, positions) if positions else None
 
+    whole = _whole_archives(live.log)
     with group.alone() as head:
         event = append_own(live, head, group.clock, own, group.meter)
     live.log.forget_erased()
+    _record_archives(group, whole)
     position = None if event is None else event.position
-    return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), live.log.copies())
+    held = live.log.copies() + archives_not_at_hand(live.log, selection)
+    return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), held)
+
+
+def _whole_archives(log: EventLog) -> list[tuple[Path, Archived]]:
+    """The attached files that are, byte for byte, what was archived: of no other is the hash taken anew once it was erased in."""
+    if not isinstance(log, FileLog) or not (attached := log.attached()):
+        return []
+    said = latest(log.archived())
+    named = [(path, said[first]) for first, path in attached.items() if first in said]
+    found = sha256_each([path for path, _ in named])
+    return [each for each, sha256 in zip(named, found, strict=True) if sha256 == each[1].sha256]
+
+
+def _record_archives(group: GroupCommit, whole: list[tuple[Path, Archived]]) -> None:
+    """Put on record what the bytes of attached files are by now, where something was erased in them."""
+    for (_, archived), sha256 in zip(whole, sha256_each([path for path, _ in whole]), strict=True):
+        if isinstance(sha256, EngineError):
+            raise sha256
+        if sha256 != archived.sha256:
+            said = msgspec.structs.replace(archived, sha256=sha256)
+            group.record("archive", lambda _, said=said: said, lambda: None)  # type: ignore[misc]
+
+
+def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
+    """The archived files that nobody attached, and that are new enough to hold any of these positions, or a copy of one."""
+    if not isinstance(log, FileLog) or not log.floor():
+        return []
+    oldest, said = min(selection.holding | selection.already, default=0), latest(log.archived())
+    advice = "an archived file that is not at hand: attach its archive, archives=[...] or --archive DIR, and redact the same again"
+    return [
+        HeldCopy(f"{archived.to} ({log.domain}, positions {first} to {last})", advice)
+        for first, last in log.missing()
+        if (selection.cut_off or last >= oldest) and (archived := said.get(first)) is not None and archived.to is not None
+    ]
 
 
 def roll_forward(live: Live) -> list[int]:

@@ -191,17 +191,20 @@ class UncertainError(EventStoreError):
 class CompactedError(EventStoreError):
     """What was asked for stands in a sealed file that is not at hand. `floor`: what came after that position is there whole.
 
-    `archive` is where the file was put, as the log says; None if it says nothing, and the file is missing.
+    `archive` is where the file was put, as the log says; None if it says nothing, and the file is missing, or if it was `deleted`.
     """
 
-    def __init__(self, domain: str, position: int, floor: int, archive: str | None = None) -> None:
-        where = (
-            f"its file was archived to {archive}; attach it: open(..., archives=[...]), or --archive DIR"
-            if archive is not None
-            else "its file is missing, and no archive is known of; put it back, or attach the folder that has it: open(..., archives=[...])"
-        )
+    def __init__(self, domain: str, position: int, floor: int, archive: str | None = None, *, deleted: bool = False) -> None:
+        if deleted:
+            where = "its file was deleted for good, as the log says; what every key was at the floor is there"
+        elif archive is not None:
+            where = f"its file was archived to {archive}; attach it: open(..., archives=[...]), or --archive DIR"
+        else:
+            where = (
+                "its file is missing, and no archive is known of; put it back, or attach the folder that has it: open(..., archives=[...])"
+            )
         super().__init__(f"{domain}@{position}: not at hand; {where}. Everything after position {floor} is there")
-        self.domain, self.position, self.floor, self.archive = domain, position, floor, archive
+        self.domain, self.position, self.floor, self.archive, self.deleted = domain, position, floor, archive, deleted
 
 
 class ConflictError(EventStoreError):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,17 @@ def sync_folder(folder: Path) -> None:
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def sync_file(path: Path) -> None:
-    """Make the content of a file durable that no SQLite connection of this process holds (RELIABILITY.md R4)."""
-    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
-
-
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable. Not for one that SQLite has open in this process (RELIABILITY.md R4)."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def make_folder(folder: Path) -> None:
@@ -123,6 +123,42 @@ def copy_files(paths: Iterable[Path], folder: Path) -> None:
     for path in present:
         sync_file(folder / path.name)
     sync_folder(folder)
+
+
+_HASH = """import hashlib, sys
+for path in sys.argv[1:]:
+    try:
+        with open(path, "rb") as file:
+            print(hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        print("?", error.strerror)"""
+
+
+def sha256_each(paths: Sequence[Path]) -> list[str | EngineError]:
+    """SHA-256 of each file's bytes, in hexadecimal, or why it cannot be had; by a subprocess, for the reason that copy_files() has."""
+    if not paths:
+        return []
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _HASH, *map(str, paths)], capture_output=True, text=True, check=False)
+    told = done.stdout.splitlines()
+    if done.returncode != 0 or len(told) != len(paths):
+        raise EngineError(f"reading {paths[0]} and others: {done.stderr.strip() or 'no answer'}")
+    return [EngineError(f"reading {path}: {line[2:]}") if line.startswith("?") else line for path, line in zip(paths, told, strict=True)]
+
+
+def sha256_of(path: Path) -> str:
+    """The same of one file. Raises EngineError."""
+    (found,) = sha256_each([path])
+    if isinstance(found, EngineError):
+        raise found
+    return found
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files of one folder, those that are there, durably."""
+    for path in (paths := list(paths)):
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:
@@ -181,6 +217,18 @@ def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -
                     f"{what}: locked by {by} for more than {timeout_ms} ms; wait for it to finish, or raise busy_timeout_ms", holder=holder
                 ) from None
             time.sleep(random.uniform(0.0001, 0.0005))
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_ms: int) -> Iterator[None]:
+    """Hold a lock file, made where it is missing, against every other process and thread. Raises OSError, UnavailableError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        lock(descriptor, str(path), timeout_ms=timeout_ms)
+        yield
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)
 
 
 def unlock(descriptor: int) -> None:

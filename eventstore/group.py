@@ -9,19 +9,20 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from eventstore.clock import Clock, now_us
 from eventstore.commit import Call, drain
-from eventstore.compaction import SealPolicy, SealReport, report_of, seal_log
+from eventstore.compaction import SealPolicy, SealReport, record_in, report_of, seal_log
 from eventstore.errors import CompactedError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
 from eventstore.metrics import Meter
 from eventstore.model import Head, Receipt
+from eventstore.projections.key_states import KeyStates
 
 _log = logging.getLogger("eventstore")
 
@@ -158,6 +159,26 @@ class GroupCommit:
             with live.log.writing():
                 # The log is in its next file now, or its maker is told what stands in the way.
                 return report_of(live, seal, bytes_before, began_ns)
+        except EventStoreError as error:
+            self._met(error)
+            raise
+        finally:
+            self.tell()
+
+    def record(self, op: str, say: Callable[[KeyStates], object | None], then: Callable[[], None]) -> bool:
+        """Append an event of the log itself, as durably as can be, and do what follows from it, before anybody else writes.
+
+        `say` gives the event's data, from the states it follows on, or None: then nothing is done, and this is False. Raises
+        what stands in the way; of `then`, with the event written.
+        """
+        self.failstop.require_running()
+        live = self.live
+        try:
+            with live.log.writing() as head:
+                if not record_in(live, head, self.clock, op, say):
+                    return False
+                then()
+                return True
         except EventStoreError as error:
             self._met(error)
             raise

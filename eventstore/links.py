@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.archived import read_archived
 from eventstore.codec import GENESIS, RowChain, check_rows, checksum_of, is_canonical
 from eventstore.coding import Coding, is_readable
 from eventstore.errors import CorruptionError, EventStoreError, FormatError
@@ -269,8 +270,16 @@ class Walk:
             self.walked.losses += 1
         elif event.op == "redact":
             self._redact(event)
+        elif event.op == "archive":
+            self._archive(event)
         elif event.op in ("put", "remove", "open"):
             self._find(event.position, "format", f"the op {event.op!r} is not one for the log's own key")
+
+    def _archive(self, event: Event) -> None:
+        try:
+            read_archived(event, self._domain)
+        except FormatError as error:
+            self._find(event.position, "format", str(error))
 
     def _redact(self, event: Event) -> None:
         try:

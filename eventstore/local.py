@@ -42,7 +42,7 @@ class LocalEngine:
         self.read_only = read_only
         self.durability: Durability = durability
         self._busy_timeout_ms, self._min_free_bytes = busy_timeout_ms, min_free_bytes
-        self._archives = list(archives)
+        self._archives = [Path(os.path.realpath(folder)) for folder in archives]
         with os_errors(f"opening the store in {self.folder}"):
             if self.folder.exists() and not self.folder.is_dir():
                 raise NotAStoreError(str(folder), "not a folder; a store is a folder")

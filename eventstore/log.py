@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from eventstore.archived import Archived
 from eventstore.carried import Seal
 from eventstore.errors import CorruptionError
 from eventstore.model import Durability, Event, Head, HeldCopy, Linked, WriteRule
@@ -26,6 +27,20 @@ class Extent(msgspec.Struct, frozen=True):
     """When its first event was recorded, in microseconds; None if there is none."""
     bytes: int
     """What it takes on the disk; 0 where there is none."""
+
+
+class FileExtent(msgspec.Struct, frozen=True):
+    """One file of a log, in the log's own folder."""
+
+    first: int
+    last: int
+    """Where the seal stands that ends it; of the live file, the head."""
+    path: Path
+    bytes: int
+    began_us: int | None
+    """When the first event of a user that was appended to it was recorded, in microseconds; None if there is none."""
+    ended_us: int | None
+    """The last one, likewise."""
 
 
 class Busy(Exception):  # noqa: N818  no error: it says whose turn it is not
@@ -211,6 +226,48 @@ class RowLog(Protocol):
 
     def source(self) -> list[Path]:
         """The files that this log reads, for another process of this user to read them too, for as long as the log is open."""
+        ...
+
+
+@runtime_checkable
+class FileLog(Protocol):
+    """What an EventLog in files of this machine can do besides, so that sealed ones can be moved away: no engine has to."""
+
+    folder: Path
+    """The log's own folder."""
+
+    def sealed(self) -> list[int]:
+        """Where the sealed files in the log's own folder begin, rising."""
+        ...
+
+    def file(self, first: int | None = None) -> FileExtent:
+        """The file in the log's own folder that begins at `first`; None is the live one. Raises CompactedError."""
+        ...
+
+    def leftovers(self) -> set[int]:
+        """Where the files begin that left anything in the log's own folder; without the live one."""
+        ...
+
+    def attached(self) -> dict[int, Path]:
+        """The sealed files at hand that stand in archives, by where they begin: what is erased everywhere must be erased there, too."""
+        ...
+
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last position of each file that is not at hand."""
+        ...
+
+    def archived(self, system: int | None = None) -> list[Archived]:
+        """What the `archive` events say, in order. `system`: where the log's own latest event stands, if known; else all is read.
+
+        Raises FormatError.
+        """
+        ...
+
+    def drop_sealed(self, first: int) -> None:
+        """Remove what there is of a sealed file from the log's own folder, durably. Must be called inside `writing()`.
+
+        Whoever has it open reads on. Only after an `archive` event says so durably.
+        """
         ...
 
 

@@ -244,11 +244,24 @@ class LogFile:
             raise FormatError(self.domain, expected, f"the seal that should stand here is not carried in {self.path}; put a copy back")
         return seals
 
-    def archives(self) -> list[Event]:
-        """The log's own events that say where sealed files were put. Reads the whole file: there is no index."""
+    def archives(self, system: int | None = None) -> list[Event]:
+        """The log's own events that say where sealed files were put, in order.
+
+        `system` is where the log's own latest event stands, if that is known; else the whole file is read: there is no index.
+        """
         with self._reading, self._translated():
+            if system is not None:
+                chain = self._reader.execute(f"{_CHAIN}{_SELECT} WHERE op = 'archive' AND {_IN_CHAIN}", (system, _INT64 - 1)).fetchall()
+                return _events(chain[::-1])
             query = f"{_SELECT} WHERE key = ? AND op = 'archive' ORDER BY position"
             return _events(self._reader.execute(query, (SYSTEM_KEY,)).fetchall())
+
+    def span_us(self) -> tuple[int, int] | None:
+        """When the first and the last event of a user that was appended to this file were recorded; None if there is none."""
+        query = "SELECT recorded_us FROM event WHERE position >= ? AND key <> ? ORDER BY position {} LIMIT 1"
+        with self._reading, self._translated():
+            found = [self._reader.execute(query.format(order), (self.first, SYSTEM_KEY)).fetchone() for order in ("ASC", "DESC")]
+        return None if found[0] is None else (int(found[0][0]), int(found[1][0]))
 
     def began_us(self) -> int | None:
         """When the first event behind what is carried was recorded; None if there is none."""
@@ -364,12 +377,14 @@ class LogFile:
             position, checksum, op = self._end_row(writer)
             if position != after.position or checksum != after.checksum:
                 raise ConflictError(self.domain, after.position, position)
-            if op == "seal" and position >= self.first:
+            if events and op == "seal" and position >= self.first:
                 raise FencedError(
                     f"domain {self.domain}: {self.path} is sealed, and nothing is appended to it; close the store and open it again"
                 )
             writer.executemany(database.INSERT, rows)
-            self._erase(erase)
+            for start in range(0, len(erase), _ERASED):  # never all of a large domain in memory
+                for event in self._get(erase[start : start + _ERASED], writer):
+                    writer.execute(database.ERASE, (erased(event).digest, event.position))
             committing = True
             writer.execute("COMMIT")
         except BaseException as error:
@@ -379,21 +394,7 @@ class LogFile:
 
     def erase(self, positions: Sequence[int]) -> None:
         """Erase data in a sealed file, durably: the event that says so was appended to the live one. Raises EngineError."""
-        committing = False
-        try:
-            self._set_synchronous("power")
-            self.writer.execute("BEGIN IMMEDIATE")
-            self._erase(positions)
-            committing = True
-            self.writer.execute("COMMIT")
-        except BaseException as error:
-            self._give_up(error, committing)
-            raise
-
-    def _erase(self, positions: Sequence[int]) -> None:
-        for start in range(0, len(positions), _ERASED):  # never all of a large domain in memory
-            for event in self._get(positions[start : start + _ERASED], self.writer):
-                self.writer.execute(database.ERASE, (erased(event).digest, event.position))
+        self.append([], after=self.end_for_writing().head, durability="power", erase=positions)
 
     def _give_up(self, error: BaseException, committing: bool) -> None:
         """Roll back what failed, and raise the error that says whether it may have been written all the same."""

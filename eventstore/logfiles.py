@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eventstore.archived import Archived, latest, read_archived
 from eventstore.database import first_of
 from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError
-from eventstore.files import os_errors
-from eventstore.log import PAGE
+from eventstore.files import os_errors, sha256_each
+from eventstore.log import PAGE, FileExtent
 from eventstore.logfile import LogFile
 from eventstore.model import Event, Head, Linked
 
@@ -144,16 +145,34 @@ class LogFiles:
         layout = self._layout
         return layout.paths.get(layout.first_of(position)) or layout.paths[layout.newest]
 
-    def archived_to(self, first: int) -> str | None:
-        """Where the file that begins at `first` was put, as the log says; None if it says nothing."""
-        for event in reversed(self.ask(self._layout.newest, LogFile.archives)):
-            said = msgspec.json.decode(event.data or "{}", type=_Archive)
-            if said.first == first:
-                return said.to
-        return None
+    def archived(self, system: int | None = None) -> list[Archived]:
+        """What the log says of where its sealed files were put, in order; `system` as LogFile.archives() takes it."""
+        events = self.ask(self._layout.newest, lambda file: file.archives(system))
+        return [read_archived(event, self.domain) for event in events]
+
+    def attached(self) -> dict[int, Path]:
+        """The files at hand that stand in archives, by where they begin."""
+        layout = self._layout
+        own = layout.paths[layout.newest].parent
+        return {first: path for first, path in layout.paths.items() if path.parent != own}
+
+    def sealed(self) -> list[int]:
+        """Where the sealed files in the log's own folder begin, rising."""
+        attached = self.attached()
+        return [first for first in self._layout.paths if first not in attached and first != self._layout.newest]
+
+    def extent(self, first: int | None) -> FileExtent:
+        """See FileLog.file."""
+        layout = self._layout
+        first = layout.newest if first is None else first
+        after = layout.after(first)
+        last = self.ask(first, LogFile.end).head.position if after is None else after - 1
+        began_us, ended_us = self.ask(first, LogFile.span_us) or (None, None)
+        return FileExtent(first, last, layout.paths[first], self.ask(first, LogFile.size), began_us, ended_us)
 
     def _compacted(self, position: int) -> CompactedError:
-        return CompactedError(self.domain, position, self.floor(), self.archived_to(self._layout.first_of(position)))
+        said = latest(self.archived()).get(self._layout.first_of(position))
+        return CompactedError(self.domain, position, self.floor(), said.to if said else None, deleted=said is not None and said.to is None)
 
     # ---- one of them
 
@@ -185,9 +204,26 @@ class LogFiles:
                 self._open.popitem(last=False)[1].close_reader()
             with os_errors(f"opening {path}"):
                 file = LogFile(path, self.domain, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
+            try:
+                self._require_in_place(first, file)
+            except BaseException:
+                file.close_reader()
+                raise
             self._open[first] = file
         self._open.move_to_end(first)
         return file
+
+    def _require_in_place(self, first: int, file: LogFile) -> None:
+        """Refuse a file in an archive that does not end in this log's own seal: another store's, or altered, under the right name."""
+        layout = self._layout
+        after = layout.after(first) if layout.paths.get(first) == file.path else None
+        if after is None or file.path.parent == layout.paths[layout.newest].parent:
+            return
+        (seal,) = self._with(layout.newest, layout.paths[layout.newest], lambda newest: newest.get([after - 1]))
+        end = file.end().head
+        if end != Head(seal.position, seal.checksum):
+            message = f"{file.path} does not end in the seal at position {seal.position}: another log's file, or an altered one; detach it"
+            raise FormatError(self.domain, end.position, message)
 
     # ---- reading
 
@@ -343,6 +379,8 @@ class LogFiles:
     def faults(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the files, as EventLog.faults tells it: each by SQLite's own check, and how they follow each other."""
         several = len(self._layout.starts) > 1
+        archived = latest(self.archived()) if several else {}
+        yield from self._archive_faults(archived)
         for first, path in self._layout.paths.items():
             for sentence in self.ask(first, LogFile.integrity):
                 yield "structure", f"{path.name}: {sentence}" if several else sentence
@@ -350,11 +388,21 @@ class LogFiles:
             if following is not None:
                 yield from self._end_faults(first, path, following - 1)
         for first, last in self.missing():
-            if self.archived_to(first) is None:
+            if first not in archived:
                 yield "missing", f"the file of positions {first} to {last} is not there, and no archive event says where it was put"
         for first, path in self._listed.items():
             if first not in self._layout.starts:
                 yield "structure", f"{path.name} is no file of this log: no seal ends before position {first}"
+
+    def _archive_faults(self, archived: dict[int, Archived]) -> Iterator[tuple[str, str]]:
+        """Hold files in archives against what the log says of their bytes: flips that no event sees are seen here (RELIABILITY.md R12)."""
+        # A file that somebody else put there has nothing to be held against: its events prove themselves.
+        named = {path: said.sha256 for first, path in self.attached().items() if (said := archived.get(first)) and said.sha256}
+        for (path, wanted), found in zip(named.items(), sha256_each(list(named)), strict=True):
+            if isinstance(found, EngineError):
+                yield "archive", str(found)
+            elif found != wanted:
+                yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {wanted}: the file in the archive was altered"
 
     def _end_faults(self, first: int, path: Path, last: int) -> Iterator[tuple[str, str]]:
         try:
@@ -387,8 +435,3 @@ class LogFiles:
         for file in self._open.values():
             file.abandon()
         self._open = OrderedDict()
-
-
-class _Archive(msgspec.Struct):
-    first: int = -1
-    to: str | None = None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from eventstore import files
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
 from eventstore.database import log_files
 from eventstore.errors import FormatError, NewerFormatError, NotAStoreError, StoreFormatError
-from eventstore.files import FILE_MODE, lock, make_folder, os_errors, replace_file, sync_folder, unlock
+from eventstore.files import make_folder, os_errors, replace_file, sync_folder
 from eventstore.model import Head
 
 NAME = "store.json"
@@ -135,13 +135,6 @@ def _replace_head(folder: Path, manifest: Manifest, domain: str, head: Head) -> 
     replace_file(folder / NAME, msgspec.json.encode(msgspec.structs.replace(manifest, heads=heads)))
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Hold store.lock: every change of store.json is read, merge, replace."""
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    try:
-        lock(descriptor, str(folder / LOCK_NAME), timeout_ms=10_000)
-        yield
-    finally:
-        unlock(descriptor)
-        os.close(descriptor)
+    return files.locked(folder / LOCK_NAME, timeout_ms=10_000)

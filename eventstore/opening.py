@@ -65,8 +65,8 @@ def open_store(
     domain, as Store.seal() does, once its live file takes so many bytes, or its first event was recorded so many seconds ago; 0 is never.
 
     Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes (64 MiB),
-    seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default.
-    Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
+    seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default; if archives is
+    empty, EVENTSTORE_ARCHIVES, separated as in PATH. Raises NotAStoreError, NewerFormatError, OwnedError, ConfigError, AccessError.
     """
     location = _path(location, "the location of a store is a folder's path or memory:")
     _require_names(store_id, owner)
@@ -84,7 +84,7 @@ def open_store(
         min_free_bytes=_count("min_free_bytes", min_free_bytes, MIN_FREE_BYTES),
         store_id=store_id,
         owner=owner,
-        archives=_folders(archives),
+        archives=_folders(archives, location),
     )
     return Store(
         engine,
@@ -154,7 +154,10 @@ def _is_store_id(given: object) -> bool:
     return isinstance(given, str) and re.fullmatch(r"[0-9a-f]{32}", given) is not None
 
 
-def _folders(given: object) -> list[Path]:
+def _folders(given: object, location: str) -> list[Path]:
+    named = os.environ.get("EVENTSTORE_ARCHIVES")
+    if not given and named and _SCHEME.fullmatch(location) is None:
+        given = [folder for folder in named.split(os.pathsep) if folder]
     if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
         raise ConfigError(f"archives is a list of folders, not {given!r}")
     return [Path(_path(folder, "archives is a list of folders")) for folder in given]

@@ -13,7 +13,7 @@ from pathlib import Path
 from eventstore.files import os_errors
 from eventstore.model import HeldCopy
 
-_OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|head")
+_OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|head|archive\.lock")
 _QUARANTINED = re.compile(r"(?:\.tmp-)?(.+)-[0-9]+-[0-9a-f]{12}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from eventstore import database, manifest, recovery
+from eventstore.archived import Archived
 from eventstore.carried import Seal
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, seal_birth, seal_system
@@ -34,8 +35,8 @@ from eventstore.errors import (
     TailLostError,
     UnavailableError,
 )
-from eventstore.files import defer_signals, make_folder, os_errors, restore_signals, signal_mask, stat_or_none, sync_folder
-from eventstore.log import Busy, nobody_waits
+from eventstore.files import defer_signals, make_folder, os_errors, remove_files, restore_signals, signal_mask, stat_or_none, sync_folder
+from eventstore.log import Busy, FileExtent, nobody_waits
 from eventstore.logfile import End, LogFile
 from eventstore.logfiles import LogFiles
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, HeldCopy, WriteRule
@@ -577,6 +578,43 @@ class SqliteLog(LogReader):
         except BaseException:
             draft.discard()
             raise
+
+    # ---- sealed files that go elsewhere
+
+    def sealed(self) -> list[int]:
+        """See FileLog.sealed."""
+        return self._ask(LogFiles.sealed)
+
+    def file(self, first: int | None = None) -> FileExtent:
+        """See FileLog.file."""
+        return self._ask(lambda files: files.extent(first))
+
+    def leftovers(self) -> set[int]:
+        """See FileLog.leftovers."""
+        with os_errors(f"listing {self.folder}"):
+            return database.firsts_in(self.folder) - {self._file.first}
+
+    def attached(self) -> dict[int, Path]:
+        """See FileLog.attached."""
+        return self._ask(LogFiles.attached)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """See FileLog.missing."""
+        return self._ask(LogFiles.missing)
+
+    def archived(self, system: int | None = None) -> list[Archived]:
+        """See FileLog.archived."""
+        return self._ask(lambda files: files.archived(system))
+
+    def drop_sealed(self, first: int) -> None:
+        """See FileLog.drop_sealed. The database first: without it nobody reads the files beside it, which it may still need."""
+        path = database.log_file(self.folder, first)
+        if first >= self._file.first:
+            raise ConfigError(f"{self._what}: {path.name} is the live file; seal it first")
+        with os_errors(f"removing {path}"):
+            remove_files([path])
+            remove_files(path.with_name(f"{path.name}{side}") for side in ("-wal", "-shm"))
+        self._files.refresh()
 
     # ---- closing
 

@@ -6,11 +6,15 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from eventstore import metrics
 from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor
+from eventstore.archive import ArchiveReport, archive_files, archive_folder, chosen_files, plan_archive, try_to_finish
+from eventstore.archive import Progress as ArchiveProgress
 from eventstore.bundles import Bundle, chosen_events, make_bundle
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
@@ -29,6 +33,7 @@ from eventstore.metrics import Meter, OnCommit
 from eventstore.model import Domain, Durability, Event, Head, Key
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
+from eventstore.retention import Retention, RetentionPlan, apply_retention, plan_retention
 from eventstore.values import MAX_VALUE_BYTES
 from eventstore.verify import Progress, Report, require_whole, verify_store
 
@@ -161,6 +166,8 @@ class Store:
         self.clock.observe(live.states.recorded_us)
         meter = Meter(log.domain, self._on_commit)
         group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop, meter, self._seal_policy)
+        if not self.read_only:
+            try_to_finish(group, self.store_id)
         return group
 
     def seal(self, domain: str) -> SealReport:
@@ -174,6 +181,70 @@ class Store:
         if domain not in self.domains():
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
         return self.domain(domain).group.seal()
+
+    def archive(
+        self,
+        domain: str | None = None,
+        *,
+        before: datetime | int | None = None,
+        to: str | os.PathLike[str],
+        dry_run: bool = False,
+        progress: ArchiveProgress | None = None,
+    ) -> list[ArchiveReport]:
+        """Move sealed files, of one domain or of all, to the folder `to`; what was there is read again by open(archives=[to]).
+
+        Those whose events were all recorded before a time, or, of one domain, stand before a position; None: all that are sealed
+        (see seal()). Each is copied, the copy proven and hashed, and an `archive` event recorded; only then the original goes.
+        Writers wait for the event alone, and who has a file open reads on. What every key is stays; what was before is a CompactedError
+        unless the archive is attached. `progress` is called with domain, files done, files to do.
+
+        Raises NotFoundError, ConfigError for a folder inside the store, CorruptionError for a file that is not whole, AccessError,
+        DiskFullError, EngineError. What was moved before that stays moved.
+        """
+        if isinstance(before, int) and domain is None:
+            raise ConfigError("positions are a domain's own: name the domain, or give a time")
+        groups = self._moved(domain)
+        if dry_run:
+            return [plan_archive(group, before) for group in groups]
+        folder = self._archive_folder(to, groups)
+        return [archive_files(group, lambda log: chosen_files(log, before), folder, self.store_id, progress) for group in groups]
+
+    def plan_retention(self, policy: Retention, domain: str | None = None) -> list[RetentionPlan]:
+        """What retain() would do now, domain by domain; changes nothing. Raises NotFoundError, CorruptionError."""
+        _require_policy(policy)
+        return [plan_retention(group, policy, self.store_id) for group in self._moved(domain)]
+
+    def retain(
+        self,
+        policy: Retention,
+        domain: str | None = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        delete: bool = False,
+        progress: ArchiveProgress | None = None,
+    ) -> list[ArchiveReport]:
+        """Keep of one domain, or of all, what the policy says: move older sealed files to the folder `to`, or delete them for good.
+
+        A live file that begins with what need not be kept is sealed first. With `delete`, files that were archived earlier go, too.
+        What every key is survives always: only the past goes, and an `archive` event says which. Raises as archive() does.
+        """
+        _require_policy(policy)
+        if (to is None) != delete:
+            raise ConfigError("say where the files go, by to=, or that they are to be deleted for good, by delete=True: one of the two")
+        groups = self._moved(domain)
+        folder = None if to is None else self._archive_folder(to, groups)
+        return [apply_retention(group, policy, self.store_id, to=folder, progress=progress) for group in groups]
+
+    def _moved(self, domain: str | None) -> list[GroupCommit]:
+        existing = self.domains()
+        if domain is not None and domain not in existing:
+            raise NotFoundError(f"no domain {domain!r} in {self.location}")
+        return [self.domain(name).group for name in existing if domain in (None, name)]
+
+    def _archive_folder(self, to: str | os.PathLike[str], groups: list[GroupCommit]) -> Path:
+        if self.read_only:
+            raise ReadOnlyError(f"{self.location} is open read-only: open it without read_only to move its files")
+        return archive_folder(to, groups)
 
     def accept(self, domain: str) -> Head | None:
         """Open a domain whose tail is lost by recording the loss as an event; gives its head, None if nothing was lost."""
@@ -419,6 +490,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<eventstore.Store {self.location}{' closed' if self._closed else ''}>"
+
+
+def _require_policy(given: object) -> None:
+    if not isinstance(given, Retention):
+        raise ConfigError(f"the policy is a Retention, such as Retention(keep_events=1_000_000), not {given!r}")
 
 
 def _is_number(given: object) -> bool:

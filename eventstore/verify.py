@@ -14,11 +14,12 @@ from itertools import repeat
 import msgspec
 
 from eventstore.anchors import Judgement
+from eventstore.archived import Archived, latest
 from eventstore.carriage import CarriedProof
 from eventstore.codec import GENESIS, read_birth
 from eventstore.errors import FormatError
 from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
-from eventstore.log import PAGE, Engine, EventLog, RowLog
+from eventstore.log import PAGE, Engine, EventLog, FileLog, RowLog
 from eventstore.model import SYSTEM_KEY, Head, KeyState
 from eventstore.pointers import IdRun, PointerFolder, hash_of
 from eventstore.projections.key_states import KeyStates, state_of
@@ -39,6 +40,8 @@ class DomainReport(msgspec.Struct):
     head: Head | None = None
     redacted: int = 0
     losses: int = 0
+    archived: list[Archived] = []
+    """Where the files are that are not at hand, as the log says."""
     findings: list[Finding] = []
 
 
@@ -155,6 +158,9 @@ class _Proof:
         for each in self._log.linked([floor]):
             self._before = Head(floor, each.event.checksum)
         self._report.floor = floor
+        if isinstance(self._log, FileLog) and floor:
+            said = latest(self._log.archived())
+            self._report.archived = [said[first] for first, _ in self._log.missing() if first in said]
         starts = self._starts(floor)
         pointers = PointerFolder(self._engine.pointers(self._domain), self._log, writable=False)
         cuts = sorted({*starts, *(position for position in pointers.positions() if floor < position <= self._last)})

@@ -17,6 +17,8 @@ SYSTEM: Key = ()
 """The key of what a log says of itself, as it comes back; nobody can write it."""
 SEALED = "sealed"
 """What a seal says, in place of its figures."""
+ARCHIVED = "archived"
+"""What an archive event says, likewise."""
 Expected = str | int
 """ANY, ABSENT, PRESENT, or a position."""
 
@@ -162,10 +164,14 @@ class Domain:
 
     def seal(self) -> bool:
         """End a file of the log; False if nothing was written since the last time. It changes nothing but the positions after it."""
-        if not self.facts or self.facts[-1].key == SYSTEM:
+        if not self.facts or (self.facts[-1].key, self.facts[-1].text) == (SYSTEM, SEALED):
             return False
         self.facts.append(Fact(len(self.facts) + 1, SYSTEM, SEALED, None))
         return True
+
+    def archive(self) -> None:
+        """A sealed file was moved away. It changes nothing but the positions after it."""
+        self.facts.append(Fact(len(self.facts) + 1, SYSTEM, ARCHIVED, None))
 
     def forget(self, handle: object) -> None:
         """A handle was closed: calls that appended nothing were remembered by it alone."""

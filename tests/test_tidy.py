@@ -37,7 +37,7 @@ FLOORS = [
     ["model", "metrics"],
     ["clock", "codec", "merkle", "meta", "values"],
     ["coding"],
-    ["carried", "carver"],
+    ["archived", "carried", "carver"],
     ["rules", "log"],
     [
         "files",
@@ -67,7 +67,7 @@ FLOORS = [
     ["links"],
     ["ranges"],
     ["walker"],
-    ["anchors", "bundles", "carriage", "verify", "backup", "store"],
+    ["anchors", "archive", "bundles", "carriage", "retention", "verify", "backup", "store"],
     ["awaited", "salvage", "restore", "projections.projection"],
     ["adapters.*"],
     ["opening"],

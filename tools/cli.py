@@ -14,6 +14,7 @@ from eventstore.model import DURABILITIES
 from eventstore.tools import (
     accept,
     anchor,
+    archive,
     backup,
     bundle,
     compact,
@@ -30,6 +31,7 @@ from eventstore.tools import (
     put,
     redact,
     restore,
+    retention,
     rm,
     salvage,
     shred,
@@ -338,6 +340,42 @@ def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, 
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = compact.compact(store, domain, before_us=before_us, dry_run=dry_run, progress=progress)
     return show(report, compact.render, as_json)
+
+
+@cli.command("archive", help=page(archive))
+@_STORE
+@_ANY_DOMAIN
+@click.option("--before", metavar="TIME|POSITION", help="Only files whose events all come before that.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where they go; made if it is missing.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be moved.")
+@_JSON
+def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_run: bool, as_json: bool) -> int:
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = archive.archive(store, domain, to=to, before=as_of(before), dry_run=dry_run, progress=progress)
+    return show(report, archive.render, as_json)
+
+
+@cli.command("retention", help=page(retention))
+@click.argument("action", metavar="plan|apply", type=click.Choice(["plan", "apply"]))
+@_STORE
+@_ANY_DOMAIN
+@click.option("--keep-days", type=click.IntRange(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
+@click.option("--keep-events", type=click.IntRange(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
+@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Move files to DIR.")
+@click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
+@click.option("--yes", is_flag=True, help="Really delete.")
+@_JSON
+def _retention(
+    action: str, store: str, domain: str | None, keep_days: int | None, keep_events: int | None, as_json: bool, **options: Any
+) -> int:
+    policy = retention.policy_of(keep_days, keep_events)
+    if action == "plan":
+        if any(options.values()):
+            raise click.UsageError("plan changes nothing: --to, --delete and --yes belong to apply")
+        return show(retention.plan(store, domain, policy=policy), retention.render_plan, as_json)
+    with progress_on(sys.stderr, wanted=not as_json) as progress:
+        report = retention.apply(store, domain, policy=policy, progress=progress, **options)
+    return show(report, retention.render, as_json)
 
 
 @cli.command("accept", help=page(accept))

@@ -23,6 +23,7 @@ import msgspec
 
 from eventstore.adapters.signing import require_signature
 from eventstore.anchors import Anchor, Judgement
+from eventstore.archived import Archived
 from eventstore.clock import format_us
 from eventstore.errors import ConfigError
 from eventstore.links import Finding
@@ -59,7 +60,7 @@ class AnchorLine(msgspec.Struct, frozen=True):
 class DomainLine(msgspec.Struct, frozen=True):
     """One domain: `head` is the checksum of its last event, None where none can be read.
 
-    Events up to `floor` are in an archive that was not attached, and were not looked at.
+    Events up to `floor` are in an archive that was not attached, and were not looked at: `archived` is where.
     """
 
     domain: str
@@ -69,6 +70,7 @@ class DomainLine(msgspec.Struct, frozen=True):
     redacted: int
     losses: int
     findings: int
+    archived: list[Archived]
 
 
 def verify(
@@ -110,7 +112,9 @@ def _kept(file: Path | None, public_key: Path | None) -> Anchor | None:
 
 def _line(report: DomainReport) -> DomainLine:
     head = None if report.head is None else report.head.checksum.hex()
-    return DomainLine(report.domain, report.events, report.floor, head, report.redacted, report.losses, len(report.findings))
+    return DomainLine(
+        report.domain, report.events, report.floor, head, report.redacted, report.losses, len(report.findings), report.archived
+    )
 
 
 def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
@@ -151,6 +155,9 @@ def _anchor_lines(line: AnchorLine, paint: Paint) -> Iterator[str]:
 def _verdict(line: DomainLine) -> str:
     remarks = [count_text(line.findings, "finding") if line.findings else "ok"]
     remarks += [f"from position {line.floor + 1:,} on"] if line.floor else []
+    for place in sorted({each.to for each in line.archived}, key=str):
+        events = sum(each.events for each in line.archived if each.to == place)
+        remarks.append(f"{events:,} before it " + ("deleted" if place is None else f"archived to {escape(place)}"))
     remarks += [f"{line.redacted:,} redacted"] if line.redacted else []
     remarks += [f"{count_text(line.losses, 'loss', 'losses')} accepted"] if line.losses else []
     return ", ".join(remarks)

@@ -61,6 +61,9 @@ SIGNATURES: dict[str, str] = {
     "Store.backup": "(self, to, *, progress=None, processes=None)",
     "Store.accept": "(self, domain)",
     "Store.seal": "(self, domain)",
+    "Store.archive": "(self, domain=None, *, before=None, to, dry_run=False, progress=None)",
+    "Store.plan_retention": "(self, policy, domain=None)",
+    "Store.retain": "(self, policy, domain=None, *, to=None, delete=False, progress=None)",
     "Store.close": "(self)",
     "Store.resume": "(self)",
     "Store.metrics": "(self)",
@@ -838,6 +841,7 @@ WRONG: list[Any] = [
 RIGHT: dict[str, Any] = {
     "key": "k", "value": 1, "position": 1, "event_id": "id", "effect": 1, "items": [("a", 1)], "change": lambda value: value, "domain": "d",
     "events": [], "text": "1", "location": "memory:", "reason": "none", "name": "d", "to": "backup", "subject": "s",
+    "policy": eventstore.Retention(keep_events=1),
 }  # fmt: skip
 VERBS = [*SIGNATURES, "Store.adopt", "Domain", "decode_key", "decode_value", "encode_key"]
 

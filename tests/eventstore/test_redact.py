@@ -469,6 +469,42 @@ def test_a_sealed_file_that_is_put_back_is_erased_at_the_next_opening(tmp_path: 
         assert store.verify().ok
 
 
+def test_an_archive_that_is_attached_is_erased_in_and_stays_on_record(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        (moved,) = store.archive("people", before=store.domain("people").head().position, to=archive)
+        assert len(moved.files) == 2
+        assert files_with(archive, *words[:2]) != []
+    with eventstore.open(folder, archives=[archive]) as store:
+        report = store.domain("people").redact("alice", reason="asked")
+        assert (len(report.erased), report.held) == (3, [])
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok, "the archived bytes are others by now, and that is on record"
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.verify().ok
+
+
+def test_an_archive_that_is_not_attached_is_named_and_done_once_it_is(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        store.archive("people", before=store.domain("people").head().position, to=archive)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        wanted = [str(archive)] * 2
+        assert [held.path.split(" ")[0] for held in d.redact("alice", reason="asked", dry_run=True).held] == wanted
+        report = d.redact("alice", reason="asked")
+        assert not report.complete
+        assert [held.path.split(" ")[0] for held in report.held] == wanted
+        assert files_with(folder, *words) == []
+        assert files_with(archive, words[0]) != []
+    with eventstore.open(folder, archives=[archive]) as store:
+        again = store.domain("people").redact("alice", reason="asked")
+        assert (again.complete, files_with(tmp_path, *words)) == (True, [])
+        assert store.verify().ok
+
+
 def test_a_sealed_file_that_cannot_be_written_is_reported_and_done_later(tmp_path: Path) -> None:
     words, folder = [secret() for _ in range(3)], tmp_path / "data"
     sealed_twice(folder, words)

@@ -108,7 +108,7 @@ class Agreement(RuleBasedStateMachine):
         self.cache_bytes = 600 if small else 2**20
 
     def opened(self) -> Store:
-        return eventstore.open(self.folder, actor="bot", cache_bytes=self.cache_bytes)
+        return eventstore.open(self.folder, actor="bot", cache_bytes=self.cache_bytes, archives=[self.root / "archive"])
 
     def handle(self, number: int) -> Store:
         return self.stores[number % len(self.stores)]
@@ -308,6 +308,37 @@ class Agreement(RuleBasedStateMachine):
             store.domain(DOMAINS[name])
             assert store.seal(name).sealed == sealed
 
+    @rule(name=names, number=handles, position=positions)
+    def archive(self, name: str, number: int, position: int) -> None:
+        """Move sealed files away, where every handle finds them."""
+        store, memory = self.handle(number), self.memory.domain(DOMAINS[name])
+        domain = store.domain(DOMAINS[name])
+        head = domain.head().position
+        (report,) = store.archive(name, before=position, to=self.root / "archive")
+        assert report.kept == []
+        for event in domain.events(head):
+            said = msgspec.Raw(str(event.data).encode())
+            memory.group.record(event.op, lambda _, said=said: said, lambda: None)  # type: ignore[misc]
+            self.oracle[name].archive()
+        assert domain.head().position == head + len(report.files) == memory.head().position
+
+    @rule(name=names, position=positions)
+    def ask_without_the_archive(self, name: str, position: int) -> None:
+        """From the floor on everything is as it was; below it nothing is said."""
+        with eventstore.open(self.folder, read_only=True) as store:
+            if name not in store.domains():
+                return
+            domain, model = store.domain(DOMAINS[name]), self.oracle[name]
+            self.compare(domain, model, None)
+            if position >= domain.floor:
+                self.compare(domain.state(position), model.as_of(position), None)
+                found = [event.position for event in domain.events(max(position, domain.floor))]
+                assert found == list(range(position + 1, len(model.facts) + 1))
+            else:
+                with pytest.raises(eventstore.CompactedError) as caught:
+                    domain.state(position)
+                assert caught.value.floor == domain.floor
+
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), number=handles)
     def retry(self, data: st.DataObject, number: int) -> None:
@@ -444,7 +475,7 @@ class Agreement(RuleBasedStateMachine):
 
 def as_text(event: Event) -> str | None:
     assert not isinstance(event.data, bytes)
-    return oracle.SEALED if event.op == "seal" else event.data
+    return {"seal": oracle.SEALED, "archive": oracle.ARCHIVED}.get(event.op, event.data)
 
 
 def shared(write: Write) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from pathlib import Path
 
 import eventstore
-from eventstore import live, pointers, rolling, sqlite
+from eventstore import archive, live, pointers, rolling, sqlite
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.workers import Steps, Tell, adjust, die
 
@@ -120,6 +121,76 @@ def write_and_read(tell: Tell, folder: str, name: str, calls: int) -> None:
             tell(**acknowledgement(call, carry_out(domain, call)))
             positions = [event.position for event in domain.events()]
             assert positions == list(range(1, len(positions) + 1)), "a reader met a gap"
+
+
+def archive_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
+    """Open a store with sealed files and archive them beside it; die at step `at` of a part."""
+    to = _fresh_archive(folder)
+
+    def part(name: str) -> Steps:
+        return Steps(at if name == die_in else 0, die)
+
+    if die_in == "open":  # of a process that finds what one before it left: recorded, and not removed
+        with eventstore.open(folder) as store:
+            adjust(archive, drop=lambda *_: [])
+            store.archive(to=to)
+            adjust(archive, drop=_DROP)
+    with part("open") as opening:
+        store = eventstore.open(folder)
+        domain = store.domain(DOMAIN)
+    with part("archive") as archiving:
+        store.archive(to=to)
+    tell(**acknowledgement(f"{name}.last", carry_out(domain, f"{name}.last")))
+    store.close()
+    tell(steps={"open": opening.count, "archive": archiving.count})
+
+
+_DROP = archive.drop
+
+
+def _fresh_archive(folder: str) -> Path:
+    to = Path(folder).with_name("archive")
+    shutil.rmtree(to, ignore_errors=True)
+    return to
+
+
+def retain_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
+    """Open a store with sealed files, archive the first, and delete all of the past; die at step `at` of that."""
+    to = _fresh_archive(folder)
+    with eventstore.open(folder) as store:
+        (first, *_) = store.archive(DOMAIN, to=to, dry_run=True)[0].files
+        store.archive(DOMAIN, before=first.last + 1, to=to)
+        with Steps(at, die) as retaining:
+            store.retain(eventstore.Retention(keep_events=0), delete=True)
+    tell(steps={"retain": retaining.count})
+
+
+def archive_again_and_again(tell: Tell, folder: str, name: str, calls: int) -> None:
+    """Seal and archive after each call, in a process of its own, as long as others write beside it."""
+    with eventstore.open(folder) as store:
+        for number in range(calls):
+            call = f"{name}.{number}"
+            tell(**acknowledgement(call, carry_out(store.domain(DOMAIN), call)))
+            store.seal(DOMAIN)
+            store.archive(DOMAIN, to=Path(folder).with_name("archive"))
+
+
+def write_and_read_on(tell: Tell, folder: str, name: str, calls: int) -> None:
+    """Write, and read all that is at hand after each call."""
+    with eventstore.open(folder) as store:
+        domain = store.domain(DOMAIN)
+        for number in range(calls):
+            call = f"{name}.{number}"
+            tell(**acknowledgement(call, carry_out(domain, call)))
+            while True:
+                floor = domain.floor
+                try:
+                    positions = [event.position for event in domain.events(floor)]
+                except eventstore.CompactedError:
+                    assert domain.floor > floor, "what is at hand was refused"
+                    continue
+                assert positions == list(range(floor + 1, floor + 1 + len(positions))), "a reader met a gap"
+                break
 
 
 def accept_loss(tell: Tell, folder: str, at: int) -> None:

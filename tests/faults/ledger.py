@@ -21,6 +21,8 @@ from eventstore.values import encode_value
 from tests import verifier
 
 DOMAIN = "orders"
+OWN = ("seal", "archive")
+"""What a log says of itself while it is written and moved."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -99,9 +101,9 @@ _meta = msgspec.json.Decoder(_Meta)
 
 
 def call_of(event: eventstore.Event) -> str:
-    """The call that wrote an event. A seal was written by none, and never stands within one."""
-    if event.op == "seal":
-        return f"seal at {event.position}"
+    """The call that wrote an event. What the log says of itself was written by none, and never stands within one."""
+    if event.op in OWN:
+        return f"{event.op} at {event.position}"
     assert event.meta is not None, f"position {event.position} says nothing of itself"
     return _meta.decode(event.meta).run_id
 
@@ -125,7 +127,7 @@ class Ledger:
         lost = {position: said for position, said in self.acknowledged.items() if found.get(position) != said}
         assert not lost, f"acknowledged, but not there: {lost}; the log ends at {len(events)}"
         seen: set[str] = set()
-        for call, group in groupby([event for event in events if event.op != "seal"], call_of):
+        for call, group in groupby([event for event in events if event.op not in OWN], call_of):
             assert call not in seen, f"{call} was torn apart, or written twice"
             seen.add(call)
             written = [(event.op, event.key, event.data) for event in group]
@@ -141,7 +143,7 @@ class Ledger:
                 report = store.verify()
                 assert report.ok, report.findings
                 return
-            values = {event.key: event.data for event in events if event.op != "seal"}
+            values = {event.key: event.data for event in events if event.op not in OWN}
             stored = {eventstore.encode_key(key): encode_value(value) for key, value in domain.items()}
             assert stored == {key: data for key, data in values.items() if data is not None}
             report = store.verify()

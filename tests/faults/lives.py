@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import eventstore
+from eventstore import archive as archiving
 from eventstore import live, pointers, sqlite
+from eventstore.archived import Archived
 from eventstore.model import Durability, Event
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.recorder import mark, recorded
 from tests.faults.workers import Tell, adjust, die
+
+ARCHIVE_AS_NAMED = "/proc/self/cwd/archive"
 
 DOMAINS = [DOMAIN, "quotes", "signals"]
 
@@ -132,6 +136,34 @@ def seal(tell: Tell, root: str, log: str, name: str, rounds: int, durability: Du
                     sealed = store.seal(DOMAIN)
                     event = domain.event(sealed.position)
                     mark(domain=DOMAIN, durability="power+", appended=[[event.position, event.checksum.hex()]])
+
+
+def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
+    """Some calls, a seal, and the sealed file is archived, again and again, in two sessions."""
+    small_settings()
+    _archive_where_it_is()
+    with recorded(Path(root), Path(log)):
+        for session in range(2):
+            with eventstore.open(Path(root, "store")) as store:
+                domain = store.domain(DOMAIN)
+                mark(open=True)
+                for number in range(rounds):
+                    for part in range(2):
+                        promise(domain, f"{name}.{session}.{number}.{part}", None)
+                    store.seal(DOMAIN)
+                    (report,) = store.archive(DOMAIN, to=Path(root, "archive"))
+                    assert len(report.files) == 1, report
+                    head = domain.head()
+                    mark(domain=DOMAIN, durability="power+", appended=[[head.position, head.checksum.hex()]])
+
+
+def _archive_where_it_is() -> None:
+    """The events name the archive by where it lies from the root: what is left of both is judged at another place."""
+
+    def named(first: int, last: int, sha256: str, _: str) -> Archived:
+        return Archived(first, last, sha256, ARCHIVE_AS_NAMED)
+
+    adjust(archiving, Archived=named)
 
 
 def write_along(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:

@@ -599,4 +599,48 @@ SEALED = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED]
+ARCHIVED = [
+    Mutant(
+        "the original goes before the event is durable",
+        "eventstore/archive.py",
+        [
+            (
+                "        kept: list[KeptFile] = []\n        if group.record",
+                "        kept: list[KeptFile] = []\n        with live.log.writing():\n            drop(log, file.first, file.last)\n"
+                "        if group.record",
+            )
+        ],
+        POWER_LOSS + "test_sealed_files_are_archived[ci]",
+        r"went before that was on record",
+    ),
+    Mutant(
+        "the copy in the archive is not synced",
+        "eventstore/archive.py",
+        [("        sync_file(copy)\n", "")],
+        POWER_LOSS + "test_sealed_files_are_archived[ci]",
+        r"states are wrong",
+    ),
+    Mutant(
+        "an archived file is not held against its hash",
+        "eventstore/logfiles.py",
+        [("            elif found != wanted:", "            elif found is wanted is None:")],
+        "tests/eventstore/test_archive.py::test_a_flip_that_no_event_sees_is_found_by_the_hash",
+        r"assert \[\] == \['archive'\]",
+    ),
+    Mutant(
+        "what an event names goes although its copy is not there",
+        "eventstore/archive.py",
+        [("        if why is None:\n            with", "        if why is None or True:\n            with")],
+        "tests/eventstore/test_archive.py::test_what_was_left_in_the_store_stays_if_its_copy_is_not_whole[missing]",
+        r"CompactedError",
+    ),
+    Mutant(
+        "a damaged file is archived",
+        "eventstore/archive.py",
+        [("        for finding in walked.findings:\n", "        for finding in walked.findings[:0]:\n")],
+        "tests/eventstore/test_archive.py::test_a_damaged_file_is_not_archived",
+        r"DID NOT RAISE",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED]

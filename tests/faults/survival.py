@@ -27,6 +27,8 @@ from tests.faults.ledger import Ledger, call_of
 
 STORE = "store"
 """The store's folder below the recorded root."""
+ARCHIVE = "archive"
+"""Where sealed files of it are moved, beside it."""
 
 
 class Said(msgspec.Struct):
@@ -54,7 +56,7 @@ class Story:
         self.said = [(at, msgspec.convert(record.said, Said)) for at, record in enumerate(records, 1) if record.kind == "M"]
         self.events: dict[str, list[Event]] = {}
         self.ends: dict[str, set[int]] = {}
-        with eventstore.open(trace.root / STORE, read_only=True) as store:
+        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[trace.root / ARCHIVE]) as store:
             for name in store.domains():
                 events = list(store.domain(name).events())
                 self._require_sound(name, events)
@@ -109,9 +111,12 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     assert not made or (place / "store.json").is_file(), "the store was made, and is gone"
     if story.loss is not None and not _is_accepted(story, state, place):
         return {}
+    if (folder / ARCHIVE).exists():
+        _require_named(place)
     found: dict[str, int] = {}
+    # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
     gone: list[str] = []
-    with eventstore.open(place) as store:
+    with contextlib.chdir(folder), eventstore.open(place, archives=[folder / ARCHIVE]) as store:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
@@ -131,6 +136,13 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
             assert {name: len(store.domain(name)) > 0 for name in found} == dict.fromkeys(found, True)
             assert {name: store.domain(name).head().position for name in found} == {name: count + 1 for name, count in found.items()}
     return found
+
+
+def _require_named(place: Path) -> None:
+    """A file that is not in the store must be named by an event, whatever stands in the archive."""
+    with eventstore.open(place, read_only=True) as store:
+        missing = [finding.message for finding in store.verify().findings if finding.kind == "missing"]
+    assert not missing, f"the original went before that was on record: {missing}"
 
 
 def _require_kept(story: Story, state: State, domain: str, events: list[Event]) -> None:

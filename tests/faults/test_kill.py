@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ POINTS = {
     "test_killed_while_a_key_is_destroyed": (1, DEATHS),
     "test_killed_while_a_log_is_sealed": (2, DEATHS),
     "test_killed_while_a_log_is_rolled_forward": (1, DEATHS),
+    "test_killed_while_files_are_archived": (2, DEATHS),
+    "test_killed_while_the_past_is_deleted": (1, DEATHS),
 }
 """How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
 
@@ -198,6 +200,7 @@ def die_everywhere(
     part: str,
     calls: int,
     life: Job = jobs.live_whole,
+    prove: Callable[[Ledger, Path, str], None] = require_writable,
 ) -> None:
     """From a copy of `template` (None: from nothing), die at DEATHS steps of `part`, and prove each time what is left."""
     folder = tmp_path / "store"
@@ -218,7 +221,7 @@ def die_everywhere(
         deaths += worker.wait() < 0
         try:
             take_all(known, worker)
-            require_writable(known, folder, f"{seed}-{step}-after")
+            prove(known, folder, f"{seed}-{step}-after")
         except (AssertionError, eventstore.EventStoreError) as error:
             raise AssertionError(f"FAULTS_SEED={seed}: died at step {step} of {last} of {part}") from error
     # A worker that waited for a lock a moment longer or shorter has some steps more or less.
@@ -346,6 +349,83 @@ def test_killed_while_a_log_is_rolled_forward(server: Server, tmp_path: Path, se
     take_all(ledger, sealer)
     assert len(list((tmp_path / "template" / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1, "the next file is there: this proves nothing"
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1, jobs.seal_whole)
+
+
+def sealed_template(server: Server, folder: Path, seed: str) -> Ledger:
+    """A store with three sealed files."""
+    ledger = Ledger()
+    sealer = server.start(jobs.seal_again_and_again, folder=str(folder), name=f"{seed}-sealer", calls=3)
+    take_all(ledger, sealer)
+    assert sealer.wait() == 0
+    return ledger
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", ["archive", "open"])
+def test_killed_while_files_are_archived(
+    server: Server, tmp_path: Path, seed: str, points: Points, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every event is in the store, or in a whole file of the archive that an event names; whoever comes next carries it on."""
+    ledger = sealed_template(server, tmp_path / "template", seed)
+
+    def prove(known: Ledger, folder: Path, name: str) -> None:
+        with eventstore.open(folder) as store:
+            assert store.verify().ok, "a file is missing, and no event says where it is"
+        monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(folder.with_name("archive")))
+        require_writable(known, folder, name)
+        with eventstore.open(folder) as store:
+            (report,) = store.archive(DOMAIN, to=folder.with_name("archive"))
+            assert report.kept == []
+            assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1
+        known.require_kept(folder)
+        monkeypatch.delenv("EVENTSTORE_ARCHIVES")
+        assert not [path for path in folder.with_name("archive").rglob("*") if path.name.startswith(".tmp")]
+
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 1, jobs.archive_whole, prove)
+
+
+@pytest.mark.faults
+def test_killed_while_the_past_is_deleted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+    """What is gone was recorded before; what every key is stays; what was recorded and is still there goes next time."""
+    ledger = sealed_template(server, tmp_path / "template", seed)
+    with eventstore.open(tmp_path / "template", read_only=True) as store:
+        values = dict(store.domain(DOMAIN).items())
+
+    def prove(known: Ledger, folder: Path, name: str) -> None:
+        with eventstore.open(folder) as store:
+            domain = store.domain(DOMAIN)
+            assert dict(domain.items()) == values
+            assert store.verify().ok, "a file is missing, and no event says so"
+            events = {event.position: event.checksum.hex() for event in domain.events(domain.floor)}
+            kept = {position: checksum for position, (checksum, _) in known.acknowledged.items() if position > domain.floor}
+            assert {position: events.get(position) for position in kept} == kept
+            carry_out(domain, name)
+            store.retain(eventstore.Retention(keep_events=0), delete=True)
+            assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1
+            assert not list(folder.with_name("archive").rglob("*.db"))
+            assert store.verify().ok
+
+    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "retain", 1, jobs.retain_whole, prove)
+
+
+def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lost, no reader of what is at hand stopped, in three processes."""
+    folder, ledger = tmp_path / "store", Ledger()
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+    workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
+    workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+    for worker in workers:
+        said = worker.rest()
+        assert worker.wait() == 0, said
+        for one in said:
+            ledger.take(one)
+    with eventstore.open(folder) as store:
+        assert store.verify().ok
+    monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(tmp_path / "archive"))
+    ledger.require_kept(folder)
+    assert len(list((tmp_path / "archive").rglob("*.db"))) == 6
+    assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1
 
 
 def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, seed: str) -> None:

@@ -167,6 +167,17 @@ def test_one_seals_while_another_writes(losses: Losses) -> None:
     losses.require_none(500)
 
 
+def test_sealed_files_are_archived(losses: Losses) -> None:
+    """Every event is in the store, or whole in the archive: the copy is durable before the event, the event before the removal."""
+    losses.record(lives.archive, rounds=2)
+    losses.require_none(400)
+
+
+def test_one_archives_while_another_writes(losses: Losses) -> None:
+    losses.record(lives.archive, lives.write_along, rounds=2)
+    losses.require_none(250)
+
+
 def test_a_loss_is_accepted_with_its_evidence(losses: Losses) -> None:
     losses.prepare(lives.write_and_die, calls=20)
     (wal,) = losses.trace.root.glob("store/logs/*/*.db-wal")

@@ -1,0 +1,358 @@
+"""Moving sealed files to where the user says (FORMAT.md section 8): copy, prove, hash, record; only then the original goes.
+
+The commit of the `archive` event is the decision. What was there before it stays, whatever happens; what the event names and is
+still in the log's folder is removed by whoever comes next, but only beside a copy with the recorded hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from eventstore import database
+from eventstore.archived import Archived, archived_file, latest
+from eventstore.carried import prove_carried
+from eventstore.clock import moment_us
+from eventstore.codec import read_birth
+from eventstore.database import sqlite3
+from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, FormatError
+from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
+from eventstore.group import GroupCommit
+from eventstore.links import Task, Walk
+from eventstore.log import FileExtent, FileLog
+from eventstore.logfiles import LogFiles
+from eventstore.model import Event, Linked
+from eventstore.projections.key_states import KeyStates
+
+_log = logging.getLogger("eventstore")
+
+LOCK_NAME = "archive.lock"
+"""In a log's folder: held while its files are moved, so that one process at a time does."""
+
+_PAGES = 2_000
+"""Database pages copied at a time."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with domain, files done, files to do."""
+
+
+class FileReport(msgspec.Struct, frozen=True):
+    """One sealed file: what is in it, and where it is, or is by now."""
+
+    first: int
+    last: int
+    """Where the seal stands that ends it."""
+    status: Literal["store", "archived", "deleted"]
+    archive: str | None
+    """The folder that open(archives=[...]) takes; None unless it is archived."""
+    bytes: int | None
+    """None where the file cannot be seen from here."""
+    began_us: int | None
+    """When its first event was recorded that is not the log's own, in microseconds; None where there is none, or nobody can look."""
+    ended_us: int | None
+    """The last one; of an archived file its seal."""
+
+    @property
+    def events(self) -> int:
+        """How many events were appended to it, the seal included."""
+        return self.last - self.first + 1
+
+
+class KeptFile(msgspec.Struct, frozen=True):
+    """A file that should have gone and is still where it was, and why."""
+
+    first: int
+    last: int
+    why: str
+
+
+class ArchiveReport(msgspec.Struct, frozen=True):
+    """What was done to the sealed files of one domain, or, in a dry run, would be."""
+
+    domain: str
+    files: list[FileReport]
+    """Those that were moved or deleted."""
+    kept: list[KeptFile]
+    floor: int
+    """Events up to this position are not in the store by then."""
+    sealed: bool = False
+    """Whether the live file was sealed first."""
+
+
+def report_of(file: FileExtent, status: Literal["store", "archived", "deleted"], archive: str | None = None) -> FileReport:
+    """A file of the log's own folder, told."""
+    return FileReport(file.first, file.last, status, archive, file.bytes, file.began_us, file.ended_us)
+
+
+def file_log(group: GroupCommit) -> FileLog:
+    """The log as one of files. Raises ConfigError for one that has none."""
+    log = group.live.log
+    if not isinstance(log, FileLog):
+        raise ConfigError(f"domain {log.domain} is in memory and has no files; what is in a folder can be archived")
+    return log
+
+
+def archive_folder(to: str | os.PathLike[str], groups: Iterable[GroupCommit]) -> Path:
+    """The folder for an archive, by its one absolute path. Raises ConfigError for one inside the store, or whose name is no text."""
+    given: object = to
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise ConfigError(f"the folder of an archive is a path, not {given!r}")
+    try:
+        folder = Path(os.path.realpath(to))
+        str(folder).encode()
+    except (UnicodeEncodeError, ValueError) as error:
+        raise ConfigError(f"the path {given!r} is not UTF-8, and cannot be recorded in an event; name another folder") from error
+    for group in groups:
+        home = file_log(group).folder.parents[1]
+        if folder == home or home in folder.parents:
+            raise ConfigError(
+                f"{folder} is inside the store {home}: whatever takes the store would take its archive; name a folder outside"
+            )
+    return folder
+
+
+def chosen_files(log: FileLog, before: datetime | int | None) -> list[FileExtent]:
+    """The sealed files whose events were all recorded before a time, or stand before a position; None: all that are sealed.
+
+    What the log says of itself does not count: sealing an old file does not make it new. Raises ConfigError, NaiveTimeError.
+    """
+    if isinstance(before, bool) or not isinstance(before, datetime | int | None):
+        raise ConfigError(f"before is an aware datetime or a position, not {before!r}")
+    before_us = moment_us(before) if isinstance(before, datetime) else None
+    chosen: list[FileExtent] = []
+    for first in log.sealed():
+        file = log.file(first)
+        if before_us is not None:
+            falls = file.ended_us is None or file.ended_us < before_us
+        else:
+            falls = not isinstance(before, int) or file.last < before
+        if not falls:
+            break
+        chosen.append(file)
+    return chosen
+
+
+@contextlib.contextmanager
+def moving(group: GroupCommit) -> Iterator[FileLog]:
+    """The right to move the sealed files of a log; nobody else does meanwhile. Raises ConfigError, UnavailableError."""
+    log = file_log(group)
+    with os_errors(f"locking {log.folder / LOCK_NAME}"), locked(log.folder / LOCK_NAME, timeout_ms=group.live.log.busy_timeout_ms):
+        yield log
+
+
+def plan_archive(group: GroupCommit, before: datetime | int | None) -> ArchiveReport:
+    """What archive_files() would move; changes nothing."""
+    log = file_log(group)
+    files = [report_of(file, "store") for file in chosen_files(log, before)]
+    return ArchiveReport(group.live.log.domain, files, [], max([group.live.log.floor(), *(file.last for file in files)]))
+
+
+def archive_files(
+    group: GroupCommit, choose: Callable[[FileLog], list[FileExtent]], to: Path, store_id: str, progress: Progress | None = None
+) -> ArchiveReport:
+    """Move the sealed files that `choose` names to the folder `to`, one after the other; whatever raises leaves the rest as it was.
+
+    Raises CorruptionError for a file that is not whole, AccessError for one that is in the way, EngineError.
+    """
+    domain, moved = group.live.log.domain, list[FileReport]()
+    with moving(group) as log:
+        kept = finish_archiving(group, store_id)
+        told = {each.first for each in kept}
+        chosen = [file for file in choose(log) if file.first not in told]
+        for number, file in enumerate(chosen):
+            if progress is not None:
+                progress(domain, number, len(chosen))
+            kept += _archive(group, log, file, to, store_id)
+            moved.append(report_of(file, "archived", str(to)))
+        if progress is not None:
+            progress(domain, len(chosen), len(chosen))
+    return ArchiveReport(domain, moved, kept, group.live.log.floor())
+
+
+def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store_id: str) -> list[KeptFile]:
+    """Move one file; gives what is left of it in the store, if that could not be removed."""
+    live = group.live
+    while True:
+        known = live.head().position
+        with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
+            sha256 = _copy(group, file, to, store_id)
+
+        def say(states: KeyStates, known: int = known, sha256: str = sha256) -> Archived | None:
+            # A redaction since then erased the value in the original, and not in the copy.
+            return None if _redacted_since(group, states, known) else Archived(file.first, file.last, sha256, str(to))
+
+        kept: list[KeptFile] = []
+        if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]
+            return kept
+        archived_file(to, store_id, live.log.domain, file.first).unlink()
+
+
+def _redacted_since(group: GroupCommit, states: KeyStates, known: int) -> bool:
+    at = states.system
+    while at > known:
+        (own,) = group.live.log.linked([at])
+        if own.event.op == "redact":
+            return True
+        at = own.event.prev
+    return False
+
+
+def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
+    """Remove a file from the log's folder, now that an event says so; if that fails it is kept, told, and tried again by the next one."""
+    try:
+        log.drop_sealed(first)
+    except EngineError as error:
+        return [KeptFile(first, last, str(error))]
+    return []
+
+
+# ---- the copy
+
+
+def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
+    """Make the copy, prove it, and put it in its place, durably; gives its SHA-256."""
+    domain = group.live.log.domain
+    target = archived_file(to, store_id, domain, file.first)
+    folders = [to, to / store_id, target.parent]
+    for folder in folders:
+        make_folder(folder)
+    scratch = target.parent / f".tmp-{target.name}"
+    if scratch.exists():
+        shutil.rmtree(scratch)  # of a process that was killed: we hold the lock
+    scratch.mkdir(mode=FOLDER_MODE)
+    try:
+        copy = scratch / target.name
+        _backup(file.path, copy, domain, group.live.log.busy_timeout_ms)
+        sync_file(copy)
+        (seal,) = group.live.log.linked([file.last])  # as the newest file carries it
+        prove(copy, domain, store_id, seal.event, busy_timeout_ms=group.live.log.busy_timeout_ms)
+        sha256 = sha256_of(copy)
+        _require_free(target, sha256)
+        copy.rename(target)
+    finally:
+        shutil.rmtree(scratch)
+    for folder in reversed(folders):
+        sync_folder(folder)
+    with contextlib.suppress(PermissionError):  # a parent that must not be read is not ours to sync
+        sync_folder(to.parent)
+    return sha256
+
+
+def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None:
+    """Copy a sealed file with what its WAL still holds, by SQLite: others may have it open (RELIABILITY.md R4)."""
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
+    try:
+        with (
+            contextlib.closing(database.connect_reader(source, busy_timeout_ms=busy_timeout_ms)) as reader,
+            contextlib.closing(database.connect_writer(copy, busy_timeout_ms=busy_timeout_ms)) as writer,
+        ):
+            # Nobody knows the copy yet, and it is synced whole.
+            writer.execute("PRAGMA journal_mode=OFF").fetchall()
+            writer.execute("PRAGMA synchronous=OFF")
+            reader.backup(writer, pages=_PAGES)
+    except sqlite3.Error as error:
+        raise database.engine_error(error, domain=domain, path=copy) from error
+
+
+def _require_free(target: Path, sha256: str) -> None:
+    """Refuse to overwrite anything but the same bytes: those are left of a process that was killed before it could record them."""
+    status = stat_or_none(target)
+    if status is not None and (not stat.S_ISREG(status.st_mode) or sha256_of(target) != sha256):
+        raise AccessError(
+            f"{target} is there already, and is not a copy of this file; nothing was overwritten or moved: look what it is, then"
+            " move it away, or archive to another folder"
+        )
+
+
+def prove(copy: Path, domain: str, store_id: str, seal: Event, *, busy_timeout_ms: int) -> None:
+    """Prove a sealed file by itself: what it carries, every event that was appended to it, and that it ends in `seal`.
+
+    Raises CorruptionError with the first thing that is wrong.
+    """
+    files = LogFiles(domain, lambda: [copy], busy_timeout_ms=busy_timeout_ms)
+    try:
+        start = max(database.first_of(copy) - 1, 0)
+        birth = read_birth(next(iter(files.get([0])), None), domain)
+        if (birth.store_id, birth.domain) != (store_id, domain):
+            raise FormatError(domain, 0, f"{copy.name} is of domain {birth.domain!r} of store {birth.store_id}, not of this store")
+        before = {event.key.encode(): event.position for event in prove_carried(_carried(files, start), start, domain)}
+        walk = Walk(files, Task(domain, seal.position, [seal.position], 0), start, seal.position)
+        for _ in walk.run():
+            pass
+        walked = walk.walked
+        for finding in walked.findings:
+            raise FormatError(domain, finding.position, finding.message)
+        for segment in walked.segments:
+            for key, first, prev in zip(segment.keys, segment.firsts, segment.prevs, strict=True):
+                if prev != before.get(key, 0):
+                    raise FormatError(domain, first, f"prev is {prev}, but the key's previous event is {before.get(key, 0)}")
+        end = files.head()
+        if (end.position, end.checksum) != (seal.position, seal.checksum):
+            raise FormatError(domain, end.position, f"{copy.name} does not end in the seal at position {seal.position}")
+    finally:
+        files.close()
+
+
+def _carried(files: LogFiles, start: int) -> Iterator[Linked]:
+    after = -1
+    while page := files.carried(start, after):
+        yield from page
+        after = page[-1].event.position
+
+
+# ---- rolling forward
+
+
+def finish_archiving(group: GroupCommit, store_id: str) -> list[KeptFile]:
+    """Remove from the log's folder what `archive` events say is elsewhere, if the copy there has the recorded hash; gives the rest.
+
+    Whoever was to do that may have died over it, or somebody put the file back.
+    """
+    log = group.live.log
+    if not isinstance(log, FileLog) or not log.leftovers():
+        return []
+    archived = latest(log.archived(group.live.fresh().system))
+    domain, kept = group.live.log.domain, list[KeptFile]()
+    for first in sorted(log.leftovers() & archived.keys()):
+        said = archived[first]
+        why = _not_there(said, store_id, domain) if first in log.sealed() else None
+        if why is None:
+            with group.live.log.writing():
+                kept += drop(log, first, said.last)
+        else:
+            kept.append(KeptFile(first, said.last, f"{domain}: the log says that this file was archived, and it is kept: {why}"))
+    return kept
+
+
+def _not_there(said: Archived, store_id: str, domain: str) -> str | None:
+    """Why the copy that an archive event names cannot stand for the file; None if it can, or if the file was to be deleted."""
+    copy = said.path(store_id, domain)
+    if copy is None:
+        return None
+    try:
+        with os_errors(f"looking for {copy}"):
+            if not copy.is_file():
+                return f"there is no {copy}"
+            found = sha256_of(copy)
+    except EngineError as error:
+        return str(error)
+    return None if found == said.sha256 else f"{copy} has SHA-256 {found}, not {said.sha256}"
+
+
+def try_to_finish(group: GroupCommit, store_id: str) -> None:
+    """finish_archiving() for an opening, which must not fail over it: what could not be done is logged, and the next one tries again."""
+    try:
+        kept = [f"positions {each.first} to {each.last}: {each.why}" for each in finish_archiving(group, store_id)]
+    except EventStoreError as error:
+        kept = [str(error)]
+    for sentence in kept:
+        _log.warning("%s", sentence)

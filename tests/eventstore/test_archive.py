@@ -1,0 +1,514 @@
+"""Archives and retention: every event is in the store, or in a whole archive that the log names; only what was asked for goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventstore
+from eventstore import (
+    AccessError,
+    CompactedError,
+    ConfigError,
+    CorruptionError,
+    DiskFullError,
+    DomainStore,
+    Event,
+    NotFoundError,
+    ReadOnlyError,
+    Retention,
+    Store,
+)
+from eventstore.database import log_files, sqlite3
+from eventstore.log import FileLog
+
+DOMAIN = "orders"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KEYS = ["key-0", "key-1", "key-2"]
+
+
+def moment(us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us)
+
+
+def fill(store: Store, seals: int = 3, name: str = DOMAIN) -> list[Event]:
+    """Files of seven events, then two events more; all events."""
+    domain = store.domain(name)
+    for part in range(seals):
+        for number in range(5):
+            domain.write_value(KEYS[number % 3], {"part": part, "n": number}, event_id=f"{part}-{number}")
+        domain.remove_value("key-2")
+        store.seal(name)
+    domain.write_value("key-0", "last")
+    domain.write_value("key-1", "last")
+    return list(domain.events())
+
+
+def folded(events: list[Event], until: int) -> dict[str, Any]:
+    """What every key held at a position, by going through the events."""
+    held: dict[str, Any] = {}
+    for event in events[:until]:
+        if event.op in ("put", "remove"):
+            key = str(eventstore.decode_key(event.key))
+            held.pop(key, None)
+            if event.op == "put":
+                held[key] = json.loads(str(event.data))
+    return held
+
+
+def log_folder(path: Path) -> Path:
+    return path / "data" / "logs" / DOMAIN
+
+
+def archived_files(path: Path, store: Store) -> list[Path]:
+    return log_files(path / "archive" / store.store_id / DOMAIN)
+
+
+def file_log(domain: DomainStore) -> FileLog:
+    log = domain.group.live.log
+    assert isinstance(log, FileLog)
+    return log
+
+
+# ---- archive
+
+
+def test_what_is_archived_is_elsewhere_whole_and_named(tmp_path: Path, open_store: Callable[..., Store]) -> None:
+    store = open_store()
+    events = fill(store)
+    domain = store.domain(DOMAIN)
+    seals = [event.position for event in events if event.op == "seal"]
+    (report,) = store.archive(DOMAIN, before=seals[1] + 1, to=tmp_path / "archive")
+    assert [(file.first, file.last, file.status) for file in report.files] == [
+        (0, seals[0], "archived"),
+        (seals[0] + 1, seals[1], "archived"),
+    ]
+    assert (report.kept, report.floor) == ([], seals[1])
+    assert [path.stem for path in log_files(log_folder(tmp_path))] == [f"{first + 1:020d}" for first in seals[1:]]
+    assert not list(log_folder(tmp_path).glob(".tmp*"))
+    copies = archived_files(tmp_path, store)
+    said = [json.loads(str(event.data)) for event in domain.events(len(events)) if event.op == "archive"]
+    assert said == [
+        {"first": first, "last": last, "sha256": hashlib.sha256(copy.read_bytes()).hexdigest(), "to": str(tmp_path / "archive")}
+        for (first, last), copy in zip([(0, seals[0]), (seals[0] + 1, seals[1])], copies, strict=True)
+    ]
+    assert all((copy.stat().st_mode & 0o777, copy.stat().st_nlink) == (0o600, 1) for copy in copies)
+    assert dict(domain.items()) == folded(events, len(events))
+    for position in range(seals[1], len(events) + 1):
+        assert dict(domain.state(position).items()) == folded(events, position)
+    verified = store.verify()
+    assert verified.ok
+    assert [(each.first, each.last) for each in verified.domains[0].archived] == [(0, seals[0]), (seals[0] + 1, seals[1])]
+
+
+def test_below_the_floor_it_is_said_where_it_went(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    (report,) = store.archive(to=tmp_path / "archive")
+    domain, floor = store.domain(DOMAIN), report.floor
+    assert domain.floor == floor
+    told = list(domain.events(floor, carried=True))
+    assert [event for event in told if floor < event.position <= len(events)] == events[floor:]
+    below: list[Callable[[], object]] = [
+        lambda: list(domain.events()),
+        lambda: domain.state(floor - 1),
+        lambda: domain.state(moment(events[2].recorded_us)),
+        lambda: list(domain.history("key-0")),
+        lambda: domain.events(0, carried=True),
+        lambda: domain.write_value("key-0", {"part": 0, "n": 0}, event_id="0-0"),
+    ]
+    head = domain.head()
+    for ask in below:
+        with pytest.raises(CompactedError) as caught:
+            ask()
+        assert (caught.value.floor, caught.value.archive, caught.value.deleted) == (floor, str(tmp_path / "archive"), False)
+    assert domain.head() == head
+    assert domain.write_value("key-0", "new", event_id="new").appended
+
+
+@pytest.mark.parametrize("by", ["argument", "relative", "environment"])
+def test_an_attached_archive_reads_as_if_there_were_one_file(
+    tmp_path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    events = fill(first := open_store())
+    first.archive(to=tmp_path / "archive")
+    first.close()
+    if by == "environment":
+        monkeypatch.setenv("EVENTSTORE_ARCHIVES", f"{tmp_path / 'nothing'}{os.pathsep}{tmp_path / 'archive'}")
+        with eventstore.open("memory:") as memory:
+            assert memory.domains() == []
+    monkeypatch.chdir(tmp_path)
+    given = {"argument": [tmp_path / "archive"], "relative": ["archive"], "environment": []}
+    store = open_store(archives=given[by])
+    domain = store.domain(DOMAIN)
+    assert domain.floor == 0
+    assert list(domain.events())[: len(events)] == events
+    for position in range(len(events) + 1):
+        assert dict(domain.state(position).items()) == folded(events, position)
+    assert [event.position for event in domain.history("key-1")] == [e.position for e in events[::-1] if e.key == '["key-1"]']
+    assert domain.write_value("key-0", {"part": 0, "n": 0}, event_id="0-0").position == 1
+    verified = store.verify()
+    assert verified.ok
+    assert (verified.domains[0].floor, verified.domains[0].archived) == (0, [])
+    assert sorted(file_log(domain).attached()) == [0, 8, 15]
+    store.seal(DOMAIN)
+    (report,) = store.archive(to=tmp_path / "archive")
+    assert (len(report.files), domain.floor) == (1, 0)
+
+
+def test_a_file_goes_by_what_users_wrote_in_it_and_not_by_its_seal(tmp_path: Path, store: Store) -> None:
+    events = fill(store, seals=2)
+    seals = [event.position for event in events if event.op == "seal"]
+    last_us = events[seals[0] - 2].recorded_us
+    assert [f.last for f in store.archive(before=moment(last_us), to=tmp_path / "archive", dry_run=True)[0].files] == []
+    assert [f.last for f in store.archive(before=moment(last_us + 1), to=tmp_path / "archive", dry_run=True)[0].files] == [seals[0]]
+    assert [f.last for f in store.archive(DOMAIN, before=seals[0], to=tmp_path / "archive", dry_run=True)[0].files] == []
+    assert [f.status for f in store.archive(to=tmp_path / "archive", dry_run=True)[0].files] == ["store", "store"]
+    assert not (tmp_path / "archive").exists()
+    assert store.domain(DOMAIN).floor == 0
+    with pytest.raises(eventstore.NaiveTimeError):
+        store.archive(before=datetime(2026, 1, 1), to=tmp_path / "archive")  # noqa: DTZ001  that is the point
+
+
+def test_nothing_sealed_is_nothing_to_archive(tmp_path: Path, store: Store) -> None:
+    store.domain(DOMAIN).write_value("a", 1)
+    (report,) = store.archive(to=tmp_path / "archive")
+    assert (report.files, report.kept, report.floor) == ([], [], 0)
+    assert store.domain(DOMAIN).head().position == 1
+
+
+def test_what_cannot_be_archived_is_refused_by_name(tmp_path: Path, store: Store, open_store: Callable[..., Store]) -> None:
+    events = fill(store)
+    with pytest.raises(NotFoundError):
+        store.archive("nothing", to=tmp_path / "archive")
+    for inside in (tmp_path / "data", tmp_path / "data" / "archive", tmp_path / "data" / "logs" / ".." / "x"):
+        with pytest.raises(ConfigError, match="inside the store"):
+            store.archive(to=inside)
+    with pytest.raises(ConfigError, match="positions are a domain's own"):
+        store.archive(before=3, to=tmp_path / "archive")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        store.archive(to=os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(AccessError):
+        store.archive(to=tmp_path / "file")
+    with pytest.raises(eventstore.EngineError):
+        store.archive(to=tmp_path / "missing" / "too" / "far")
+    with pytest.raises(ReadOnlyError):
+        open_store(read_only=True).archive(to=tmp_path / "archive")
+    with eventstore.open("memory:") as memory:
+        memory.domain(DOMAIN)
+        with pytest.raises(ConfigError, match="in memory"):
+            memory.archive(to=tmp_path / "archive")
+    assert list(store.domain(DOMAIN).events()) == events
+    assert store.halted is None
+    store.domain(DOMAIN).write_value("key-0", "on")
+
+
+def test_a_file_of_the_same_name_is_never_overwritten(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    target = tmp_path / "archive" / store.store_id / DOMAIN / f"{0:020d}.db"
+    target.parent.mkdir(parents=True)
+    target.write_text("somebody else's")
+    with pytest.raises(AccessError, match="not a copy of this file"):
+        store.archive(to=tmp_path / "archive")
+    assert target.read_text() == "somebody else's"
+    assert list(store.domain(DOMAIN).events()) == events
+    assert [path.name for path in target.parent.iterdir()] == [target.name], "nothing is left behind"
+    target.unlink()
+    assert len(store.archive(to=tmp_path / "archive")[0].files) == 3
+
+
+def test_a_full_disk_where_the_archive_lies_stops_nothing(tmp_path: Path, store: Store) -> None:
+    for number in range(40):
+        store.domain(DOMAIN).write_value("key", "x" * 10_000 + str(number))
+    store.seal(DOMAIN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(DiskFullError):
+            store.archive(to=tmp_path / "archive")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert (store.halted, store.domain(DOMAIN).floor) == (None, 0)
+    store.domain(DOMAIN).write_value("key", "on")
+    assert len(store.archive(to=tmp_path / "archive")[0].files) == 1
+
+
+def test_two_stores_share_an_archive(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    store.archive(to=tmp_path / "archive")
+    with eventstore.open(tmp_path / "other") as other:
+        fill(other)
+        other.archive(to=tmp_path / "archive")
+        with eventstore.open(tmp_path / "other", archives=[tmp_path / "archive"]) as again:
+            assert again.verify().ok
+            assert again.domain(DOMAIN).floor == 0
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"]) as again:
+        assert list(again.domain(DOMAIN).events())[: len(events)] == events
+
+
+@pytest.mark.corrupts
+def test_a_damaged_file_is_not_archived(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.close()
+    file = log_files(log_folder(tmp_path))[1]
+    connection = sqlite3.connect(file)
+    connection.execute("DROP TRIGGER event_update")
+    connection.execute("UPDATE event SET data = '{}' WHERE position = 9")
+    connection.commit()
+    connection.close()
+    with eventstore.open(tmp_path / "data") as store:
+        with pytest.raises(CorruptionError) as caught:
+            store.archive(to=tmp_path / "archive")
+        assert caught.value.position == 9
+        assert log_files(log_folder(tmp_path))[0].stem == f"{8:020d}"
+        assert store.domain(DOMAIN).floor == 7
+        assert len(archived_files(tmp_path, store)) == 1
+        assert not list((tmp_path / "archive").rglob(".tmp*"))
+
+
+def test_who_has_a_file_open_reads_on_and_is_then_told(tmp_path: Path, store: Store, open_store: Callable[..., Store]) -> None:
+    events = fill(store)
+    reader = open_store(read_only=True).domain(DOMAIN)
+    assert list(reader.events()) == events
+    store.archive(to=tmp_path / "archive")
+    assert list(reader.events())[: len(events)] == events, "the files that it has open are still there for it"
+    fresh = open_store(read_only=True).domain(DOMAIN)
+    with pytest.raises(CompactedError):
+        list(fresh.events())
+
+
+def test_threads_read_and_write_while_files_go(tmp_path: Path, store: Store) -> None:
+    domain, failures, ended = store.domain(DOMAIN), list[BaseException](), threading.Event()
+    moved, written = list[object](), 0
+
+    def writing() -> None:
+        nonlocal written
+        try:
+            while not ended.is_set():
+                domain.write_value("key", written)
+                written += 1
+        except BaseException as error:  # noqa: BLE001  told below
+            failures.append(error)
+
+    def reading() -> None:
+        try:
+            while not ended.is_set():
+                floor = domain.floor
+                try:
+                    positions = [event.position for event in domain.events(floor)]
+                except CompactedError:
+                    assert domain.floor > floor
+                    continue
+                assert positions == list(range(floor + 1, floor + 1 + len(positions)))
+        except BaseException as error:  # noqa: BLE001  told below
+            failures.append(error)
+
+    threads = [threading.Thread(target=writing), threading.Thread(target=reading)]
+    for thread in threads:
+        thread.start()
+    try:
+        while len(moved) < 4:
+            store.seal(DOMAIN)
+            moved += store.archive(to=tmp_path / "archive")[0].files
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"]) as whole:
+        assert [event.data for event in whole.domain(DOMAIN).events(key="key")] == [str(number) for number in range(written)]
+        assert whole.verify().ok
+
+
+# ---- left half done
+
+
+def put_back(path: Path, store: Store) -> Path:
+    """Let the first archived file be in the log's folder again, as if its archiver had died before it removed it."""
+    copy = archived_files(path, store)[0]
+    return Path(shutil.copy(copy, log_folder(path)))
+
+
+@pytest.mark.parametrize("how", ["opening", "archiving"])
+def test_what_was_left_in_the_store_goes_if_its_copy_is_there(tmp_path: Path, store: Store, how: str) -> None:
+    fill(store)
+    store.archive(to=tmp_path / "archive")
+    left = put_back(tmp_path, store)
+    left.with_name(f"{left.name}-shm").touch()
+    if how == "opening":
+        with eventstore.open(tmp_path / "data") as again:
+            again.domain(DOMAIN)
+    else:
+        assert store.archive(to=tmp_path / "archive")[0].kept == []
+    assert not list(left.parent.glob(f"{left.name}*"))
+
+
+@pytest.mark.parametrize("copy", ["missing", "altered"])
+def test_what_was_left_in_the_store_stays_if_its_copy_is_not_whole(
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture, copy: str
+) -> None:
+    events = fill(store)
+    store.archive(to=tmp_path / "archive")
+    left = put_back(tmp_path, store)
+    archived = archived_files(tmp_path, store)[0]
+    if copy == "missing":
+        archived.unlink()
+    else:
+        archived.write_bytes(archived.read_bytes()[:-1] + b"?")
+    with eventstore.open(tmp_path / "data") as again:
+        assert next(again.domain(DOMAIN).events(until=1)) == events[0]
+        assert "it is kept" in caplog.text
+        (report,) = again.archive(to=tmp_path / "archive")
+        assert [(each.first, each.last) for each in report.kept] == [(0, 7)]
+    assert left.exists()
+
+
+# ---- altered archives
+
+
+@pytest.mark.corrupts
+def test_every_alteration_of_an_archived_file_is_found(tmp_path: Path, store: Store) -> None:
+    fill(store, seals=2)
+    store.archive(to=tmp_path / "archive")
+    copy = archived_files(tmp_path, store)[0]
+    content = copy.read_bytes()
+    for at in [*range(0, len(content), len(content) // 12), len(content) - 1]:
+        copy.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"], read_only=True) as again:
+            assert not again.verify().ok, f"byte {at}"
+    copy.write_bytes(content[: len(content) // 2])
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"], read_only=True) as again:
+        assert "archive" in {finding.kind for finding in again.verify().findings}
+    copy.write_bytes(content)
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"], read_only=True) as again:
+        assert again.verify().ok
+
+
+@pytest.mark.corrupts
+def test_a_flip_that_no_event_sees_is_found_by_the_hash(tmp_path: Path, store: Store) -> None:
+    """Free space within a page belongs to no event."""
+    fill(store, seals=1)
+    store.archive(to=tmp_path / "archive")
+    copy = archived_files(tmp_path, store)[0]
+    content = bytearray(copy.read_bytes())
+    at = content.index(bytes(200), 8_192) + 100
+    content[at] = 1
+    copy.write_bytes(content)
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"], read_only=True) as again:
+        assert [finding.kind for finding in again.verify().findings] == ["archive"]
+
+
+@pytest.mark.corrupts
+def test_another_stores_file_is_refused_when_it_is_read(tmp_path: Path, store: Store) -> None:
+    fill(store, seals=1)
+    store.archive(to=tmp_path / "archive")
+    with eventstore.open(tmp_path / "other") as other:
+        fill(other, seals=1)
+        other.archive(to=tmp_path / "foreign")
+        foreign = tmp_path / "foreign" / other.store_id / DOMAIN
+    # As it is, it holds nothing of this store.
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "foreign"]) as again, pytest.raises(CompactedError):
+        list(again.domain(DOMAIN).events())
+    shutil.copytree(foreign, tmp_path / "foreign" / store.store_id / DOMAIN)
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "foreign"]) as again:
+        with pytest.raises(CorruptionError, match="another log's file"):
+            list(again.domain(DOMAIN).events())
+        assert "archive" in {finding.kind for finding in again.verify().findings}
+
+
+# ---- retention
+
+
+def test_a_plan_is_what_is_done(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    head = len(events)
+    (plan,) = store.plan_retention(Retention(keep_events=9))
+    assert (plan.seal, [file.last for file in plan.files], plan.floor) == (False, [7, 14], 14)
+    assert all(file.bytes and file.began_us and file.ended_us and file.events == 7 + (file.first == 0) for file in plan.files)
+    assert store.domain(DOMAIN).head().position == head
+    (done,) = store.retain(Retention(keep_events=9), to=tmp_path / "archive")
+    assert ([file.last for file in done.files], done.floor, done.sealed) == ([7, 14], 14, False)
+    assert dict(store.domain(DOMAIN).items()) == folded(events, head)
+    assert list(store.domain(DOMAIN).events(14, head)) == events[14:]
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"]) as whole:
+        assert list(whole.domain(DOMAIN).events(until=head)) == events
+
+
+@pytest.mark.parametrize("policy", [Retention(keep_events=0), Retention(keep_s=0)], ids=["count", "age"])
+def test_all_of_the_past_may_go_and_what_every_key_is_stays(tmp_path: Path, store: Store, policy: Retention) -> None:
+    events = fill(store)
+    (plan,) = store.plan_retention(policy)
+    assert (plan.seal, plan.floor) == (True, len(events) + 1)
+    (done,) = store.retain(policy, delete=True)
+    assert (done.sealed, done.floor, {file.status for file in done.files}) == (True, plan.floor, {"deleted"})
+    assert [file.last for file in done.files] == [file.last for file in plan.files]
+    domain = store.domain(DOMAIN)
+    assert dict(domain.items()) == folded(events, len(events))
+    with pytest.raises(CompactedError, match="deleted for good") as caught:
+        domain.event(2)
+    assert (caught.value.deleted, caught.value.archive) == (True, None)
+    assert store.verify().ok
+    # What the log says of itself is no past that would have to go.
+    assert [(plan.seal, plan.files) for plan in store.plan_retention(policy)] == [(False, [])]
+
+
+def test_recent_events_stay(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    (plan,) = store.plan_retention(Retention(keep_s=3_600))
+    assert (plan.seal, plan.files) == (False, [])
+    (done,) = store.retain(Retention(keep_s=3_600), to=tmp_path / "archive")
+    assert (done.files, store.domain(DOMAIN).floor) == ([], 0)
+
+
+def test_archived_files_are_deleted_on_demand_and_never_in_silence(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    (plan,) = store.plan_retention(Retention(keep_events=9))
+    assert [(file.last, file.status) for file in plan.files] == [(7, "archived"), (14, "store")]
+    (done,) = store.retain(Retention(keep_events=9), delete=True)
+    assert [(file.last, file.status, file.archive) for file in done.files] == [(7, "deleted", None), (14, "deleted", None)]
+    assert archived_files(tmp_path, store) == []
+    assert [(each.first, each.to) for each in store.verify().domains[0].archived] == [(0, None), (8, None)]
+
+
+def test_an_archive_that_cannot_be_reached_is_not_deleted(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    (done,) = store.retain(Retention(keep_events=12), delete=True)
+    assert (done.files, [(each.first, each.last) for each in done.kept]) == ([], [(0, 7)])
+    (tmp_path / "elsewhere").rename(tmp_path / "archive")
+    (done,) = store.retain(Retention(keep_events=12), delete=True)
+    assert ([file.first for file in done.files], done.kept) == ([0], [])
+
+
+def test_a_deletion_that_was_recorded_is_carried_out_by_the_next_one(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    copy = archived_files(tmp_path, store)[0]
+    content = copy.read_bytes()
+    store.retain(Retention(keep_events=12), delete=True)
+    copy.write_bytes(content)
+    store.retain(Retention(keep_events=12), delete=True)
+    assert not copy.exists()
+
+
+def test_a_policy_is_one_or_the_other(tmp_path: Path, store: Store) -> None:
+    for wrong in list[dict[str, Any]]([{}, {"keep_s": 1, "keep_events": 1}, {"keep_s": -1}, {"keep_events": 1.5}, {"keep_events": True}]):
+        with pytest.raises(ConfigError):
+            Retention(**wrong)
+    with pytest.raises(ConfigError, match="one of the two"):
+        store.retain(Retention(keep_s=1))
+    with pytest.raises(ConfigError, match="one of the two"):
+        store.retain(Retention(keep_s=1), to=tmp_path / "archive", delete=True)

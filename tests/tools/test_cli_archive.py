@@ -1,0 +1,119 @@
+"""archive and retention: what the reports, the exit codes and the reading commands say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tools.command import done, eventstore
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two domains; one of them sealed twice."""
+    for part in range(2):
+        for value in range(3):
+            done("put", tmp_path / "data", "notes", "hello", f"{part + 1}{value}")
+        done("compact", tmp_path / "data", "notes")
+    done("put", tmp_path / "data", "notes", "hello", "99")
+    done("put", tmp_path / "data", "other", "x", "1")
+    return tmp_path / "data"
+
+
+def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> None:
+    before = done("log", data, "notes", "--json").lines()
+    dry = done("archive", data, "--to", tmp_path / "archive", "--dry-run", "--json").json()
+    assert ([line["floor"] for line in dry["domains"]], dry["dry_run"]) == ([8, 0], True)
+    report = done("archive", data, "--to", tmp_path / "archive", "--json").json()
+    assert [[(file["last"], file["events"], file["status"]) for file in line["files"]] for line in report["domains"]] == [
+        [(4, 5, "archived"), (8, 4, "archived")],
+        [],
+    ]
+    for command in (["log", data, "notes"], ["history", data, "notes", "hello"], ["state", data, "notes", "--as-of", 2], ["export", data]):
+        refused = eventstore(*command, "--json")
+        assert (refused.code, refused.error()["error"]) == (2, "CompactedError")
+        assert (refused.error()["floor"], refused.error()["archive"]) == (8, str(tmp_path / "archive"))
+        assert eventstore(*command, "--json", "--archive", tmp_path / "archive").code == 0
+    assert done("log", data, "notes", "--json", "--archive", tmp_path / "archive").lines()[: len(before)] == before
+    (notes, other) = done("verify", data, "--json").json()["domains"]
+    assert [(each["first"], each["last"], each["to"]) for each in notes["archived"]] == [
+        (0, 4, str(tmp_path / "archive")),
+        (5, 8, str(tmp_path / "archive")),
+    ]
+    assert (notes["floor"], other["archived"]) == (8, [])
+    assert f"9 before it archived to {tmp_path / 'archive'}" in done("verify", data).out
+    assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
+
+
+def test_nothing_to_archive_is_said(data: Path, tmp_path: Path) -> None:
+    assert done("archive", data, "other", "--to", tmp_path / "archive").out == "nothing to archive\n"
+    assert done("archive", data, "notes", "--before", 2, "--to", tmp_path / "archive").out == "nothing to archive\n"
+    assert done("archive", data, "--before", "2001-01-01T00:00:00Z", "--to", tmp_path / "archive").out == "nothing to archive\n"
+    assert done("archive", data, "notes", "--before", 5, "--to", tmp_path / "archive", "--json").json()["domains"][0]["floor"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nothing"], 1),
+        (["--before", "yesterday"], 3),
+        (["--before", "3"], 3),
+    ],
+)
+def test_what_cannot_be_archived_is_said(data: Path, tmp_path: Path, words: list[str], code: int) -> None:
+    assert eventstore("archive", data, *words, "--to", tmp_path / "archive").code == code
+    assert eventstore("archive", data, "--to", data / "archive").code == 3
+    assert eventstore("archive", data).code == 3
+
+
+@pytest.mark.corrupts
+def test_an_altered_archive_is_a_finding(data: Path, tmp_path: Path) -> None:
+    done("archive", data, "--to", tmp_path / "archive")
+    copy = next((tmp_path / "archive").rglob("*.db"))
+    copy.write_bytes(copy.read_bytes()[:-1] + b"?")
+    found = eventstore("verify", data, "--archive", tmp_path / "archive", "--json")
+    assert (found.code, found.json()["findings"][0]["kind"]) == (1, "archive")
+
+
+def test_what_was_kept_is_told_and_is_exit_1(data: Path, tmp_path: Path) -> None:
+    done("archive", data, "notes", "--before", 5, "--to", tmp_path / "archive")
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    answer = eventstore("retention", "apply", data, "notes", "--keep-events", 5, "--delete", "--yes")
+    assert answer.code == 1
+    assert "positions 0 to 4 were kept" in answer.out
+
+
+def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
+    plan = done("retention", "plan", data, "notes", "--keep-events", 4, "--json").json()
+    assert [(line["floor"], line["sealed"], [file["last"] for file in line["files"]]) for line in plan["domains"]] == [(4, False, [4])]
+    assert "notes: 1 file would go, 5 events" in done("retention", "plan", data, "--keep-events", 4).out
+    assert "notes: nothing would go" in done("retention", "plan", data, "--keep-days", 1).out
+    done("retention", "apply", data, "notes", "--keep-events", 4, "--to", tmp_path / "archive")
+    assert done("verify", data, "notes", "--json").json()["domains"][0]["floor"] == 4
+    refused = eventstore("retention", "apply", data, "--keep-days", 0, "--delete")
+    assert (refused.code, "--delete --yes" in refused.err) == (3, True)
+    report = done("retention", "apply", data, "--keep-days", 0, "--delete", "--yes", "--json").json()
+    assert [line["sealed"] for line in report["domains"]] == [True, True]
+    assert {file["status"] for line in report["domains"] for file in line["files"]} == {"deleted"}
+    assert done("get", data, "notes", "hello").out == "99\n"
+    assert not list((tmp_path / "archive").rglob("*.db"))
+    gone = eventstore("state", data, "notes", "--as-of", 2, "--json").error()
+    assert (gone["error"], gone["deleted"], gone["archive"]) == ("CompactedError", True, None)
+    assert "before it deleted" in done("verify", data, "notes").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan"],
+        ["plan", "--keep-days", 1, "--keep-events", 1],
+        ["plan", "--keep-days", 1, "--delete"],
+        ["apply", "--keep-days", 1],
+        ["apply", "--keep-days", 1, "--to", "x", "--delete", "--yes"],
+        ["look", "--keep-days", 1],
+    ],
+)
+def test_half_a_policy_is_refused(data: Path, words: list[object]) -> None:
+    action, *options = words
+    assert eventstore("retention", action, data, *options).code == 3
