@@ -16,7 +16,6 @@ from eventstore.commit import OwnEvent, append_own
 from eventstore.errors import ConfigError, EngineError
 from eventstore.files import sha256_each
 from eventstore.group import GroupCommit
-from eventstore.live import Live
 from eventstore.log import PAGE, EventLog, FileLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import read_redaction
@@ -138,21 +137,25 @@ def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
     ]
 
 
-def roll_forward(live: Live) -> list[int]:
+def roll_forward(group: GroupCommit) -> list[int]:
     """Finish what a redaction began: erase what stands although it was redacted, gives its positions; and empty the write-ahead log.
 
     Such rows come with files that were put back, or with a process that was killed; most logs have no redaction, and pay nothing.
     """
+    live = group.live
     log = live.log
     if not live.states.system:
         return []
     redacted = named_by_redactions(log, live.states.system)
     held = still_held(log, redacted)
     if held:
+        whole = _whole_archives(log)
         with log.writing() as head:
             live.catch_up(head)
             log.append([], after=live.states.head, erase=held)
             live.cache.drop(log.domain, held)
+        log.forget_erased(wait=False)
+        _record_archives(group, whole)
     if redacted and log.wal_bytes():
         log.forget_erased(wait=False)  # a reader in the way: whoever checkpoints next
     return held

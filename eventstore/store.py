@@ -158,14 +158,15 @@ class Store:
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
             live = Live(log, pointers, self._cache, lenient=self.read_only, coding=self._coding)
+            self.clock.observe(live.states.recorded_us)
+            meter = Meter(log.domain, self._on_commit)
+            group = GroupCommit(live, self.clock, self._failstop, meter, self._seal_policy)
             if not self.read_only:
-                roll_forward(live)
+                roll_forward(group)
         except BaseException:
             log.close()
             raise
-        self.clock.observe(live.states.recorded_us)
-        meter = Meter(log.domain, self._on_commit)
-        group = self._groups[log.domain] = GroupCommit(live, self.clock, self._failstop, meter, self._seal_policy)
+        self._groups[log.domain] = group
         if not self.read_only:
             try_to_finish(group, self.store_id)
         return group
