@@ -83,13 +83,17 @@ def verify_domain(
     processes: int | None = None,
     max_value_bytes: int = MAX_VALUE_BYTES,
 ) -> DomainReport:
-    """Check one log: storage, chain, rules of the format, tail, pointer files."""
+    """Check one log: storage, chain, rules of the format, tail, pointer files. Raises what `progress` raises, and nothing else."""
     report = DomainReport(domain, findings=[])
+    proof: _Proof | None = None
     try:
         with engine.inspect(domain) as log:
-            _Proof(log, report, engine, progress, processes, max_value_bytes).run()
-    except Exception as error:  # noqa: BLE001  whatever it was, it is a finding, and no reason to stop
-        report.findings.append(as_finding(domain, error))
+            proof = _Proof(log, report, engine, progress, processes, max_value_bytes)
+            proof.run()
+    except Exception as error:
+        if proof is not None and error is proof.theirs:
+            raise
+        report.findings.append(as_finding(domain, error))  # whatever it was, it is a finding, and no reason to stop
     return report
 
 
@@ -121,6 +125,8 @@ class _Proof:
         self._max_value_bytes = max_value_bytes
         self._log, self._report, self._engine, self._progress = log, report, engine, progress
         self._wanted = processes
+        self.theirs: Exception | None = None
+        """What the caller's own `progress` raised: no finding, and nobody's but his."""
         self._domain, self._before = report.domain, GENESIS
         """The event that the walk starts behind: the birth row, or the seal before what is at hand."""
         self._last = 0
@@ -222,13 +228,20 @@ class _Proof:
             for position in walk.run():
                 if tell:
                     self._tell(position)
-        except Exception as error:  # noqa: BLE001  said in the place it has among the other ranges
-            walk.walked.failure = as_finding(self._domain, error)
+        except Exception as error:
+            if error is self.theirs:
+                raise
+            walk.walked.failure = as_finding(self._domain, error)  # said in the place it has among the other ranges
         return walk.walked
 
     def _tell(self, position: int) -> None:
-        if self._progress is not None:
+        if self._progress is None:
+            return
+        try:
             self._progress(self._domain, position, self._last)
+        except Exception as error:
+            self.theirs = error
+            raise
 
     # ---- putting together
 

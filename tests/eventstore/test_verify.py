@@ -149,6 +149,18 @@ def test_progress_is_told_and_ends_at_the_head(any_store: Store) -> None:
     assert told[-1] == (OTHER, 3, 3)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_progress_raises_is_the_callers_and_no_finding(store: Store, processes: int) -> None:
+    store.domain(DOMAIN).write_values([(f"key-{n}", n) for n in range(2_500)])
+
+    def stop(*_: object) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        store.verify(progress=stop, processes=processes)
+    assert store.verify(processes=processes).ok
+
+
 def test_an_open_store_is_verified_with_what_was_just_written(any_store: Store) -> None:
     domain = any_store.domain(DOMAIN)
     for n in range(1, 4):
