@@ -233,7 +233,9 @@ class DomainView:
 
     def _reversed(self, after: int, last: int) -> Iterator[Event]:
         while last > after:
-            start = max(after, last - _PAGE)
+            start, floor = max(after, last - _PAGE), self._live.log.floor()
+            if start < floor < last:
+                start = floor  # what is at hand comes first; who goes on from there is told what is not
             yield from reversed(list(self._proven(start, last)))
             last = start
 

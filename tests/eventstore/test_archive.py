@@ -31,6 +31,7 @@ from eventstore import (
 )
 from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
+from eventstore.tools.doctor import doctor
 
 DOMAIN = "orders"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -136,6 +137,22 @@ def test_below_the_floor_it_is_said_where_it_went(tmp_path: Path, store: Store) 
 
 
 @pytest.mark.parametrize("by", ["argument", "relative", "environment"])
+def test_the_newest_events_are_read_although_older_ones_are_elsewhere(tmp_path: Path, store: Store) -> None:
+    """`log --reverse --limit`, and the doctor, ask for the end of a log alone."""
+    d = store.domain("people")
+    d.write_value("k", 1)
+    store.seal("people")
+    d.write_value("k", 2)
+    store.archive("people", to=tmp_path / "archive")
+    newest = list(d.events(d.floor))[::-1]
+    events = d.events(reverse=True)
+    assert [next(events) for _ in newest] == newest
+    with pytest.raises(CompactedError):
+        next(events)
+    assert list(d.events(reverse=True, limit=1)) == newest[:1]
+    assert [check for check in doctor(store.location).checks if check.name == "domain"] == []
+
+
 def test_an_attached_archive_reads_as_if_there_were_one_file(
     tmp_path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
