@@ -136,7 +136,6 @@ def test_below_the_floor_it_is_said_where_it_went(tmp_path: Path, store: Store) 
     assert domain.write_value("key-0", "new", event_id="new").appended
 
 
-@pytest.mark.parametrize("by", ["argument", "relative", "environment"])
 def test_the_newest_events_are_read_although_older_ones_are_elsewhere(tmp_path: Path, store: Store) -> None:
     """`log --reverse --limit`, and the doctor, ask for the end of a log alone."""
     d = store.domain("people")
@@ -153,6 +152,7 @@ def test_the_newest_events_are_read_although_older_ones_are_elsewhere(tmp_path: 
     assert [check for check in doctor(store.location).checks if check.name == "domain"] == []
 
 
+@pytest.mark.parametrize("by", ["argument", "relative", "environment"])
 def test_an_attached_archive_reads_as_if_there_were_one_file(
     tmp_path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
