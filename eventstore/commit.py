@@ -81,7 +81,7 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
     append_us = (time.perf_counter_ns() - started_ns) // 1_000
     live.follow(draft.events)
     if draft.events:
-        size = sum(len(event.data) for event in draft.events if event.data is not None)
+        size = sum(_size(event.data) for event in draft.events if event.data is not None)
         meter.count(Commit(live.log.domain, live.states.position, len(calls), len(draft.events), size, append_us))
     live.answered.update(draft.answered)
     while len(live.answered) > REMEMBERED:
@@ -133,6 +133,10 @@ def append_own(live: Live, head: Head, clock: Clock, choose: Callable[[], OwnEve
     live.follow([event])
     meter.count(Commit(log.domain, event.position, 1, 1, len(own.data), append_us))
     return event
+
+
+def _size(data: str | bytes) -> int:
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
 def _catch_up(live: Live, head: Head) -> None:

@@ -28,7 +28,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     calls: int
     events: int
     data_bytes: int
-    """Characters of the values."""
+    """Of the values, as they are stored."""
     append_us: int
     """From BEGIN to the acknowledgement, fsync included."""
 
@@ -105,7 +105,7 @@ def _lines(found: list[tuple[Meter, Gauges]], *, halted: bool, halts: int) -> It
         ("transactions", "Transactions appended since the store was opened.", lambda meter: meter.transactions),
         ("calls", "Calls that those transactions answered.", lambda meter: meter.calls),
         ("events", "Events appended.", lambda meter: meter.events),
-        ("data_bytes", "Characters of the values appended.", lambda meter: meter.data_bytes),
+        ("data_bytes", "Bytes of the values appended, as they are stored.", lambda meter: meter.data_bytes),
     ]
     for name, said, value in counters:
         yield from _header(f"eventstore_{name}_total", "counter", said)

@@ -1,6 +1,6 @@
 """Write events as JSONL.
 
-For each domain there is a header line, then one event a line, complete with checksums; eventstore import` takes it
+For each domain there is a header line, then one event a line, complete with checksums; `eventstore import` takes it
 back. A FILE appears whole or not at all; one named *.gz is packed. The chain is checked on the way: a damaged log is
 not exported.
 

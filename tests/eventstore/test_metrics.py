@@ -34,7 +34,7 @@ def test_every_transaction_is_told_of_and_counted(tmp_path: Path) -> None:
     told: list[Commit] = []
     with eventstore.open(tmp_path / "data", on_commit=told.append) as store:
         domain = store.domain("orders")
-        domain.write_value("a", "xy")
+        domain.write_value("a", "é")
         domain.write_values([("a", 1), ("b", 2)])
         domain.remove_value("absent")  # appends nothing
         domain.remove_value("a")
