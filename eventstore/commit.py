@@ -75,9 +75,13 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
         try:
             live.log.append(draft.events, after=draft.base, durability=durability)
             break
-        except ConflictError:
+        except ConflictError as conflict:
             # The head that writing() gave was only the last one known: a remote engine's, or a killed writer's.
             head = live.log.head()
+            if head == draft.base:
+                raise FencedError(
+                    f"{conflict}; but the log says that it ends there: its files are not one log; run `eventstore verify`"
+                ) from None
     append_us = (time.perf_counter_ns() - started_ns) // 1_000
     live.follow(draft.events)
     if draft.events:

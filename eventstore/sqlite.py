@@ -145,7 +145,11 @@ class SqliteLog(LogReader):
 
     def _at_hand(self) -> list[Path]:
         """The files of the log that can be read: those in archives, and over them those in its own folder."""
-        return [path for folder in (*self._archives, self.folder) for path in database.log_files(folder)]
+        own = database.log_files(self.folder)
+        live = database.first_of(own[-1]) if own else 0
+        # What an archive has from there on is another history: that which a store went on with after the backup that this one is.
+        archived = [path for folder in self._archives for path in database.log_files(folder) if database.first_of(path) < live]
+        return archived + own
 
     @contextlib.contextmanager
     def _locked(self, doing: str) -> Iterator[None]:
@@ -474,13 +478,23 @@ class SqliteLog(LogReader):
 
     def _erase_in(self, path: Path, positions: Sequence[int]) -> None:
         """Erase in one sealed file, and empty its WAL: what it held stands in the database until a checkpoint. Under the lock."""
-        self._unfinished[path] = _Unfinished(positions, "a reader in another process keeps the file from being emptied of it")
+        before = self._unfinished.pop(path, None)
+        if path not in self._files.paths():
+            return  # archived meanwhile: named as what is not at hand
+        if before is not None:
+            positions = sorted({*positions, *before.positions})
         try:
+            # Through the reader, which refuses another log's file under this name.
+            held = self._files.ask(database.first_of(path), lambda file: file.held(positions))
+            wal = stat_or_none(path.with_name(f"{path.name}-wal"))
+            if not held and before is None and (wal is None or wal.st_size == 0):
+                return
+            self._unfinished[path] = _Unfinished(positions, "a reader in another process keeps the file from being emptied of it")
             file = LogFile(path, self.domain, read_only=False, busy_timeout_ms=self.busy_timeout_ms)
             try:
                 file.become_writer()
-                if file.held(positions):
-                    file.erase(positions)
+                if held:
+                    file.erase(held)
                 if file.checkpoint("TRUNCATE"):
                     file.sync_wal()
                     del self._unfinished[path]
@@ -536,6 +550,7 @@ class SqliteLog(LogReader):
         The seal is the decision, so it must be durable before anything follows from it: whoever wrote it may have died over that.
         """
         while (sealed := self._file) is self._sealed:
+            seal = self._known
             path = database.log_files(self.folder)[-1]
             if database.first_of(path) <= sealed.first:
                 if not self._is_witnessed(self._known):
@@ -562,7 +577,8 @@ class SqliteLog(LogReader):
                 sealed.close_writer()
                 sealed.close_reader()
             with os_errors(f"recording the head of domain {self.domain}"):
-                manifest.raise_head(self.store, self.domain, end.head)
+                # Not what stands behind it by now: that may have been written at `process`, and be on no disk.
+                manifest.raise_head(self.store, self.domain, seal)
 
     def _make_next(self) -> Path:
         """The file after the live one, which is checkpointed first where no reader stands in the way: nobody else will do it."""

@@ -304,11 +304,8 @@ class _Proof:
     def _require_erased(self, positions: list[int]) -> None:
         """Nothing stands any more that was redacted: such a row came back with a file that somebody put there."""
         for start in range(0, len(positions), PAGE):
-            for state in self._states_at(positions[start : start + PAGE]):
-                if state.status == "present":
-                    self._find(
-                        state.position, "redacted", "redacted, but the value is there again; opened for writing, it is erased once more"
-                    )
+            for position in self._log.held(positions[start : start + PAGE]):
+                self._find(position, "redacted", "redacted, but the value is there again; opened for writing, it is erased once more")
 
     def _compare_states(self, saved: KeyStates | None, segment: Segment, latest: dict[bytes, int]) -> None:
         """Hold a pointer file against the log: the same keys, each where its latest event stands, each saying what that event says."""

@@ -31,6 +31,7 @@ from eventstore import (
 )
 from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
+from eventstore.restore import restore
 from eventstore.tools.doctor import doctor
 
 DOMAIN = "orders"
@@ -134,6 +135,37 @@ def test_below_the_floor_it_is_said_where_it_went(tmp_path: Path, store: Store) 
         assert (caught.value.floor, caught.value.archive, caught.value.deleted) == (floor, str(tmp_path / "archive"), False)
     assert domain.head() == head
     assert domain.write_value("key-0", "new", event_id="new").appended
+
+
+def test_what_an_archive_has_of_another_history_is_not_read(tmp_path: Path, store: Store) -> None:
+    """A store that was restored is shorter than the one it was backed up from, and that one's archive goes on where it ends."""
+    archive, backup, again = tmp_path / "archive", tmp_path / "backup", tmp_path / "again"
+    d = store.domain("people")
+    d.write_value("k", 1)
+    store.backup(backup)
+    for value in (2, 3):
+        d.write_value("k", value)
+        store.seal("people")
+    store.archive("people", to=archive)
+    restore(backup, again)
+    with eventstore.open(backup, read_only=True, archives=[archive]) as kept:
+        assert (kept.domain("people").head().position, kept.verify().ok) == (1, True)
+    with eventstore.open(again, archives=[archive]) as restored:
+        assert restored.domain("people").read_value("k") == 1
+        assert restored.domain("people").write_value("k", 4).position == 2
+        assert restored.verify().ok
+
+
+def test_what_was_redacted_before_it_was_archived_is_no_damage(tmp_path: Path, store: Store) -> None:
+    d = store.domain("people")
+    for value in range(3):
+        d.write_value("k", value)
+    d.redact("k", reason="asked")
+    store.seal("people")
+    d.write_value("other", 1)
+    store.archive("people", to=tmp_path / "archive")
+    assert store.verify().findings == []
+    assert store.backup(tmp_path / "backup").copied == 1
 
 
 def test_the_newest_events_are_read_although_older_ones_are_elsewhere(tmp_path: Path, store: Store) -> None:

@@ -29,6 +29,7 @@ from eventstore import (
     PRESENT,
     ClosedError,
     ConfigError,
+    DiskFullError,
     DomainStore,
     DuplicateEventError,
     Erasure,
@@ -43,7 +44,9 @@ from eventstore.commit import OwnEvent, append_own
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.intents import INTENTS
+from eventstore.logfile import LogFile
 from eventstore.model import Key, Linked
+from eventstore.restore import restore
 from tests import verifier
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
@@ -503,6 +506,58 @@ def test_an_archive_that_is_not_attached_is_named_and_done_once_it_is(tmp_path: 
         again = store.domain("people").redact("alice", reason="asked")
         assert (again.complete, files_with(tmp_path, *words)) == (True, [])
         assert store.verify().ok
+
+
+def test_an_archive_of_another_history_is_not_erased_in(tmp_path: Path) -> None:
+    """After a restore two stores have one id, and the positions of the one say nothing of the other."""
+    folder, again, backup = tmp_path / "data", tmp_path / "again", tmp_path / "backup"
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        d.write_value("k", 0)
+        store.backup(backup)
+        word = secret()
+        for number in range(10):
+            d.write_value(f"k{number}", word)
+        store.seal("people")
+        d.write_value("k", 1)
+        store.archive("people", to=tmp_path / "archive")
+    restore(backup, again)
+    with eventstore.open(again) as store:
+        d = store.domain("people")
+        d.write_value("k", 2)
+        store.seal("people")
+        d.write_values([("n", number) for number in range(10)])
+        store.archive("people", to=tmp_path / "archive of the other")
+    before = files_with(tmp_path / "archive", word)
+    with eventstore.open(again, archives=[tmp_path / "archive"]) as store:
+        report = store.domain("people").redact(positions=[6, 7], reason="asked")
+        assert report.erased == [6, 7]
+        assert "does not end in the seal" in report.held[0].advice
+    with eventstore.open(folder, archives=[tmp_path / "archive"]) as store:
+        assert [event.data for event in store.domain("people").events(5, 7)] == [f'"{word}"'] * 2
+        assert store.verify().ok
+    assert files_with(tmp_path / "archive", word) == before != []
+
+
+def test_a_second_redaction_does_what_the_first_could_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, folder = [secret(), secret()], tmp_path / "data"
+    with eventstore.open(folder, busy_timeout_ms=100) as store:
+        d = store.domain("people")
+        for key, word in zip(("alice", "bob"), words, strict=True):
+            d.write_value(key, word)
+            d.write_value(key, 1)
+        store.seal("people")
+        d.write_value("other", 1)
+
+        def refuse(*_: object) -> None:
+            raise DiskFullError("full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LogFile, "erase", refuse)
+            assert d.redact("alice", reason="asked").held[0].advice.startswith("full")
+        assert files_with(folder, words[0]) != []
+        assert d.redact("bob", reason="asked").held == []
+        assert files_with(folder, *words) == []
 
 
 def test_a_sealed_file_that_cannot_be_written_is_reported_and_done_later(tmp_path: Path) -> None:

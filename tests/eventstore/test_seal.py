@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import eventstore
 import eventstore.codec
-from eventstore import CompactedError, Event, Store, logfiles
+from eventstore import CompactedError, Event, Store, logfiles, manifest
 from eventstore.database import log_files, sqlite3
 from eventstore.files import copy_files
 from eventstore.model import SYSTEM_KEY
@@ -774,3 +774,14 @@ def test_they_find_the_same(long: Path, tmp_path: Path, number: int, statement: 
     assert shared == [alone, alone]
     if wanted is not None:
         assert found == wanted
+
+
+def test_what_another_process_wrote_behind_its_seal_is_not_put_on_record_as_durable(tmp_path: Path) -> None:
+    """It may have been written at `process`, and be on no disk: only the seal is known to be."""
+    with eventstore.open(tmp_path / "data") as one, eventstore.open(tmp_path / "data") as other:
+        one.domain("d").write_value("k", 1)
+        other.domain("d")
+        one.seal("d")
+        one.domain("d").write_value("k", 2, durability="process")
+        assert other.domain("d").write_value("k", 3, durability="process").position == 4
+        assert manifest.load(tmp_path / "data").heads["d"].position == 2
