@@ -785,3 +785,16 @@ def test_what_another_process_wrote_behind_its_seal_is_not_put_on_record_as_dura
         one.domain("d").write_value("k", 2, durability="process")
         assert other.domain("d").write_value("k", 3, durability="process").position == 4
         assert manifest.load(tmp_path / "data").heads["d"].position == 2
+
+
+def test_who_did_not_notice_a_seal_closes_the_log_where_it_ends_now(tmp_path: Path) -> None:
+    """Neither a lost tail, nor a witness that says less than it said."""
+    with eventstore.open(tmp_path / "data") as one:
+        one.domain("d").write_value("k", 1)
+        with eventstore.open(tmp_path / "data") as other:
+            other.domain("d").write_value("k", 2)
+            one.seal("d")
+            head = one.domain("d").write_value("k", 3).position
+        witness = (tmp_path / "data" / "logs" / "d" / "head").read_bytes()
+        assert int.from_bytes(witness[:8], "big") == head
+        assert manifest.load(tmp_path / "data").heads["d"].position == head
