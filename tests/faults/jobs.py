@@ -171,7 +171,7 @@ def archive_again_and_again(tell: Tell, folder: str, name: str, calls: int) -> N
         for number in range(calls):
             call = f"{name}.{number}"
             tell(**acknowledgement(call, carry_out(store.domain(DOMAIN), call)))
-            store.seal(DOMAIN)
+            tell(sealed=store.seal(DOMAIN).sealed)
             store.archive(DOMAIN, to=Path(folder).with_name("archive"))
 
 

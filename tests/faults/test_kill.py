@@ -415,16 +415,19 @@ def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path
         store.domain(DOMAIN)
     workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
     workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+    sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
     for worker in workers:
         said = worker.rest()
         assert worker.wait() == 0, said
         for one in said:
+            sealed += bool(one.get("sealed"))
             ledger.take(one)
+    assert sealed
     with eventstore.open(folder) as store:
         assert store.verify().ok
     monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(tmp_path / "archive"))
     ledger.require_kept(folder)
-    assert len(list((tmp_path / "archive").rglob("*.db"))) == 6
+    assert len(list((tmp_path / "archive").rglob("*.db"))) == sealed
     assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1
 
 
@@ -435,14 +438,17 @@ def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, s
         store.domain(DOMAIN)
     workers = [server.start(jobs.write_and_read, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
     workers.append(server.start(jobs.seal_again_and_again, folder=str(folder), name=f"{seed}-sealer", calls=10))
+    sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
     for worker in workers:
         said = worker.rest()
         assert worker.wait() == 0, said
         for one in said:
+            sealed += bool(one.get("sealed"))
             ledger.take(one)
+    assert sealed
     ledger.require_kept(folder)
     ledger.require_second_opinion(folder)
-    assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 11
+    assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1 + sealed
 
 
 @pytest.mark.faults
