@@ -310,8 +310,8 @@ IN_TURN = [
         "eventstore/commit.py",
         [
             (
-                "        except ConflictError:\n            # The head that",
-                "        except EngineError:\n            break\n        except ConflictError:\n            # The head that",
+                "        except ConflictError as conflict:\n            # The head that",
+                "        except EngineError:\n            break\n        except ConflictError as conflict:\n            # The head that",
             ),
             ("import ConflictError, ", "import ConflictError, EngineError, "),
         ],
