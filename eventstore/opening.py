@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ from eventstore.values import MAX_VALUE_BYTES
 
 _ROW_BYTES = 999_000_000
 """SQLite holds 10^9 bytes in a row (https://www.sqlite.org/limits.html): so many for the value, the rest for what stands beside it."""
+
+_log = logging.getLogger("eventstore")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+]*):(.*)", re.DOTALL)
 
@@ -160,7 +163,11 @@ def _folders(given: object, location: str) -> list[Path]:
         given = [folder for folder in named.split(os.pathsep) if folder]
     if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence):
         raise ConfigError(f"archives is a list of folders, not {given!r}")
-    return [Path(_path(folder, "archives is a list of folders")) for folder in given]
+    folders = [Path(_path(folder, "archives is a list of folders")) for folder in given]
+    for folder in folders:
+        if not folder.is_dir():  # no reason to stop a bot: what is in it can wait
+            _log.warning("archives names %s, and no folder is there: nothing is read from it until the store is opened anew", folder)
+    return folders
 
 
 def _durability(wanted: str | None) -> Durability | None:

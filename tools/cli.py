@@ -56,7 +56,7 @@ _ARCHIVE = click.option(
     "--archive",
     "archives",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
     help="Where sealed files were moved to; may be repeated.",
 )

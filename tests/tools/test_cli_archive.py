@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import eventstore as library
 from tests.tools.command import done, eventstore
 
 
@@ -33,6 +34,7 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
     for command in (["log", data, "notes"], ["history", data, "notes", "hello"], ["state", data, "notes", "--as-of", 2], ["export", data]):
         refused = eventstore(*command, "--json")
         assert (refused.code, refused.error()["error"]) == (2, "CompactedError")
+        assert refused.out == "" or command[0] == "history"  # which begins with the latest
         assert (refused.error()["floor"], refused.error()["archive"]) == (8, str(tmp_path / "archive"))
         assert eventstore(*command, "--json", "--archive", tmp_path / "archive").code == 0
     assert done("log", data, "notes", "--json", "--archive", tmp_path / "archive").lines()[: len(before)] == before
@@ -44,6 +46,17 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
     assert (notes["floor"], other["archived"]) == (8, [])
     assert f"9 before it archived to {tmp_path / 'archive'}" in done("verify", data).out
     assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
+
+
+def test_an_archive_that_is_not_there_is_never_passed_over_in_silence(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = eventstore("verify", data, "--archive", tmp_path / "mistyped")
+    assert (refused.code, "mistyped" in refused.err) == (3, True)
+    monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(tmp_path / "unmounted"))
+    with library.open(data) as store:  # a bot goes on
+        assert store.domain("notes").read_value("hello") == 99
+    assert str(tmp_path / "unmounted") in caplog.text
 
 
 def test_nothing_to_archive_is_said(data: Path, tmp_path: Path) -> None:

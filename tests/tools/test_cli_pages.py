@@ -112,6 +112,8 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         done("put", "data", "people", '["customer", 42, "mail"]', "1")
     if name in ("verify", "bundle"):
         done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
+    if name == "archive":
+        done("compact", "data")
     if name == "restore":
         done("backup", "data", "data-backup")
     for example in examples(name):
