@@ -179,6 +179,7 @@ def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who erases; it stays on record.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@_ARCHIVE
 @_JSON
 def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: tuple[int, ...], as_json: bool, **options: Any) -> int:
     if (key is None) == (not positions) or (prefix and key is None):
@@ -198,9 +199,10 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
 @click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who destroys; it stays on record.")
+@_ARCHIVE
 @_JSON
-def _shred(store: str, subject: str, keys: Path | None, reason: str, actor: str | None, as_json: bool) -> int:
-    return show(shred.shred(store, subject, keys=keys, reason=reason, actor=actor), shred.render, as_json)
+def _shred(store: str, subject: str, as_json: bool, **options: Any) -> int:
+    return show(shred.shred(store, subject, **options), shred.render, as_json)
 
 
 @cli.command("ls", help=page(ls))
@@ -319,6 +321,8 @@ def _bundle(
     store: str | None, domain: str | None, output: Path | None, key: str | None, verifier: bool, as_json: bool, **options: Any
 ) -> int:
     if verifier:
+        if as_json:
+            raise click.UsageError("--verifier prints a program, which is no JSON: leave --json out")
         sys.stdout.write(bundle.verifier())
         return OK
     if store is None or domain is None:

@@ -1,8 +1,9 @@
 """Erase the values of a key, for good.
 
-Every value that KEY ever had is erased, in every file of the domain's log; or with --prefix those of all keys that begin
-with it; or with --position only the named ones. That values were there, when, and who erased them and why stays on
-record; keys and metadata stay as well. What may still hold a copy is named, with what to do about it.
+Every value that KEY ever had is erased, in every file of the domain's log, those in archives included where --archive names
+them; or with --prefix those of all keys that begin with it; or with --position only the named ones. That values were there,
+when, and who erased them and why stays on record; keys and metadata stay as well. What may still hold a copy is named, with
+what to do about it.
 
 Exit 1 if such a place was named, or if there never was such a value. Run it again afterwards: it erases nothing twice,
 and looks anew. Backups and exports outside the store are yours to find.
@@ -16,6 +17,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -50,9 +52,10 @@ def redact(
     reason: str,
     actor: str | None = None,
     dry_run: bool = False,
+    archives: Sequence[Path] = (),
 ) -> RedactReport:
     """Erase values of a domain that exists. Raises NotFoundError if there never were any."""
-    with existing_store(location) as store:
+    with existing_store(location, archives=archives) as store:
         done = existing_domain(store, domain).redact(key, prefix=prefix, positions=positions, reason=reason, actor=actor, dry_run=dry_run)
     return RedactReport(done.domain, dry_run, done.position, done.erased, done.already, done.held)
 

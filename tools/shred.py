@@ -1,7 +1,7 @@
 """Destroy a subject's key, and all that it encrypted.
 
 No copy can be read any more, backups of the store included; what still holds the key is a backup of the key file. Then
-the values in this store are redacted, and every domain's log says who did it and why.
+the values in this store, and in the archives that --archive names, are redacted, and every domain's log says who did it and why.
 
 Exit 1 if there never was such a subject, or something may still hold a copy. Run it again if it was interrupted: nothing is done
 twice.
@@ -12,7 +12,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,9 +35,11 @@ class ShredReport(msgspec.Struct, frozen=True):
         return max((report.exit_code for report in self.erased), default=0)
 
 
-def shred(location: str, subject: str, *, keys: Path | None = None, reason: str, actor: str | None = None) -> ShredReport:
+def shred(
+    location: str, subject: str, *, keys: Path | None = None, reason: str, actor: str | None = None, archives: Sequence[Path] = ()
+) -> ShredReport:
     """Destroy the keys of `subject` and redact its values. Raises NotFoundError, ConfigError without a key file."""
-    with existing_store(location, keys=keys) as store:
+    with existing_store(location, keys=keys, archives=archives) as store:
         done = store.shred(subject, reason=reason, actor=actor)
     erased = [redact.RedactReport(each.domain, False, each.position, each.erased, each.already, each.held) for each in done.erased]
     return ShredReport(done.subject, done.keys, erased)

@@ -80,6 +80,17 @@ def test_what_cannot_be_archived_is_said(data: Path, tmp_path: Path, words: list
     assert eventstore("archive", data).code == 3
 
 
+def test_a_redaction_reaches_an_archive_that_is_named(data: Path, tmp_path: Path) -> None:
+    done("put", data, "notes", "secret", '"do not keep"')
+    done("compact", data, "notes")
+    done("archive", data, "notes", "--to", tmp_path / "archive")
+    words = ["redact", data, "notes", "secret", "--reason", "asked to", "--json"]
+    without = eventstore(*words)
+    assert (without.code, [str(tmp_path / "archive") in copy["path"] for copy in without.json()["held"]]) == (1, [True])
+    assert eventstore(*words, "--archive", tmp_path / "archive").json()["held"] == []
+    assert not [path for path in (tmp_path / "archive").rglob("*") if path.is_file() and b"do not keep" in path.read_bytes()]
+
+
 @pytest.mark.corrupts
 def test_an_altered_archive_is_a_finding(data: Path, tmp_path: Path) -> None:
     done("archive", data, "--to", tmp_path / "archive")

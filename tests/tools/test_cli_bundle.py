@@ -104,6 +104,7 @@ def test_since_leads_from_the_anchor_that_the_other_side_holds(data: Path, kept:
 
 
 def test_the_verifier_that_is_printed_is_the_one_that_was_tested(data: Path, kept: Path, tmp_path: Path) -> None:
+    assert eventstore("bundle", "--verifier", "--json").code == 3
     program = done("bundle", "--verifier").out
     assert program == Path(verify_bundle.__file__).read_text(encoding="utf-8")
     done("bundle", data, "notes", "--key", "hello", "-o", tmp_path / "bundle.json")
