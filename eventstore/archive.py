@@ -251,8 +251,12 @@ def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None
     """Copy a sealed file with what its WAL still holds, by SQLite: others may have it open (RELIABILITY.md R4)."""
     os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
     try:
+        opened = database.connect_reader(source, busy_timeout_ms=busy_timeout_ms)
+    except sqlite3.Error as error:
+        raise database.engine_error(error, domain=domain, path=source) from error
+    try:
         with (
-            contextlib.closing(database.connect_reader(source, busy_timeout_ms=busy_timeout_ms)) as reader,
+            contextlib.closing(opened) as reader,
             contextlib.closing(database.connect_writer(copy, busy_timeout_ms=busy_timeout_ms)) as writer,
         ):
             # Nobody knows the copy yet, and it is synced whole.

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -597,9 +597,18 @@ class SqliteLog(LogReader):
 
     # ---- sealed files that go elsewhere
 
+    def _look(self, verb: Callable[[LogFiles], R]) -> R:
+        """What the files say that are there now: another process may have moved some, of which who only reads on need not know."""
+
+        def looked(files: LogFiles) -> R:
+            files.refresh()
+            return verb(files)
+
+        return self._ask(looked)
+
     def sealed(self) -> list[int]:
         """See FileLog.sealed."""
-        return self._ask(LogFiles.sealed)
+        return self._look(LogFiles.sealed)
 
     def file(self, first: int | None = None) -> FileExtent:
         """See FileLog.file."""
@@ -612,11 +621,11 @@ class SqliteLog(LogReader):
 
     def attached(self) -> dict[int, Path]:
         """See FileLog.attached."""
-        return self._ask(LogFiles.attached)
+        return self._look(LogFiles.attached)
 
     def missing(self) -> list[tuple[int, int]]:
         """See FileLog.missing."""
-        return self._ask(LogFiles.missing)
+        return self._look(LogFiles.missing)
 
     def archived(self, system: int | None = None) -> list[Archived]:
         """See FileLog.archived."""

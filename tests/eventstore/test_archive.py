@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import threading
@@ -28,6 +29,7 @@ from eventstore import (
     ReadOnlyError,
     Retention,
     Store,
+    archive,
 )
 from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
@@ -378,6 +380,30 @@ def test_threads_read_and_write_while_files_go(tmp_path: Path, store: Store) -> 
     with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"]) as whole:
         assert [event.data for event in whole.domain(DOMAIN).events(key="key")] == [str(number) for number in range(written)]
         assert whole.verify().ok
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["open", "not open"])
+def test_who_archives_next_looks_what_another_has_moved(
+    tmp_path: Path, store: Store, open_store: Callable[..., Store], *, reads: bool
+) -> None:
+    """The files of the one that went on reading are still there for it, and no more than that."""
+    events = fill(store)
+    other = open_store()
+    assert other.domain(DOMAIN).floor == 0
+    if reads:
+        assert list(other.domain(DOMAIN).events()) == events
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    (plan,) = other.archive(DOMAIN, before=15, to=tmp_path / "archive", dry_run=True)
+    (done,) = other.archive(DOMAIN, before=15, to=tmp_path / "archive")
+    assert [file.first for file in plan.files] == [file.first for file in done.files] == [8]
+    assert (done.kept, done.floor) == ([], 14)
+    assert [file.first for file in store.retain(Retention(keep_events=0), delete=True)[0].files] == [0, 8, 15, 22]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_not_the_copy_of_it(tmp_path: Path) -> None:
+    """As it is what its owner must look at."""
+    with pytest.raises(AccessError, match=re.escape(str(tmp_path / "sealed.db"))):
+        archive._backup(tmp_path / "sealed.db", tmp_path / "copy.db", DOMAIN, 0)
 
 
 # ---- left half done
