@@ -126,13 +126,13 @@ def _record_archives(group: GroupCommit, whole: list[tuple[Path, Archived]]) -> 
 
 def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
     """The archived files that nobody attached, and that are new enough to hold any of these positions, or a copy of one."""
-    if not isinstance(log, FileLog) or not log.floor():
+    if not isinstance(log, FileLog) or not (missing := log.missing()):
         return []
     oldest, said = min(selection.holding | selection.already, default=0), latest(log.archived())
     advice = "an archived file that is not at hand: attach its archive, archives=[...] or --archive DIR, and redact the same again"
     return [
         HeldCopy(f"{archived.to} ({log.domain}, positions {first} to {last})", advice)
-        for first, last in log.missing()
+        for first, last in missing
         if (selection.cut_off or last >= oldest) and (archived := said.get(first)) is not None and archived.to is not None
     ]
 

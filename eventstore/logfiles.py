@@ -225,6 +225,16 @@ class LogFiles:
             message = f"{file.path} does not end in the seal at position {seal.position}: another log's file, or an altered one; detach it"
             raise FormatError(self.domain, end.position, message)
 
+    def _steady(self, verb: Callable[[], R]) -> R:
+        """What `verb` finds; anew, if a file that it asked was moved away meanwhile: of what it held a later file may have a copy."""
+        while True:
+            layout = self._layout
+            try:
+                return verb()
+            except CompactedError:
+                if self._layout is layout:
+                    raise
+
     # ---- reading
 
     def head(self) -> Head:
@@ -297,7 +307,7 @@ class LogFiles:
     ) -> list[R]:
         """What the files say of `positions`, in ascending order of position."""
         while True:
-            found = self._gather_now(positions, verb, place, copies_first=copies_first)
+            found = self._steady(lambda: self._gather_now(positions, verb, place, copies_first=copies_first))
             if len(found) >= len(positions) or not self._advance():
                 return found
 
@@ -329,6 +339,9 @@ class LogFiles:
 
     def held(self, positions: Sequence[int]) -> list[int]:
         """See EventLog.held: whichever file it is, and also where it is a copy."""
+        return self._steady(lambda: self._held_now(positions))
+
+    def _held_now(self, positions: Sequence[int]) -> list[int]:
         found: set[int] = set()
         for first in list(self._layout.paths):
             found.update(self.ask(first, lambda file: file.held(positions)))
@@ -336,6 +349,9 @@ class LogFiles:
 
     def chain(self, position: int, limit: int) -> list[Linked]:
         """See EventLog.chain: file by file, as far back as they are at hand."""
+        return self._steady(lambda: self._chain_now(position, limit))
+
+    def _chain_now(self, position: int, limit: int) -> list[Linked]:
         chain: list[Linked] = []
         while len(chain) < limit:
             first, left = self._layout.first_of(position), limit - len(chain)
@@ -366,10 +382,14 @@ class LogFiles:
 
     def checksum_at(self, position: int) -> bytes | None:
         """The stored checksum at `position`, None if there is no such event. Raises CompactedError."""
-        first = self._layout.first_of(position)
-        if first in self._layout.paths:
-            return self.ask(first, lambda file: file.checksum_at(position))
-        return self.linked([position])[0].event.checksum
+
+        def now() -> bytes | None:
+            first = self._layout.first_of(position)
+            if first in self._layout.paths:
+                return self.ask(first, lambda file: file.checksum_at(position))
+            return self.linked([position])[0].event.checksum
+
+        return self._steady(now)
 
     def source(self) -> list[Path]:
         """See RowLog.source."""

@@ -62,7 +62,13 @@ class LogReader(ABC):
             after, left = page[-1].position, left - len(page)
 
     def _page(self, after: int, last: int, limit: int) -> list[Event]:
-        return self._ask(lambda files: files.page(after, last, limit))
+        def paged(files: LogFiles) -> list[Event]:
+            page = files.page(after, last, limit)
+            if any(event.op == "redact" for event in page):
+                files.refresh()  # one that is open here, and was moved away, holds what is erased where it is now
+            return page
+
+        return self._ask(paged)
 
     def get(self, positions: Sequence[int]) -> list[Event]:
         """See EventLog.get."""

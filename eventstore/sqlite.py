@@ -375,6 +375,8 @@ class SqliteLog(LogReader):
         head = Head(events[-1].position, events[-1].checksum) if events else after
         self._erasing = self._erasing or bool(erase)
         self._require_space()
+        if erase:
+            self._files.refresh()
         if self._sealed is self._file:
             self._go_on()
         try:

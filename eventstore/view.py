@@ -179,9 +179,10 @@ class DomainView:
         Raises NotFoundError, ConfigError for what is no position, CorruptionError.
         """
         _require_whole(position=position)
+        head = self.head()  # before it is read: only who knows of a redaction looks where nothing is left of it
         found = self._live.log.linked([position])
-        if not found or position > self.head().position:
-            raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {self.head().position}")
+        if not found or position > head.position:
+            raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {head.position}")
         check_linked(found[0], self.name)
         return found[0].event
 

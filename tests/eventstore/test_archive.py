@@ -400,6 +400,54 @@ def test_who_archives_next_looks_what_another_has_moved(
     assert [file.first for file in store.retain(Retention(keep_events=0), delete=True)[0].files] == [0, 8, 15, 22]
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["open", "not open"])
+def test_what_another_has_moved_is_erased_where_it_is_carried_and_named_where_it_went(
+    tmp_path: Path, store: Store, open_store: Callable[..., Store], *, reads: bool
+) -> None:
+    domain = store.domain(DOMAIN)
+    domain.write_value("alice", 1)
+    store.seal(DOMAIN)
+    domain.write_value("bob", 1)
+    other = open_store().domain(DOMAIN)
+    if reads:
+        assert other.event(1).data == "1"
+    store.archive(DOMAIN, to=tmp_path / "archive")
+    report = other.redact("alice", reason="asked", dry_run=True)
+    assert (report.erased, [held.path.split(" ")[0] for held in report.held]) == ([1], [str(tmp_path / "archive")])
+    assert (report.erased, report.held) == (other.redact("alice", reason="asked").erased, report.held)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["open", "not open"])
+def test_what_a_later_file_carries_serves_where_a_file_goes_while_it_is_asked_for(
+    tmp_path: Path, store: Store, open_store: Callable[..., Store], *, reads: bool
+) -> None:
+    events = fill(store)
+    log = open_store().domain(DOMAIN).group.live.log
+    kept = [5, 6, 7]  # the latest of key-1 and key-2 when the file ended, and the seal
+    before = [store.domain(DOMAIN).group.live.log.chain(position, limit=1) for position in kept], log.linked(kept)
+    if reads:
+        assert list(log.read()) == events
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    assert ([log.chain(position, limit=1) for position in kept], log.linked(kept)) == before
+
+
+def test_who_reads_on_in_a_file_that_was_moved_does_not_see_what_was_erased_since(
+    tmp_path: Path, store: Store, open_store: Callable[..., Store]
+) -> None:
+    domain = store.domain(DOMAIN)
+    domain.write_value("alice", "secret")
+    domain.write_value("alice", "newer")
+    store.seal(DOMAIN)
+    domain.write_value("bob", 1)
+    other = open_store().domain(DOMAIN)
+    assert other.event(1).data == '"secret"'
+    store.archive(DOMAIN, to=tmp_path / "archive")
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive"]) as whole:
+        assert whole.domain(DOMAIN).redact("alice", reason="asked").complete
+    with pytest.raises(CompactedError):
+        other.event(1)
+
+
 def test_a_file_that_cannot_be_read_is_named_and_not_the_copy_of_it(tmp_path: Path) -> None:
     """As it is what its owner must look at."""
     with pytest.raises(AccessError, match=re.escape(str(tmp_path / "sealed.db"))):
