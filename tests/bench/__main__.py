@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--rounds {options.rounds}: a spread of fewer than {LEAST_ROUNDS} rounds says nothing")
     if options.list:
         for row in ROWS:
-            print(f"{row.name:<12}{'(long) ' if row.long else ''}{row.work}")
+            print(f"{row.name:<16}{'(long) ' if row.long else ''}{row.work}")
         return 0
     if options.render:
         return _render(options)
@@ -50,13 +51,15 @@ def _run(chosen: Sequence[Row], options: argparse.Namespace, working: Path) -> i
     place = environment(working)
     sizes, rounds = (QUICK, 1) if options.quick else (Sizes(), options.rounds)
     found: list[Comparison] = []
-    for row in chosen:
-        print(f"{row.name}: {row.work}", flush=True)
+    start = time.monotonic()
+    for number, row in enumerate(chosen, 1):
+        print(f"[{number}/{len(chosen)}, {_passed(start)}] {row.name}: {row.work}", flush=True)
         say = _progress if sys.stderr.isatty() else _silent
         found += measure(row, sizes, rounds=rounds, folder=working, date=place.date, say=say, warm_up=not options.quick)
         for comparison in found:
             if comparison.row == row.name:
                 print(report.line(comparison), flush=True)
+    print(f"{len(chosen)} rows in {_passed(start)}")
     results = report.Results(place, found)
     if options.quick and not options.out:
         print("a quick run: nothing written")
@@ -82,6 +85,11 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
+def _passed(start: float) -> str:
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    return f"{minutes}:{seconds:02d}"
+
+
 def _progress(text: str) -> None:
     sys.stderr.write(f"\r\033[K{text}\r")
     sys.stderr.flush()
@@ -95,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Our verbs beside other stores', in one interleaved run.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run (default: all but the long ones; see --list)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds that count, at least {LEAST_ROUNDS} (default {ROUNDS})")
-    parser.add_argument("--long", action="store_true", help="the long rows too: a million events, 300,000 keys of 5 kB")
+    parser.add_argument("--long", action="store_true", help="the long rows too: ten million events")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, one round, no warm-up: shows that everything runs; written only with --out"
     )

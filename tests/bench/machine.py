@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from sqlite_utils.utils import sqlite3 as our_sqlite3
 
-PACKAGES = ("eventstore-kit", "msgspec", "sqlite-utils", "eventsourcing", "diskcache", "lmdb")
+PACKAGES = ("eventstore-kit", "msgspec", "sqlite-utils", "eventsourcing", "aett", "eventsource-py", "diskcache", "lmdb")
 IN_MEMORY = ("tmpfs", "ramfs")
 
 

@@ -30,9 +30,11 @@ class Sizes(msgspec.Struct, frozen=True):
     keys: int = 10_000
     log: int = 100_000
     large_log: int = 1_000_000
+    huge_log: int = 10_000_000
     shared_batch: int = 100
     shared_calls: int = 200
     large_batch: int = 10_000
+    aggregates: int = 1_000
     wide_keys: int = 300_000
     wide_bytes: int = 5_000
 
@@ -45,9 +47,11 @@ QUICK = Sizes(
     keys=20,
     log=200,
     large_log=400,
+    huge_log=600,
     shared_batch=5,
     shared_calls=4,
     large_batch=40,
+    aggregates=5,
     wide_keys=100,
     wide_bytes=500,
 )
@@ -130,6 +134,8 @@ class Against(msgspec.Struct, frozen=True):
 
     contender: type[Contender] | None
     goal: Goal | None = None
+    stage: Goal | None = None
+    """What is asked of this release already, where that is less than the goal."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +150,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     from_memory: bool = False
     """We answer from memory what others read from their files: told apart, never a headline."""
     long: bool = False
+    """Takes minutes: run when named or asked for with --long, without a warm-up."""
+    rounds: int | None = None
+    """At most so many, where one takes seconds."""
     counted: bool = False
     """Nothing is timed: one round tells."""
 
@@ -179,6 +188,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     by_cpu: Spread | None = None
     """The ratio by processor time instead of the wall clock."""
     goal: Goal | None = None
+    stage: Goal | None = None
     note: str = ""
     date: str = ""
 
@@ -193,10 +203,11 @@ def measure(row: Row, sizes: Sizes, *, rounds: int, folder: Path, date: str, say
     try:
         for kind in kinds:
             field.enter(kind, say)
-        if warm_up and not row.counted:
+        if warm_up and not row.counted and not row.long:
             say("  warm-up")
             field.round(keep=False)
-        for number in range(1 if row.counted else rounds):
+        rounds = 1 if row.counted else min(rounds, row.rounds or rounds)
+        for number in range(rounds):
             say(f"  round {number + 1} of {rounds}")
             field.round(keep=True)
     finally:
@@ -242,6 +253,7 @@ class Field:
             from_memory=row.from_memory,
             against=other.name if other else None,
             goal=against.goal,
+            stage=against.stage,
             date=date,
         )
         reasons = [self.out[kind] for kind in (row.ours, other) if kind in self.out]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import eventstore
 from tests.bench import sample
-from tests.bench.measure import Contender
+from tests.bench.measure import Contender, Measure
 
 DOMAIN = "bench"
 
@@ -23,6 +26,22 @@ def fill(folder: Path, events: int, keys: int, *, event_ids: bool = False) -> Pa
             items = [(sample.key((start + at) % keys), value) for at, value in enumerate(sample.values(count))]
             log.write_values(items, when=sample.WHEN_US + start, event_id=f"fill-{start}" if event_ids else None)
     return path
+
+
+def stored(folder: Path, events: int, keys: int, *, event_ids: bool = False) -> Path:
+    """Such a store, made once a run, in a folder of its own beside the contenders': for readers; who writes takes a copy()."""
+    made = folder.parent / f"log-{events}-{keys}{'-ids' * event_ids}"
+    if not made.exists():
+        draft = made.with_suffix(".draft")
+        draft.mkdir()
+        fill(draft, events, keys, event_ids=event_ids)
+        draft.rename(made)
+    return made / "store"
+
+
+def copied(store: Path, folder: Path) -> Path:
+    """A copy of a stored() one, to write to, without what its readers leave beside a file: its writer left an empty WAL."""
+    return Path(shutil.copytree(store, folder / "store", ignore=shutil.ignore_patterns("*-wal", "*-shm")))
 
 
 class Ours(Contender):
@@ -77,7 +96,7 @@ class BatchLate(Batch):
     """The same with event ids, behind a long log of them."""
 
     def setup(self) -> None:
-        fill(self.folder, self.sizes.large_log, self.sizes.keys, event_ids=True)
+        copied(stored(self.folder, self.sizes.large_log, self.sizes.keys, event_ids=True), self.folder)
         super().setup()
 
     def event_id(self) -> str:
@@ -100,12 +119,59 @@ class Read(Ours):
         return len(self.wanted)
 
 
-class Logged(Ours):
-    """A log of some length, opened."""
+class Stored(Contender):
+    """Somebody who reads a log of some length that is made once a run."""
+
+    @property
+    def events(self) -> int:
+        """How long the log is."""
+        return self.sizes.log
+
+    @property
+    def keys(self) -> int:
+        """How many keys it has."""
+        return self.sizes.keys
+
+    def store_path(self) -> Path:
+        """Where it is. Who writes to it takes a copy."""
+        return stored(self.folder, self.events, self.keys)
+
+
+class Logged(Stored):
+    """The log, opened only to be read."""
+
+    name = "eventstore"
 
     def setup(self) -> None:
-        fill(self.folder, self.sizes.log, self.sizes.keys)
-        super().setup()
+        self.store = eventstore.open(self.store_path(), read_only=True)
+        self.domain = self.store.domain(DOMAIN)
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+class Large(Stored):
+    """A million events."""
+
+    @property
+    def events(self) -> int:
+        return self.sizes.large_log
+
+
+class Huge(Stored):
+    """Ten million."""
+
+    @property
+    def events(self) -> int:
+        return self.sizes.huge_log
+
+
+class Wide(Large):
+    """A million events of 300,000 keys."""
+
+    @property
+    def keys(self) -> int:
+        return self.sizes.wide_keys
 
 
 class Verify(Logged):
@@ -120,27 +186,36 @@ class Verify(Logged):
         return report.domains[0].events
 
 
+class VerifyLarge(Large, Verify):
+    """The same of a million."""
+
+
+class VerifyHuge(Huge, Verify):
+    """The same of ten million."""
+
+
 class VerifyByTwo(Verify):
     """The same, shared by two processes."""
 
     processes = 2
 
 
-class Scan(Logged):
-    """Every event, one after the other."""
-
-    def run(self) -> float:
-        return sum(1 for _ in self.domain.events())
+class VerifyLargeByTwo(Large, VerifyByTwo):
+    """The same of a million."""
 
 
-class LeanSelect(Contender):
+class VerifyHugeByTwo(Huge, VerifyByTwo):
+    """The same of ten million."""
+
+
+class LeanSelect(Stored):
     """What verifying could cost at the least: keys and data of the very same file, read and dropped."""
 
     name = "lean select of key, data"
     note = "the same file, two columns, nothing made of them"
 
     def setup(self) -> None:
-        self.connection = sqlite3.connect(log_file(fill(self.folder, self.sizes.log, self.sizes.keys)))
+        self.connection = sqlite3.connect(f"{log_file(self.store_path()).as_uri()}?mode=ro", uri=True)
 
     def run(self) -> float:
         done = 0
@@ -153,25 +228,84 @@ class LeanSelect(Contender):
         self.connection.close()
 
 
-class Open(Contender):
+class LeanSelectLarge(Large, LeanSelect):
+    """The same of a million."""
+
+
+class LeanSelectHuge(Huge, LeanSelect):
+    """The same of ten million."""
+
+
+class ScanUnproven(Logged):
+    """Every event, one after the other, as it stands: a store opened only to be read is looked at as it is."""
+
+    name = "eventstore, not verified"
+
+    def run(self) -> float:
+        return sum(1 for _ in self.domain.events())
+
+
+class Scan(ScanUnproven):
+    """The same, each event proven against the one before it."""
+
+    name = "eventstore, verified"
+
+    def setup(self) -> None:
+        self.store = eventstore.open(copied(self.store_path(), self.folder))
+        self.domain = self.store.domain(DOMAIN)
+
+
+class ScanLarge(Large, Scan):
+    """The same of a million."""
+
+
+class ScanHuge(Huge, Scan):
+    """The same of ten million."""
+
+
+class RawScan(Stored):
+    """All columns of the very same file, page by page."""
+
+    name = "raw sqlite3, all columns"
+    note = "raw: the same file, tuples, nothing is made of them"
+
+    def setup(self) -> None:
+        self.connection = sqlite3.connect(f"{log_file(self.store_path()).as_uri()}?mode=ro", uri=True)
+
+    def run(self) -> float:
+        done, after = 0, -1
+        query = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT 1000"
+        while rows := self.connection.execute(query, (after,)).fetchall():
+            after = rows[-1][0]
+            done += len(rows)
+        return done
+
+    def teardown(self) -> None:
+        self.connection.close()
+
+
+class RawScanLarge(Large, RawScan):
+    """The same of a million."""
+
+
+class RawScanHuge(Huge, RawScan):
+    """The same of ten million."""
+
+
+class Open(Stored):
     """Open a store, its domain, and read one value."""
 
     name = "eventstore, with pointer files"
 
     def setup(self) -> None:
-        self.path = fill(self.folder, self.events, self.sizes.keys)
+        self.path = copied(self.store_path(), self.folder)
         self.pointers = self.path / "logs" / DOMAIN / "pointers"
         if not any(self.pointers.glob("*")):
             self.note = "no pointer file was there"
 
-    @property
-    def events(self) -> int:
-        """How long the log is."""
-        return self.sizes.log
-
     def run(self) -> float:
         self.store = eventstore.open(self.path)
-        self.store.domain(DOMAIN).read_value(sample.key(self.sizes.keys // 2))
+        self.store.domain(DOMAIN).read_value(sample.key(self.keys // 2))
         return 1
 
     def after(self) -> None:
@@ -187,64 +321,122 @@ class OpenWithout(Open):
         shutil.rmtree(self.pointers, ignore_errors=True)
 
 
-class OpenLarge(Open):
-    """The same with a log ten times as long."""
+class OpenSmall(Open):
+    """The same of a log with no more events than keys: what a longer one is held against."""
 
-    name = "eventstore, ten times the events"
+    name = "eventstore, an event a key"
 
     @property
     def events(self) -> int:
-        return self.sizes.large_log
+        return self.keys
 
 
-class Seal(Ours):
-    """Seal a log that has grown since the last time: how long writers wait, the next file included."""
-
-    @property
-    def keys(self) -> int:
-        """How many keys the log has."""
-        return self.sizes.keys
-
-    def prepare(self) -> None:
-        for start in range(0, max(self.sizes.log, self.keys), 1_000):
-            items = [(sample.key((start + at) % self.keys), value) for at, value in enumerate(sample.values(1_000))]
-            self.domain.write_values(items, durability="process")
-
-    def run(self) -> float:
-        if not self.store.seal(DOMAIN).sealed:
-            raise AssertionError("nothing was sealed")
-        return 1
+class OpenLarge(Large, Open):
+    """The same of a million."""
 
 
-class SealWide(Seal):
-    """The same of many keys."""
-
-    name = "eventstore, 300,000 keys"
-
-    @property
-    def keys(self) -> int:
-        return self.sizes.wide_keys
+class OpenHuge(Huge, Open):
+    """The same of ten million."""
 
 
-class SealedBytes(Seal):
+class SealedBytes(Stored):
     """What the live file takes after a seal, by key."""
 
     name = "eventstore, the live file after a seal"
 
+    def prepare(self) -> None:
+        self.store = eventstore.open(copied(self.store_path(), self.folder))
+        self.domain = self.store.domain(DOMAIN)
+        self.domain.write_value(sample.key(0), sample.value(0))
+
     def run(self) -> float:
-        return self.store.seal(DOMAIN).bytes_after / self.sizes.keys
+        report = self.store.seal(DOMAIN)
+        if not report.sealed:
+            raise AssertionError("nothing was sealed")
+        self.note = f"{report.bytes_before:,} bytes before, {report.bytes_after:,} after"
+        return report.bytes_after / self.keys
+
+    def after(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.folder / "store")
 
 
-class AsOf(Logged):
-    """All keys as of the middle of a log, without pointer files."""
+class Seal(SealedBytes):
+    """Seal a log while a thread writes one event after the other: the longest that one of its writes took."""
+
+    name = "eventstore"
+
+    def sample(self) -> Measure:
+        self.prepare()
+        gc.collect()
+        began, cpu = threading.Event(), time.process_time()
+        writer = threading.Thread(target=self._write, args=(began, over := threading.Event()))
+        self.longest = 0.0
+        writer.start()
+        try:
+            began.wait()
+            self.run()
+        finally:
+            over.set()
+            writer.join()
+        cpu = time.process_time() - cpu
+        self.after()
+        return Measure(1, self.longest, cpu)
+
+    def _write(self, began: threading.Event, over: threading.Event) -> None:
+        value, picks = sample.value(0), sample.spread(1_000, self.keys)
+        writes = 0
+        while not over.is_set():
+            start = time.perf_counter()
+            self.domain.write_value(sample.key(picks[writes % 1_000]), value)
+            self.longest = max(self.longest, time.perf_counter() - start)
+            writes += 1
+            began.set()
+
+
+class SealLarge(Large, Seal):
+    """The same of a million."""
+
+
+class SealWide(Wide, Seal):
+    """The same of a million of many keys."""
+
+
+class SealHuge(Huge, Seal):
+    """The same of ten million."""
+
+
+class AsOfNear(Logged):
+    """All keys as of the middle of a log, with the pointer files that its writer left."""
+
+    name = "eventstore, with pointer files"
+
+    def run(self) -> float:
+        return len(self.domain.state(self.domain.head().position // 2)) / self.keys
+
+
+class AsOfNearLarge(Large, AsOfNear):
+    """The same of a million."""
+
+
+class AsOfNearHuge(Huge, AsOfNear):
+    """The same of ten million."""
+
+
+class AsOf(AsOfNear):
+    """The same without pointer files."""
 
     name = "eventstore, one file"
 
+    def setup(self) -> None:
+        self._begin(copied(self.store_path(), self.folder))
+
+    def _begin(self, path: Path) -> None:
+        self.store = eventstore.open(path)
+        self.domain = self.store.domain(DOMAIN)
+
     def prepare(self) -> None:
         shutil.rmtree(self.folder / "store" / "logs" / DOMAIN / "pointers", ignore_errors=True)
-
-    def run(self) -> float:
-        return len(self.domain.state(self.domain.head().position // 2)) / self.sizes.keys
 
 
 class AsOfSealed(AsOf):
@@ -258,17 +450,16 @@ class AsOfSealed(AsOf):
             with eventstore.open(self.folder / "store") as store:
                 store.domain(DOMAIN)
                 store.seal(DOMAIN)
-        fill(self.folder, self.sizes.log // 5, self.sizes.keys)
-        Ours.setup(self)
+        self._begin(fill(self.folder, self.sizes.log // 5, self.sizes.keys))
 
 
-class Bytes(Contender):
+class Bytes(Stored):
     """The size of a closed log, by event."""
 
     name = "eventstore"
 
     def setup(self) -> None:
-        self.path = fill(self.folder, self.sizes.log, self.sizes.keys)
+        self.path = self.store_path()
 
     def run(self) -> float:
         return log_file(self.path).stat().st_size / self.sizes.log

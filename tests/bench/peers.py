@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-def _load(module: str) -> Any:
+def load(module: str) -> Any:
     """An optional package; untyped, for none of them ships stubs."""
     return importlib.import_module(module)
 
@@ -116,25 +116,6 @@ class RawBatchLate(RawBatch):
             self.insert_batches(self.build(min(10_000, self.sizes.large_log - self.position)), 10_000)
 
 
-class RawScan(RawTable):
-    """All columns, page by page."""
-
-    name = "raw sqlite3, all columns"
-    note = "raw: tuples, nothing is made of them"
-
-    def setup(self) -> None:
-        super().setup()
-        self.insert_batches(self.build(self.sizes.log), PAGE)
-
-    def run(self) -> float:
-        done, after = 0, 0
-        query = "SELECT * FROM event WHERE position > ? ORDER BY position LIMIT ?"
-        while rows := self.connection.execute(query, (after, PAGE)).fetchall():
-            after = rows[-1][0]
-            done += len(rows)
-        return done
-
-
 class JsonFileSingle(Contender):
     """The classic: a temporary file, fsync, rename, fsync of the folder."""
 
@@ -142,7 +123,8 @@ class JsonFileSingle(Contender):
     note = "a file a key: last value only, no history, no order"
 
     def prepare(self) -> None:
-        self.items = list(zip(sample.spread(self.sizes.singles, POOL_OF_FILES), sample.values(self.sizes.singles), strict=True))
+        count = max(1, self.sizes.singles // 4)  # two syncs each: as many as the others would take most of the row's time
+        self.items = list(zip(sample.spread(count, POOL_OF_FILES), sample.values(count), strict=True))
 
     def run(self) -> float:
         directory = os.open(self.folder, os.O_RDONLY)
@@ -165,10 +147,10 @@ class EventSourcing(Contender):
     requires = "eventsourcing"
 
     def setup(self) -> None:
-        environment = _load("eventsourcing.utils").Environment("bench", {"SQLITE_DBNAME": str(self.folder / "recorder.db")})
-        self.factory = _load("eventsourcing.sqlite").SQLiteFactory(environment)
+        environment = load("eventsourcing.utils").Environment("bench", {"SQLITE_DBNAME": str(self.folder / "recorder.db")})
+        self.factory = load("eventsourcing.sqlite").SQLiteFactory(environment)
         self.recorder = self.factory.application_recorder()
-        self.stored: Any = _load("eventsourcing.persistence").StoredEvent
+        self.stored: Any = load("eventsourcing.persistence").StoredEvent
         self.versions = [0] * self.sizes.keys
         self.ids = [uuid.uuid5(uuid.NAMESPACE_OID, sample.key_text(number)) for number in range(self.sizes.keys)]
         with self.recorder.datastore.transaction(commit=False) as cursor:
@@ -264,7 +246,7 @@ class DiskCache(Contender):
     settings: ClassVar[dict[str, int]] = {}
 
     def setup(self) -> None:
-        self.cache = _load("diskcache").Cache(str(self.folder), **self.settings)
+        self.cache = load("diskcache").Cache(str(self.folder), **self.settings)
 
     def items(self, count: int) -> list[tuple[str, sample.Value]]:
         """Keys and values for `count` writes."""
@@ -340,7 +322,7 @@ class Lmdb(Contender):
     note = "sync=True; last value only, no history"
 
     def setup(self) -> None:
-        self.environment = _load("lmdb").open(str(self.folder), map_size=1 << 30, sync=True, metasync=True)
+        self.environment = load("lmdb").open(str(self.folder), map_size=1 << 30, sync=True, metasync=True)
 
     def items(self, count: int) -> list[tuple[bytes, sample.Value]]:
         """Keys and values for `count` writes."""

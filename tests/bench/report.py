@@ -106,14 +106,12 @@ def _table(comparisons: Sequence[Comparison]) -> str:
 def _cells(found: Comparison) -> tuple[str, ...]:
     against = found.against or "–"
     if found.status != "ok" or found.ours is None or found.result is None:
-        return (found.work, "", against, "", found.status, "", _bound(found.goal, found), "")
+        return (found.work, "", against, "", found.status, "", _goals(found, None), "")
     theirs = figure(found.theirs.median, found.unit) if found.theirs else ""
     result = "" if found.theirs is None and found.rounds == 1 else _spread(found.result, found)
     by_cpu = f"{found.by_cpu.median:.2f}x" if found.by_cpu else ""
-    goal = _bound(found.goal, found)
-    if found.goal:
-        goal += ": met" if found.goal.met(found.result.median) else ": not met"
-    return (found.work, figure(found.ours.median, found.unit), against, theirs, result, by_cpu, goal, found.note)
+    goals = _goals(found, found.result.median)
+    return (found.work, figure(found.ours.median, found.unit), against, theirs, result, by_cpu, goals, found.note)
 
 
 def figure(number: float, unit: Unit) -> str:
@@ -141,9 +139,19 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
 
 
-def _bound(goal: Goal | None, found: Comparison) -> str:
-    if goal is None:
+def _goals(found: Comparison, median: float | None) -> str:
+    """The goal, and what is asked of this release where that is less; and whether each is met."""
+    told = [("", found.goal), ("this release: ", found.stage)]
+    return "; ".join(f"{name}{_bound(goal, found)}{_verdict(goal, median)}" for name, goal in told if goal)
+
+
+def _verdict(goal: Goal, median: float | None) -> str:
+    if median is None:
         return ""
+    return ": met" if goal.met(median) else ": not met"
+
+
+def _bound(goal: Goal, found: Comparison) -> str:
     sign = "≥" if goal.op == ">=" else "≤"
     if found.against is None:
         return f"{sign} {figure(goal.bound, found.unit)}"
