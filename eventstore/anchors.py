@@ -8,29 +8,26 @@ the whole log for that. The root that stands beside the checksum needs none of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import ChecksumError, CompactedError, ConfigError, EventStoreError, FormatError, NewerFormatError
+from eventstore.errors import CompactedError, ConfigError, EventStoreError, NewerFormatError
 from eventstore.links import Finding
 from eventstore.log import Engine, EventLog
-from eventstore.merkle import Tree
 from eventstore.model import Head, is_domain_name
+from eventstore.roots import Progress, below_floor, grow, started
 
 Verdict = Literal["EXTENDED", "ALTERED", "REORDERED", "TRUNCATED"]
 
 _PREFIX = b"eventstore-anchor/%d\x00" % FORMAT
 """What the signed bytes begin with: a signature made for anything else is none for an anchor."""
 
-_BESIDE_THE_CHAIN = {"tail", "pointers", "prev", "time"}
+_BESIDE_THE_CHAIN = {"tail", "pointers", "prev", "time", "tree"}
 """Findings of the proof that leave every byte up to an anchored event what its checksum says."""
-
-_LEAVES = 10_000
-"""Checksums read at a time."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -39,9 +36,6 @@ Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 """32 bytes in hexadecimal."""
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-Progress = Callable[[str, int, int], None]
-"""Called with domain, position reached, last position."""
 
 
 class AnchoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -133,25 +127,8 @@ def make_anchor(store_id: str, heads: dict[str, AnchoredHead]) -> Anchor:
 
 
 def anchored_head(log: EventLog, head: Head, *, root: bool, progress: Progress | None = None) -> AnchoredHead:
-    """A head as it is anchored; with its root, all checksums of the log are read. Raises CorruptionError."""
-    return AnchoredHead(head.position, head.checksum.hex(), grow(Tree(), log, head, progress).root().hex() if root else None)
-
-
-def grow(tree: Tree, log: EventLog, head: Head, progress: Progress | None = None) -> Tree:
-    """Add all leaves up to a head. Raises GapError, FormatError; ChecksumError if the log has another event there by now."""
-    leaves: list[bytes] = []
-    while tree.size <= head.position:
-        end = min(tree.size + _LEAVES, head.position + 1)
-        leaves = list(log.checksums(tree.size - 1, end - 1))
-        wrong = next((index for index, leaf in enumerate(leaves) if len(leaf) != 32), None)
-        if wrong is not None:
-            raise FormatError(log.domain, tree.size + wrong, "the checksum is not one of 32 bytes; run `eventstore verify`")
-        tree.extend(leaves)
-        if progress is not None:
-            progress(log.domain, end - 1, head.position)
-    if leaves[-1] != head.checksum:
-        raise ChecksumError(log.domain, head.position, head.checksum, leaves[-1])
-    return tree
+    """A head as it is anchored; with its root, all checksums at hand are read. Raises CorruptionError, CompactedError."""
+    return AnchoredHead(head.position, head.checksum.hex(), grow(started(log), log, head, progress).root().hex() if root else None)
 
 
 # ---- judging
@@ -160,7 +137,10 @@ def grow(tree: Tree, log: EventLog, head: Head, progress: Progress | None = None
 def judge(
     engine: Engine, anchor: Anchor, domain: str, findings: Iterable[Finding], *, exists: bool, progress: Progress | None = None
 ) -> Judgement:
-    """Hold one log against an anchor; `findings` is all that the proof of this log found, without which no verdict counts."""
+    """Hold one log against an anchor; `findings` is all that the proof of this log found, without which no verdict counts.
+
+    Raises CompactedError for an anchor that ends below the floor.
+    """
     anchored = anchor.heads[domain]
     if not exists:
         return Judgement(domain, "TRUNCATED", anchored.position, None, 0, "the domain is gone: the store has no log of this name")
@@ -176,17 +156,20 @@ def judge(
 def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], progress: Progress | None) -> Judgement:
     position, head = anchored.position, log.head().position
     checksum = bytes.fromhex(anchored.checksum)
+    _require_at_hand(log, anchored)
     events = log.get([position])
     if events and events[0].checksum == checksum:
-        broken = _breaks_chain(findings, position)
+        broken = breaks_chain(findings, position)
         if broken is not None:
             message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
-        if anchored.root is not None and grow(Tree(), log, Head(position, checksum), progress).root().hex() != anchored.root:
+        if anchored.root is not None and grow(started(log), log, Head(position, checksum), progress).root().hex() != anchored.root:
             message = (
                 "the chain up to the anchored checksum is whole, but the anchor's root is another: either the anchor was altered,"
                 " or the log was damaged when it was made and mended since"
             )
+            if floor := log.floor():
+                message += f", or what the log says of the tree up to position {floor}, which is not at hand, is false"
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
         more = head - position
         message = f"the log goes on from the anchored event: {more:,} event{'' if more == 1 else 's'} more"
@@ -203,7 +186,34 @@ def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], 
     return Judgement(log.domain, "ALTERED", position, head, 0, message)
 
 
-def _breaks_chain(findings: Iterable[Finding], position: int) -> Finding | None:
+def require_judgeable(engine: Engine, anchor: Anchor, domain: str) -> None:
+    """Refuse an anchor that no verdict is possible on, before the log is read for it. Raises CompactedError."""
+    try:
+        with engine.inspect(domain) as log:
+            _require_at_hand(log, anchor.heads[domain])
+    except CompactedError:
+        raise
+    except EventStoreError:
+        return  # judge() tells
+
+
+def _require_at_hand(log: EventLog, anchored: AnchoredHead) -> None:
+    """Refuse an anchor that ends below the floor: what is carried of its event does not prove what came before it, nor give the root.
+
+    One that contradicts what is carried is none to refuse: that it is another history is certain.
+    """
+    position, floor = anchored.position, log.floor()
+    if position >= floor:
+        return
+    try:
+        carried = log.get([position])
+    except CompactedError:
+        carried = []
+    if all(event.checksum.hex() == anchored.checksum for event in carried):
+        raise below_floor(log, position, f"the anchor ends below position {floor}, from which on events are at hand: they do not prove it")
+
+
+def breaks_chain(findings: Iterable[Finding], position: int) -> Finding | None:
     """The first finding that leaves the events up to `position` unproven."""
     return next(
         (each for each in findings if each.kind not in _BESIDE_THE_CHAIN and (each.position is None or each.position <= position)), None
@@ -211,8 +221,8 @@ def _breaks_chain(findings: Iterable[Finding], position: int) -> Finding | None:
 
 
 def _place_of(log: EventLog, checksum: bytes) -> int | None:
-    """Where a checksum is stored, whether it belongs there or not."""
+    """Where a checksum is stored, whether it belongs there or not, as far as the log is at hand."""
     for event in log.get([0]):
         if event.checksum == checksum:
             return 0
-    return next((event.position for event in log.read() if event.checksum == checksum), None)
+    return next((event.position for event in log.read(log.floor()) if event.checksum == checksum), None)

@@ -32,6 +32,7 @@ from eventstore.log import FileExtent, FileLog
 from eventstore.logfiles import LogFiles
 from eventstore.model import Event, Linked
 from eventstore.projections.key_states import KeyStates
+from eventstore.roots import outline_of
 
 _log = logging.getLogger("eventstore")
 
@@ -184,11 +185,11 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
     while True:
         known = live.head().position
         with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
-            sha256 = _copy(group, file, to, store_id)
+            said = Archived(file.first, file.last, _copy(group, file, to, store_id), str(to), outline_of(live.log, file.first, file.last))
 
-        def say(states: KeyStates, known: int = known, sha256: str = sha256) -> Archived | None:
+        def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
             # A redaction since then erased the value in the original, and not in the copy.
-            return None if _redacted_since(group, states, known) else Archived(file.first, file.last, sha256, str(to))
+            return None if _redacted_since(group, states, known) else said
 
         kept: list[KeptFile] = []
         if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from eventstore.errors import FormatError
+from eventstore.merkle import outline_ranges
 from eventstore.model import Event
 
 
@@ -23,6 +24,11 @@ class Archived(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the whole file as it stands in the archive, in hexadecimal; None of one that was deleted."""
     to: str | None
     """The folder that open(archives=[...]) takes; None if the file was deleted."""
+    tree: list[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]] | None
+    """What the tree over the log goes on from without this file and those before it: Tree.outline() over the leaves up to `last`.
+
+    None where they were not all at hand.
+    """
 
     @property
     def events(self) -> int:
@@ -47,6 +53,9 @@ def read_archived(event: Event, domain: str) -> Archived:
         raise FormatError(domain, event.position, f"the archive event says nothing readable: {error}") from error
     if not 0 <= said.first <= said.last < event.position or (said.sha256 is None) != (said.to is None):
         raise FormatError(domain, event.position, f"the archive event speaks of positions {said.first} to {said.last}, which cannot be")
+    if said.tree is not None and len(said.tree) != (wanted := len(outline_ranges(said.last + 1))):
+        found = f"the archive event names {len(said.tree)} hashes of the tree up to position {said.last}; it has {wanted}"
+        raise FormatError(domain, event.position, found)
     return said
 
 

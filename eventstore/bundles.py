@@ -12,12 +12,13 @@ from typing import Annotated
 
 import msgspec
 
-from eventstore.anchors import Anchor, AnchoredHead, Hash, Position, Progress, grow, make_anchor
+from eventstore.anchors import Anchor, AnchoredHead, Hash, Position, make_anchor
 from eventstore.codec import FORMAT, GENESIS, check
 from eventstore.errors import ConfigError, CorruptionError, FormatError, NotFoundError
 from eventstore.log import EventLog
-from eventstore.merkle import Range, Tree, consistency_ranges, inclusion_ranges, proves_inclusion
+from eventstore.merkle import Range, consistency_ranges, inclusion_ranges, proves_inclusion
 from eventstore.model import Event, Head, Key
+from eventstore.roots import Progress, below_floor, grow, started
 from eventstore.view import DomainView
 
 MAX_BUNDLE_BYTES = 64 * 2**20
@@ -150,9 +151,10 @@ def make_bundle(
     """A bundle of these events, in order of position, at a head; nothing leaves this function that does not prove what it says.
 
     Raises ConfigError for more than a bundle holds or an anchor that proves nothing here, CorruptionError for events that are
-    not what was sealed, or a log that is not the anchored one continued.
+    not what was sealed, or a log that is not the anchored one continued, CompactedError for what is not at hand.
     """
     old = None if since is None else _anchored(log.domain, head, since)
+    _require_at_hand(log, events, old)
     births = log.get([0])
     if not births:
         raise FormatError(log.domain, 0, "the birth row is missing")
@@ -178,7 +180,7 @@ class _Proof:
         ranges: list[Range] = [each for event in events for each in inclusion_ranges(event.position, self._size)]
         if old is not None:
             ranges += [(0, old.position + 1), *consistency_ranges(old.position + 1, self._size)]
-        self._tree = grow(Tree(keep=ranges), log, head, progress)
+        self._tree = grow(started(log, keep=ranges), log, head, progress)
         self.root = self._tree.root()
 
     def bundled(self, event: Event) -> BundledEvent:
@@ -230,6 +232,17 @@ def _anchored(domain: str, head: Head, since: Anchor) -> AnchoredHead:
             domain, head.position, f"the log ends here, but the anchor names position {old.position}: its end was cut off since"
         )
     return old
+
+
+def _require_at_hand(log: EventLog, events: list[Event], old: AnchoredHead | None) -> None:
+    """Refuse what no proof can be made of: its hashes are of the tree below the floor. The birth row's are kept. Raises CompactedError."""
+    floor = log.floor()
+    carried = next((event.position for event in events if 0 < event.position <= floor), None)
+    if carried is not None:
+        raise below_floor(log, carried, "what is carried of this event stands there, the hashes that prove it do not")
+    if old is not None and old.position < floor:
+        what = f"the anchor ends below position {floor}: that the log only grew since is proven by hashes that are not at hand"
+        raise below_floor(log, old.position, what)
 
 
 def _too_large(size: int) -> ConfigError:

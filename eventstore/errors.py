@@ -192,9 +192,12 @@ class CompactedError(EventStoreError):
     """What was asked for stands in a sealed file that is not at hand. `floor`: what came after that position is there whole.
 
     `archive` is where the file was put, as the log says; None if it says nothing, and the file is missing, or if it was `deleted`.
+    `what` cannot be had for that reason, if it is not the event itself.
     """
 
-    def __init__(self, domain: str, position: int, floor: int, archive: str | None = None, *, deleted: bool = False) -> None:
+    def __init__(
+        self, domain: str, position: int, floor: int, archive: str | None = None, *, deleted: bool = False, what: str = "not at hand"
+    ) -> None:
         if deleted:
             where = "its file was deleted for good, as the log says; what every key was at the floor is there"
         elif archive is not None:
@@ -203,7 +206,7 @@ class CompactedError(EventStoreError):
             where = (
                 "its file is missing, and no archive is known of; put it back, or attach the folder that has it: open(..., archives=[...])"
             )
-        super().__init__(f"{domain}@{position}: not at hand; {where}. Everything after position {floor} is there")
+        super().__init__(f"{domain}@{position}: {what}; {where}. Everything after position {floor} is there")
         self.domain, self.position, self.floor, self.archive, self.deleted = domain, position, floor, archive, deleted
 
 

@@ -30,25 +30,50 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Tree:
     """The tree over a stream of checksums, in memory that grows with the logarithm of their number.
 
-    `keep` names ranges that hashes() will be asked for.
+    `keep` names ranges that hashes() will be asked for. It starts empty, or by from_outline() behind leaves that nobody has any more.
     """
 
     def __init__(self, keep: Iterable[Range] = ()) -> None:
         self.size = 0
         self._peaks: list[bytes] = []
         """The perfect subtrees that the leaves so far make up, the largest first: one for each bit of `size` that is set."""
+        self._spine: list[bytes] = []
+        """The subtrees 1 to 2, 2 to 4, 4 to 8 ... within the first peak: with leaf 0 they make it up."""
         self._wanted = {part for each in keep for part in _perfect(each)}
         self._kept: dict[Range, bytes] = {}
 
+    @classmethod
+    def from_outline(cls, first: bytes, outline: Sequence[bytes], size: int, keep: Iterable[Range] = ()) -> Tree:
+        """The tree over `size` leaves of which only the first is known, and what outline() gave. Raises ValueError for another number."""
+        ranges = outline_ranges(size)
+        if len(outline) != len(ranges):
+            raise ValueError(f"{len(outline)} hashes; a tree of {size} leaves has {len(ranges)} in its outline")
+        tree, height = cls(keep), size.bit_length() - 1
+        node = leaf_hash(first)
+        tree._keep(node, 0, 1)
+        for known, (at, end) in zip(outline, ranges, strict=True):
+            tree._keep(known, at, end)
+            if at == end - at:  # the sibling of all that came before it
+                node = node_hash(node, known)
+                tree._keep(node, 0, end)
+        tree._spine, tree._peaks, tree.size = list(outline[:height]), [node, *outline[height:]], size
+        return tree
+
+    def outline(self) -> list[bytes]:
+        """The hashes of outline_ranges(size): beside leaf 0 all that it takes to go on from here, and to prove leaf 0."""
+        return [*self._spine, *self._peaks[1:]]
+
     def extend(self, checksums: Iterable[bytes]) -> None:
         """Add leaves at the end."""
-        peaks, wanted, size = self._peaks, self._wanted, self.size
+        peaks, spine, wanted, size = self._peaks, self._spine, self._wanted, self.size
         for checksum in checksums:
             node = sha256(_LEAF + checksum).digest()
             if wanted:
                 self._keep(node, size, size + 1)
             left, height = size, 1
             while left & 1:  # a subtree as large stands before it
+                if left == 1:
+                    spine.append(node)
                 node = sha256(_NODE + peaks.pop() + node).digest()
                 left >>= 1
                 if wanted:
@@ -72,15 +97,30 @@ class Tree:
         return root
 
     def hashes(self, ranges: Iterable[Range]) -> list[bytes]:
-        """The hash of each range, as if it were a tree; all were among `keep`, and end within the leaves added."""
+        """The hash of each range, as if it were a tree; all were among `keep`, and end within the leaves added.
+
+        Raises LookupError for one whose leaves came before those added, and that the outline does not know.
+        """
         return [self._hash(first, end) for first, end in ranges]
 
     def _hash(self, first: int, end: int) -> bytes:
         found = self._kept.get((first, end))
         if found is not None:
             return found
+        if end - first == 1:
+            raise LookupError(f"leaf {first} is not known")
         middle = first + _split(end - first)
         return node_hash(self._hash(first, middle), self._hash(middle, end))
+
+
+def outline_ranges(size: int) -> list[Range]:
+    """The fewest perfect subtrees that all leaves but the first make up, in order: 1 to 2, 2 to 4, 4 to 8 ..., then ever smaller."""
+    ranges, at = list[Range](), 1
+    while at < size:
+        end = at + min(at & -at, 1 << (size - at).bit_length() - 1)
+        ranges.append((at, end))
+        at = end
+    return ranges
 
 
 def inclusion_ranges(index: int, size: int) -> list[Range]:

@@ -6,6 +6,7 @@ without an `archive` event that says so; one that names no folder says that the 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -20,14 +21,18 @@ from eventstore.archive import (
     file_log,
     finish_archiving,
     moving,
+    prove,
     report_of,
 )
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import now_us
-from eventstore.errors import ConfigError, EngineError
+from eventstore.errors import ConfigError, CorruptionError, EngineError
 from eventstore.files import os_errors, remove_files, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
+from eventstore.roots import outline_of
+
+_log = logging.getLogger("eventstore")
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,13 +152,27 @@ def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Prog
             def then(file: FileReport = file, copy: Path | None = copy, left: list[KeptFile] = left) -> None:
                 left.extend(drop(log, file.first, file.last) if copy is None else _remove(copy, file.first, file.last))
 
-            said = Archived(file.first, file.last, None, None)
+            said = Archived(file.first, file.last, None, None, _outline(group, log, file, store_id))
             group.record("archive", lambda _, said=said: said, then)  # type: ignore[misc]
             kept += left
             gone.append(msgspec.structs.replace(file, status="deleted", archive=None))
         if progress is not None:
             progress(domain, len(files), len(files))
     return ArchiveReport(domain, gone, kept, group.live.log.floor())
+
+
+def _outline(group: GroupCommit, log: FileLog, file: FileReport, store_id: str) -> list[str] | None:
+    """What stays of the tree when a file goes for good; None if it is damaged: what its checksums say is proven by nothing then."""
+    live = group.live
+    if file.archive is not None:
+        return latest(log.archived(live.fresh().system))[file.first].tree
+    try:
+        (seal,) = live.log.linked([file.last])
+        prove(log.file(file.first).path, live.log.domain, store_id, seal.event, busy_timeout_ms=live.log.busy_timeout_ms)
+        return outline_of(live.log, file.first, file.last)
+    except CorruptionError as error:
+        _log.warning("a damaged file is deleted, so that there will be no roots and bundles without it: %s", error)
+        return None
 
 
 def _finish_deleting(group: GroupCommit, log: FileLog, store_id: str) -> list[KeptFile]:

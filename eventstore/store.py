@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from eventstore import metrics
-from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor
+from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor, require_judgeable
 from eventstore.archive import ArchiveReport, archive_files, archive_folder, chosen_files, plan_archive, try_to_finish
 from eventstore.archive import Progress as ArchiveProgress
 from eventstore.bundles import Bundle, chosen_events, make_bundle
@@ -320,7 +320,8 @@ class Store:
 
         `progress` is called with domain, position reached, last position. `processes`: among how many processes a long log
         is shared, this one included; None: one a core, where that pays. The report does not depend on it. Raises
-        NotFoundError for an unknown domain, ConfigError for a number of processes that is none, or an anchor of another store.
+        NotFoundError for an unknown domain, ConfigError for a number of processes that is none, or an anchor of another store,
+        CompactedError, before anything is read, for an anchor that ends before the part of the log that is at hand.
         """
         if processes is not None and not _is_number(processes):
             raise ConfigError(f"processes is a whole number from 1 on, not {processes!r}")
@@ -331,11 +332,14 @@ class Store:
         if domain is not None and anchor is not None and domain not in anchored:
             raise NotFoundError(f"the anchor says nothing of domain {domain!r}; it names {', '.join(anchored) or 'none'}")
         names = [name for name in existing if domain in (None, name)]
+        wanted = [name for name in anchored if domain in (None, name)]
+        for name in wanted:
+            if anchor is not None and name in existing:
+                require_judgeable(self._engine, anchor, name)
         reports = verify_store(self._engine, names, progress=progress, processes=processes, max_value_bytes=self.max_value_bytes)
         found = {report.domain: report.findings for report in reports}
         if anchor is None:
             return Report(self.location, reports)
-        wanted = [name for name in anchored if domain in (None, name)]
         judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found, progress=progress) for name in wanted]
         return Report(self.location, reports, judged)
 
@@ -357,8 +361,9 @@ class Store:
 
         It is not signed: adapters.signing.sign() does that. Each head is one that was acknowledged, and its link is checked;
         between domains there is no common moment. At durability `process` a power loss may take events that an anchor names.
-        With their roots, a bundle() can be proven by it, and every checksum of every log is read; without, one event a domain.
-        Raises CorruptionError for a damaged end (a read-only store warns, and anchors what is left).
+        With their roots, a bundle() can be proven by it, and every checksum at hand is read; without, one event a domain. What was
+        archived or deleted need not be there: archive events keep what the root takes of it.
+        Raises CorruptionError for a damaged end (a read-only store warns, and anchors what is left), CompactedError where none keeps it.
         """
         heads: dict[str, AnchoredHead] = {}
         for name in self.domains():
@@ -383,8 +388,9 @@ class Store:
 
         Chosen by `key`, `positions`, `correlation_id`, or after < position <= until. `since`, an older anchor with roots that
         the other side holds: the bundle then shows that the log only grew since. Its own anchor is not signed:
-        adapters.signing.sign() does that. Reads every checksum of the log; `progress` as in verify().
+        adapters.signing.sign() does that. Reads every checksum at hand; `progress` as in verify().
 
+        Raises CompactedError for events, or an anchor, before the part of the log that is at hand: attach the archive that it names.
         Raises NotFoundError for an unknown domain or if no event is chosen, ConfigError for a choice that is none, more than
         64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the anchored one continued.
         """

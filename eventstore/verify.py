@@ -13,7 +13,7 @@ from itertools import repeat
 
 import msgspec
 
-from eventstore.anchors import Judgement
+from eventstore.anchors import Judgement, breaks_chain
 from eventstore.archived import Archived, latest
 from eventstore.carriage import CarriedProof
 from eventstore.codec import GENESIS, read_birth
@@ -24,6 +24,7 @@ from eventstore.model import SYSTEM_KEY, Head, KeyState
 from eventstore.pointers import IdRun, PointerFolder, hash_of
 from eventstore.projections.key_states import KeyStates, state_of
 from eventstore.ranges import Crew, Tickets, processes_for, ranges_of, taken
+from eventstore.roots import wrong_outlines
 from eventstore.values import MAX_VALUE_BYTES
 
 Progress = Callable[[str, int, int], None]
@@ -300,6 +301,9 @@ class _Proof:
                     self._find(position, "format", "a digest stands in place of the data, but no later redact event names this position")
 
         self._require_erased(sorted(position for position, by in redactions.items() if 0 < position < by))
+        if breaks_chain(self._found, self._last) is None:  # else the leaves are not proven, and that was said
+            for position, message in wrong_outlines(self._log):
+                self._find(position, "tree", message)
 
     def _require_erased(self, positions: list[int]) -> None:
         """Nothing stands any more that was redacted: such a row came back with a file that somebody put there."""

@@ -39,6 +39,7 @@ FLOORS = [
     ["coding"],
     ["archived", "carried", "carver"],
     ["rules", "log"],
+    ["roots"],
     [
         "files",
         "manifest",

@@ -460,6 +460,38 @@ def _judge_data(log: Log, row: Row, meta: Mapping[str, Any]) -> None:
             log.found(at, "data", f"the data of {op!r} is not a JSON object")
         elif op == "redact":
             _judge_redact(log, row, value)
+        elif op == "archive":
+            _judge_archive(log, row, value)
+
+
+def _judge_archive(log: Log, row: Row, value: Mapping[str, Any]) -> None:
+    """Section 8: which file it speaks of, and what stays of the tree; held against the leaves, where the file itself was judged, too."""
+    first, last, tree = value.get("first"), value.get("last"), value.get("tree")
+    if set(value) != {"first", "last", "sha256", "to", "tree"} or not all(isinstance(n, Number) and n.isdigit() for n in (first, last)):
+        log.found(row.position, "data", "an archive event does not hold first, last, sha256, to and tree")
+        return
+    if not int(str(first)) <= int(str(last)) < row.position:
+        log.found(row.position, "data", f"an archive event of positions {first} to {last}")
+        return
+    leaves = [log.rows[position][0] for position in range(int(str(last)) + 1) if position in log.rows]
+    if tree is not None and len(leaves) == int(str(last)) + 1:
+        wanted, at = [], 1
+        while at < len(leaves):
+            size = at & -at
+            while size > len(leaves) - at:
+                size //= 2
+            wanted.append(_subtree(leaves[at : at + size]).hex())
+            at += size
+        if tree != wanted:
+            log.found(row.position, "data", f"the tree up to position {last} is not that of its leaves")
+
+
+def _subtree(leaves: list[bytes]) -> bytes:
+    """RFC 9162 section 2.1.1, of as many leaves as are a power of two."""
+    if len(leaves) == 1:
+        return sha256(b"\x00" + leaves[0]).digest()
+    half = len(leaves) // 2
+    return sha256(b"\x01" + _subtree(leaves[:half]) + _subtree(leaves[half:])).digest()
 
 
 def _judge_redact(log: Log, row: Row, value: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ Keep it where whoever can write the store cannot (another machine, a mail, a rep
 what `eventstore bundle` wrote. A FILE appears whole or not at all, and none is replaced. KEY is an Ed25519 private key in
 PEM that nobody else can read, as `openssl genpkey -algorithm ed25519` makes it; signing needs eventstore-kit[crypto].
 
-For the roots every checksum is read. Without them an anchor takes a moment, however long the log is, and serves `verify`
-just as well; it proves no bundle.
+For the roots every checksum is read; of what was archived or deleted the log keeps what they take. Without them an anchor
+takes a moment, however long the log is, and serves `verify` just as well; it proves no bundle.
 
 Example:
   eventstore anchor data

@@ -9,6 +9,9 @@ or by your signature.
 Against an anchor that is older than the bundle, the bundle must show that the log only grew since: name that anchor
 with --since. PEM is an Ed25519 private key. A bundle holds values: redacting them later does not reach it.
 
+What was archived takes --archive DIR; of what was deleted nothing can be proven any more, nor that the log only grew since an
+anchor from before its end. A bundle made --since that anchor before the deletion carries it over: its own anchor goes on.
+
 Example:
   eventstore bundle data notes --key hello
   eventstore bundle data notes --position 1 --since anchor.json -o decision.json

@@ -33,8 +33,10 @@ from eventstore import (
 )
 from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
+from eventstore.merkle import outline_ranges
 from eventstore.restore import restore
 from eventstore.tools.doctor import doctor
+from tests.eventstore import rfc9162
 
 DOMAIN = "orders"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,6 +93,7 @@ def test_what_is_archived_is_elsewhere_whole_and_named(tmp_path: Path, open_stor
     store = open_store()
     events = fill(store)
     domain = store.domain(DOMAIN)
+    checksums = [domain.event(0).checksum, *(event.checksum for event in events)]
     seals = [event.position for event in events if event.op == "seal"]
     (report,) = store.archive(DOMAIN, before=seals[1] + 1, to=tmp_path / "archive")
     assert [(file.first, file.last, file.status) for file in report.files] == [
@@ -103,7 +106,13 @@ def test_what_is_archived_is_elsewhere_whole_and_named(tmp_path: Path, open_stor
     copies = archived_files(tmp_path, store)
     said = [json.loads(str(event.data)) for event in domain.events(len(events)) if event.op == "archive"]
     assert said == [
-        {"first": first, "last": last, "sha256": hashlib.sha256(copy.read_bytes()).hexdigest(), "to": str(tmp_path / "archive")}
+        {
+            "first": first,
+            "last": last,
+            "sha256": hashlib.sha256(copy.read_bytes()).hexdigest(),
+            "to": str(tmp_path / "archive"),
+            "tree": [rfc9162.root(tuple(checksums[at:end])).hex() for at, end in outline_ranges(last + 1)],
+        }
         for (first, last), copy in zip([(0, seals[0]), (seals[0] + 1, seals[1])], copies, strict=True)
     ]
     assert all((copy.stat().st_mode & 0o777, copy.stat().st_nlink) == (0o600, 1) for copy in copies)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import merkle
-from eventstore.merkle import Tree, consistency_ranges, inclusion_ranges
+from eventstore.merkle import Tree, consistency_ranges, inclusion_ranges, outline_ranges
 from eventstore.tools import verify_bundle
 from tests.eventstore import rfc9162
 
@@ -71,6 +71,48 @@ def test_every_older_tree_is_proven_by_the_path_that_the_rfc_defines(size: int) 
         assert path == rfc9162.consistency(old, LEAVES[:size])
         assert old_root == rfc9162.root(LEAVES[:old])
         assert consistent(old, size, path, old_root, root)
+
+
+# ---- without the leaves before
+
+
+@given(SIZES)
+def test_an_outline_is_what_the_leaves_but_the_first_make_up(size: int) -> None:
+    tree = Tree()
+    tree.extend(LEAVES[:size])
+    ranges = outline_ranges(size)
+    assert [n for first, end in ranges for n in range(first, end)] == list(range(1, size))
+    assert all((end - first).bit_count() == 1 and first % (end - first) == 0 for first, end in ranges)
+    assert tree.outline() == [rfc9162.root(LEAVES[first:end]) for first, end in ranges]
+
+
+@given(st.data())
+def test_a_tree_goes_on_from_its_outline_and_proves_the_first_leaf_all_later_ones_and_all_later_trees(data: st.DataObject) -> None:
+    size = data.draw(SIZES)
+    known = data.draw(st.integers(1, size))
+    indexes, olds = [0, *range(known, size)], range(known, size + 1)
+    keep = [each for index in indexes for each in inclusion_ranges(index, size)]
+    keep += [each for old in olds for each in (*consistency_ranges(old, size), (0, old))]
+    before = Tree()
+    before.extend(LEAVES[:known])
+    tree = Tree.from_outline(LEAVES[0], before.outline(), known, keep)
+    assert tree.root() == rfc9162.root(LEAVES[:known])
+    tree.extend(LEAVES[known:size])
+    assert (tree.size, tree.root()) == (size, rfc9162.root(LEAVES[:size]))
+    assert tree.outline() == [rfc9162.root(LEAVES[first:end]) for first, end in outline_ranges(size)]
+    assert all(tree.hashes(inclusion_ranges(index, size)) == rfc9162.inclusion(index, LEAVES[:size]) for index in indexes)
+    assert all(tree.hashes(consistency_ranges(old, size)) == rfc9162.consistency(old, LEAVES[:size]) for old in olds)
+    assert all(tree.hashes([(0, old)]) == [rfc9162.root(LEAVES[:old])] for old in olds)
+
+
+def test_what_an_outline_does_not_know_is_not_made_up() -> None:
+    before = Tree()
+    before.extend(LEAVES[:6])
+    tree = Tree.from_outline(LEAVES[0], before.outline(), 6, inclusion_ranges(3, 6))
+    with pytest.raises(LookupError, match="leaf 2 is not known"):
+        tree.hashes(inclusion_ranges(3, 6))
+    with pytest.raises(ValueError, match="2 hashes; a tree of 6 leaves has 3"):
+        Tree.from_outline(LEAVES[0], before.outline()[:-1], 6)
 
 
 # ---- forgeries
@@ -169,16 +211,22 @@ ROOTS = [
 ]
 SIBLING = "c1a146fe078c9730c1e0efebb2cfc67470c3e1d987cf69ea7e4001b1ac2e6b63"
 START = "3e78877dcb4aa1798b3a299d72965ab255d849d679ef47f326b8a69a5c123c15"
+OUTLINES = [
+    "756b34a04565759866bd369fb6a48c047be8f65167b74e810cf84033122963dc",
+    "20b2c0eac67c6eb827278c07b4f2a0e1d50f2293ac91c56564f432dd024d82f1",
+]
 
 
 def test_the_tree_in_format_md_is_ours() -> None:
     text = (Path(__file__).parents[2] / "FORMAT.md").read_text(encoding="utf-8")
-    assert [value for value in (*C.split(), *ROOTS, SIBLING, START) if value not in text] == []
+    assert [value for value in (*C.split(), *ROOTS, SIBLING, START, *OUTLINES) if value not in text] == []
     leaves = tuple(map(bytes.fromhex, C.split()))
-    for size, expected in enumerate(ROOTS, 1):
+    outlines = [[], OUTLINES[:1], [OUTLINES[0], START], OUTLINES]
+    for size, (expected, outline) in enumerate(zip(ROOTS, outlines, strict=True), 1):
         tree = Tree(keep=[*inclusion_ranges(size - 1, size), *consistency_ranges(size, size)])
         tree.extend(leaves[:size])
         assert tree.root().hex() == expected
+        assert [each.hex() for each in tree.outline()] == outline
     tree = Tree(keep=[*inclusion_ranges(2, 4), *consistency_ranges(3, 4)])
     tree.extend(leaves)
     assert [each.hex() for each in tree.hashes(inclusion_ranges(2, 4))] == [SIBLING, ROOTS[1]]

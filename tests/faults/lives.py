@@ -160,8 +160,8 @@ def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
 def _archive_where_it_is() -> None:
     """The events name the archive by where it lies from the root: what is left of both is judged at another place."""
 
-    def named(first: int, last: int, sha256: str, _: str) -> Archived:
-        return Archived(first, last, sha256, ARCHIVE_AS_NAMED)
+    def named(first: int, last: int, sha256: str, _: str, tree: list[str]) -> Archived:
+        return Archived(first, last, sha256, ARCHIVE_AS_NAMED, tree)
 
     adjust(archiving, Archived=named)
 

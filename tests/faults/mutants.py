@@ -329,6 +329,20 @@ PROVEN = [
         r"EXTENDED",
     ),
     Mutant(
+        "what an archive event says of the tree is not held against the leaves",
+        "eventstore/roots.py",
+        [("if any(each.tree != true", "if any(each.tree is true")],
+        "tests/eventstore/test_roots.py::test_a_forged_tree_is_a_finding_as_soon_as_the_archive_is_attached",
+        r"assert \[\] == \[\(18, 'tree'\)\]",
+    ),
+    Mutant(
+        "an anchor below the floor is judged by what is carried",
+        "eventstore/anchors.py",
+        [("    if position >= floor:\n        return\n", "    if position >= floor or anchored.root is None:\n        return\n")],
+        "tests/eventstore/test_roots.py::test_below_the_floor_there_is_no_verdict_and_no_proof_and_it_is_said_where_they_are[archive_all]",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
         "a bundle leaves that proves nothing",
         "eventstore/bundles.py",
         [("        if not proves_inclusion(", "        if not path and not proves_inclusion(")],
