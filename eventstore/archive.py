@@ -182,6 +182,7 @@ def archive_files(
 def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store_id: str) -> list[KeptFile]:
     """Move one file; gives what is left of it in the store, if that could not be removed."""
     live = group.live
+    live.keep_ids(file.last)
     while True:
         known = live.head().position
         with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):

@@ -23,7 +23,7 @@ from eventstore import copies, manifest
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
 from eventstore.copies import Backup, CopiedFile, Original
-from eventstore.database import log_files
+from eventstore.database import id_files, log_files
 from eventstore.errors import CompactedError, ConfigError, CorruptionError, FormatError
 from eventstore.files import FILE_MODE, FOLDER_MODE, lock, make_folder, os_errors, replace_file, stat_or_none, sync_folder, unlock
 from eventstore.local import LocalEngine
@@ -49,7 +49,7 @@ class CopiedDomain(msgspec.Struct, frozen=True):
 
 
 class BackupReport(msgspec.Struct):
-    """What was backed up. Files are those with events in them."""
+    """What was backed up. Files are those with events in them, and those that keep the event ids of what is elsewhere."""
 
     store: str
     to: str
@@ -223,33 +223,38 @@ class _Copying:
     def _copy_domain(self, domain: str, report: BackupReport) -> None:
         folder, copy = self._engine.folder / "logs" / domain, self.place / "logs" / domain
         copy.mkdir(mode=FOLDER_MODE)
-        linked = {path.name for path in log_files(folder) if self._link(domain, path, report)}
+        linked = {path.name for path in (*log_files(folder), *id_files(folder)) if self._link(domain, path, report)}
         with contextlib.ExitStack() as closing:
-            held: dict[str, tuple[LogFile, Original | None]] = {}
+            held: dict[str, tuple[Callable[[Path], None], Original | None]] = {}
             with self._log_locked(domain, folder / "head") as witness:
-                files = log_files(folder)
+                logs = log_files(folder)
+                files = [*logs, *id_files(folder)]
                 for path in files:
                     original = _original(path)
                     if path.name not in linked or original != self._files[f"logs/{domain}/{path.name}"].original:
-                        file = LogFile(path, domain, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
-                        closing.callback(file.close_reader)
-                        file.hold()
-                        held[path.name] = file, original
-            if not files:
+                        held[path.name] = (self._hold(domain, path, closing) if path in logs else _held(path, closing)), original
+            if not logs:
                 raise FormatError(domain, None, f"the log's files are gone from {folder}: nothing was backed up; put a copy of them back")
             for name in linked - ({path.name for path in files} - held.keys()):
                 (copy / name).unlink()  # written, or moved away, since
                 del self._files[f"logs/{domain}/{name}"]
             report.kept += len(self._of(domain))
             report.kept_bytes += sum(file.bytes for file in self._of(domain))
-            for name, (file, original) in held.items():
-                file.copy_to(copy / name, self._pages(domain))
+            for name, (copy_to, original) in held.items():
+                copy_to(copy / name)
                 size, sha256 = digest_of(copy / name)
                 self._files[f"logs/{domain}/{name}"] = CopiedFile(size, sha256, original)
                 report.copied += 1
                 report.copied_bytes += size
         if witness:
             _write(copy / "head", witness)
+
+    def _hold(self, domain: str, path: Path, closing: contextlib.ExitStack) -> Callable[[Path], None]:
+        """Begin a read transaction on a file of a log; gives what copies it as it is now."""
+        file = LogFile(path, domain, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
+        closing.callback(file.close_reader)
+        file.hold()
+        return lambda copy: file.copy_to(copy, self._pages(domain))
 
     def _of(self, domain: str) -> list[CopiedFile]:
         return [file for name, file in self._files.items() if name.startswith(f"logs/{domain}/")]
@@ -350,6 +355,19 @@ def _original(path: Path) -> Original | None:
     if not stat.S_ISREG(status.st_mode) or max(status.st_mtime_ns, status.st_ctime_ns) > time.time_ns() - _SETTLED_NS:
         return None
     return Original(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _held(path: Path, closing: contextlib.ExitStack) -> Callable[[Path], None]:
+    """As _hold(), of a file that is only ever replaced as a whole: who has it open reads on."""
+    source = closing.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb"))
+
+    def copy_to(copy: Path) -> None:
+        with os.fdopen(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE), "wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return copy_to
 
 
 def digest_of(path: Path) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
     TO/backup.json         replaced as a whole, last: the copy that it names is the backup, everything else is rubbish
     TO/backup.lock         flocked by whoever makes a copy
-    TO/copy-<number>/      a store: store.json, logs/<domain>/<first>.db, logs/<domain>/head
+    TO/copy-<number>/      a store: store.json, logs/<domain>/<first>.db, logs/<domain>/<after>-<until>.ids, logs/<domain>/head
 
 A copy never changes once it is named. It is a store with the id of another one, so it is read, and never written: two of one
 id that both go on would give the same positions to different events.
@@ -28,7 +28,7 @@ NAME = "backup.json"
 LOCK_NAME = "backup.lock"
 
 _COPY = re.compile(r"copy-[0-9]{6}")
-_IN_A_LOG = re.compile(r"logs/([^/]+)/(?:head|[0-9]{20}\.db)")
+_IN_A_LOG = re.compile(r"logs/([^/]+)/(?:head|[0-9]{20}\.db|[0-9]{20}-[0-9]{20}\.ids)")
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 

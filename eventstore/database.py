@@ -44,6 +44,7 @@ _DESCRIPTORS = 8
 """More than the database, its WAL and its -shm take for two connections."""
 _WAY_OUT = "put a copy back, or carve the events out if it was a log: `eventstore salvage STORE OUT`"
 _LOG_NAME = re.compile(r"[0-9]{20}\.db")
+_IDS_NAME = re.compile(r"[0-9]{20}-[0-9]{20}\.ids")
 _SIDE_NAME = re.compile(r"([0-9]{20})\.db(-wal|-shm)?")
 
 TABLE = """CREATE TABLE event(
@@ -196,11 +197,20 @@ def log_files(folder: Path) -> list[Path]:
 
     By their whole name: one that a killed process left half made is none of them.
     """
+    return _listed(folder, _LOG_NAME)
+
+
+def id_files(folder: Path) -> list[Path]:
+    """The files that keep the event ids of what is not in the log's folder any more (pointers.py), sorted; as log_files() lists."""
+    return _listed(folder, _IDS_NAME)
+
+
+def _listed(folder: Path, name: re.Pattern[str]) -> list[Path]:
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(folder / name for name in names if _LOG_NAME.fullmatch(name))
+    return sorted(folder / each for each in names if name.fullmatch(each))
 
 
 def firsts_in(folder: Path) -> set[int]:

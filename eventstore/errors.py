@@ -19,6 +19,7 @@
     ├── UncertainError                  this effect was begun before, and nobody knows whether it happened
     ├── SignatureError                  an anchor is not signed by the key it should be signed by
     ├── CompactedError                  the event is in a sealed file that is not at hand: archived, or missing
+    │   └── LostIdsError                so is the record of the event ids there: whether a call was made cannot be told
     ├── ConflictError                   the head has moved; only raw logs show it (retryable)
     ├── ClosedError                     the store was closed
     │
@@ -208,6 +209,25 @@ class CompactedError(EventStoreError):
             )
         super().__init__(f"{domain}@{position}: {what}; {where}. Everything after position {floor} is there")
         self.domain, self.position, self.floor, self.archive, self.deleted = domain, position, floor, archive, deleted
+
+
+class LostIdsError(CompactedError):
+    """Whether a call with an event_id was made before cannot be told: its record is lost, and the events are not at hand.
+
+    That is so of positions `first` to `last`; `archive` and `deleted` say where their events went, as in any CompactedError.
+    Nothing was written; calls without an event_id are.
+    """
+
+    def __init__(self, domain: str, first: int, last: int, floor: int, archive: str | None = None, *, deleted: bool = False) -> None:
+        super().__init__(domain, first, floor, archive, deleted=deleted)
+        attach = "" if archive is None else f", or open the store once for writing with {archive} attached, which writes them again"
+        self.args = (
+            f"{domain}: the event ids of positions {first} to {last} are lost: their .ids files in the log's folder are gone or damaged,"
+            " and their events are not at hand. Whether a call with an event_id was made there cannot be told, so it is refused; writes"
+            f" without one go on. Put the .ids files back from a backup{attach}; or accept that what was written there may be written a"
+            f" second time by a retry: `eventstore accept STORE {domain}`",
+        )
+        self.first, self.last = first, last
 
 
 class ConflictError(EventStoreError):

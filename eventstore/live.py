@@ -207,6 +207,12 @@ class Live:
         except CompactedError as error:
             _log.warning("%s: the event ids of older files are not known: %s", self.log.domain, error)
 
+    def keep_ids(self, until: int) -> None:
+        """See to it that the event ids up to `until`, where a file of the log ends, are part of the store: see EventIds.keep()."""
+        self.catch_up()
+        (seal,) = self.log.linked([until])
+        self.ids.keep(Head(until, seal.event.checksum))
+
     def _worth_saving(self, *, closing: bool) -> bool:
         tail = self.states.position - self._saved
         return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_TAIL, len(self.states) // 8))

@@ -55,7 +55,7 @@ def open_store(
     """Open the store in a folder, or a new one in memory (`memory:`).
 
     create: make the store if the folder is missing or empty. read_only: refuse writes; damaged stores and read-only
-    media open too. accept_loss: record a lost tail by an event instead of refusing the domain. durability: what an
+    media open too. accept_loss: record a lost tail, or lost event ids, by an event instead of refusing what needs them. durability: what an
     acknowledgement promises unless a call says otherwise: "process" survives a killed process, "power" (the default)
     the machine, "power+" also the loss of its record of the head; "memory" for memory:. actor: who writes, in every
     event's meta. cache_bytes: values kept at hand. max_value_bytes: the largest value. busy_timeout_ms:

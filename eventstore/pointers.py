@@ -2,6 +2,7 @@
 
     pointers/<position:020d>.keys          the state of every key as of that head
     pointers/<after:020d>-<until:020d>.ids where each event_id of that range stands: sorted (hash, position) pairs
+    <after:020d>-<until:020d>.ids          the same in the log's own folder, and no cache: of events that may not be at hand
 
 Each file is one line of magic, a sha256, and a msgpack body that names its store, domain and head; it counts only if all
 of them are right. Values are never in them, so a redaction has one place to reach. They differ from the draft of
@@ -16,16 +17,17 @@ import logging
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from eventstore.errors import CompactedError, EventStoreError
-from eventstore.files import make_folder, os_errors, replace_file
-from eventstore.log import EventLog
+from eventstore.database import id_files
+from eventstore.errors import CompactedError, EventStoreError, LostIdsError
+from eventstore.files import make_folder, os_errors, remove_files, replace_file
+from eventstore.log import EventLog, FileLog
 from eventstore.model import Event, Head, KeyState, Status
 from eventstore.projections.key_states import KeyStates
 
@@ -84,10 +86,14 @@ def hash_of(event_id: str) -> int:
 
 
 class PointerFolder:
-    """The pointer files of one log. `folder` None: an engine without a place for them; nothing is kept or found."""
+    """The pointer files of one log, and beside their folder, in the log's own, the event ids that are part of the store.
+
+    `folder` None: an engine without a place for them; nothing is kept or found.
+    """
 
     def __init__(self, folder: Path | None, log: EventLog, *, writable: bool) -> None:
         self._folder, self._log = folder, log
+        self._home = None if folder is None else folder.parent
         self.writable = writable and folder is not None
         # The birth checksum names the log: domain, store id and a random salt are in it.
         # As the newest file has it, which was judged when the log was opened.
@@ -103,7 +109,7 @@ class PointerFolder:
         """The newest file of key states whose head is in the log, after `since`, and at or before `until`."""
         for position in reversed(self.positions()):
             if position > since and (until is None or position <= until):
-                states = self._load(_keys_name(position), _Keys, _states)
+                states = None if self._folder is None else self._load(self._folder / _keys_name(position), _Keys, _states)
                 if states is not None and states.position == position:
                     return states
         return None
@@ -131,27 +137,75 @@ class PointerFolder:
 
     # ---- event ids
 
-    def runs(self) -> list[IdRun]:
-        """Runs of event ids that cover the log from its start without a hole, oldest first, as far as files reach."""
-        found: list[IdRun] = []
-        reach = 0
-        for path in self._paths("*.ids"):
-            after, _, until = path.stem.partition("-")
-            if _number(until) is None or int(until) <= reach or (_number(after) or 0) > reach:
-                continue
-            run = self._load(path.name, _Ids, _run)
-            if run is not None and path.name == _ids_name(run.after, run.until.position):
-                found.append(run)
-                reach = run.until.position
-        return found
+    def runs(self, kept: Sequence[IdRun] = ()) -> list[IdRun]:
+        """Runs of event ids that cover the log from its start without a hole, oldest first, as far as files reach: `kept`, then caches."""
+        return [*kept, *self._covering(lambda: self._paths("*.ids"), _reach(kept))]
+
+    def _covering(self, paths: Callable[[], list[Path]], reach: int) -> list[IdRun]:
+        """Runs out of files that cover the log from `reach` on without a hole."""
+        while True:
+            found: list[IdRun] = []
+            end, listed = reach, paths()
+            for path in listed:
+                after, until = _range(path)
+                if until > end >= after and (run := self._load_ids(path)) is not None:
+                    found.append(run)
+                    end = until
+            if paths() == listed:  # else another process has replaced some of them by one
+                return found
+
+    def _load_ids(self, path: Path) -> IdRun | None:
+        run = self._load(path, _Ids, _run)
+        return run if run is not None and path.name == _ids_name(run.after, run.until.position) else None
+
+    # ---- event ids that are part of the store
+
+    def kept(self) -> list[IdRun]:
+        """The runs in the log's own folder, as far as they cover the log from its start without a hole."""
+        return self._covering(self._kept_paths, 0)
+
+    def kept_again(self, reach: int) -> int | None:
+        """Behind which position the next run begins that is kept beyond a hole at `reach`."""
+        return next((run.after for path in self._kept_paths() if _range(path)[0] > reach and (run := self._load_ids(path))), None)
+
+    def unkept(self) -> list[Path]:
+        """Files in the log's own folder that say nothing: damaged, or of another log."""
+        return [path for path in self._kept_paths() if self._load_ids(path) is None]
+
+    def keep(self, pairs: Iterable[tuple[int, int]], until: Head) -> None:
+        """Put the (hash, position) pairs behind what is kept, up to `until`, in the log's own folder, durably. One caller at a time.
+
+        Must not be called inside `writing()`. Raises EngineError.
+        """
+        if self._home is None:
+            return
+        run, body, _ = self._merged(self.kept(), list(pairs), until, since=until.position)
+        path = self._home / _ids_name(run.after, until.position)
+        with os_errors(f"keeping event ids in {path}"):
+            replace_file(path, _sealed(body))
+            superfluous = [
+                old for old in self._kept_paths() if old != path and run.after <= _range(old)[0] <= _range(old)[1] <= until.position
+            ]
+        with self._log.writing(), os_errors(f"removing what {path} took over"):  # whoever copies the files holds this lock
+            remove_files(superfluous)
+
+    def _kept_paths(self) -> list[Path]:
+        return [] if self._home is None else id_files(self._home)
 
     def save_run(self, runs: Sequence[IdRun], tail: dict[str, int], head: Head, *, since: int) -> list[IdRun]:
         """Add the ids since the last run, merging runs that are not much larger than what follows them, or end after `since`.
 
         So there are few runs to search, and each id is rewritten a logarithmic number of times. Call under the log's lock.
         """
+        run, body, merged = self._merged(runs, [(hash_of(event_id), position) for event_id, position in tail.items()], head, since=since)
+        if self._store(_ids_name(run.after, head.position), body):
+            for old in merged:
+                self._remove(_ids_name(old.after, old.until.position))
+        return [*runs[: len(runs) - len(merged)], run]
+
+    def _merged(self, runs: Sequence[IdRun], pairs: list[tuple[int, int]], head: Head, *, since: int) -> tuple[IdRun, _Ids, list[IdRun]]:
+        """One run for `pairs` and the last of `runs`, as a file has it, and which those were."""
         kept = list(runs)
-        pairs = [(hash_of(event_id), position) for event_id, position in tail.items()]
         merged: list[IdRun] = []
         while kept and (len(kept[-1].hashes) <= max(4_096, 2 * len(pairs)) or kept[-1].until.position > since):
             merged.append(kept.pop())
@@ -161,17 +215,14 @@ class PointerFolder:
         pairs = [pair for pair, _ in groupby(sorted(pair for pair in pairs if pair[1] > after))]
         run = IdRun(after, head, array("Q", (pair[0] for pair in pairs)), array("Q", (pair[1] for pair in pairs)))
         body = _Ids(self._log.domain, self._birth, head.position, head.checksum, after, run.hashes.tobytes(), run.positions.tobytes())
-        if self._store(_ids_name(after, head.position), body):
-            for old in merged:
-                self._remove(_ids_name(old.after, old.until.position))
-        return [*kept, run]
+        return run, body, merged
 
     # ---- files
 
     def torn(self) -> list[Path]:
         """Files that are ignored when a store is opened: cut off, altered, of another version, or of another log."""
-        keys = [path for path in self._judgeable("*.keys") if self._load(path.name, _Keys, _states) is None]
-        return keys + [path for path in self._judgeable("*.ids") if self._load(path.name, _Ids, _run) is None]
+        keys = [path for path in self._judgeable("*.keys") if self._load(path, _Keys, _states) is None]
+        return keys + [path for path in self._judgeable("*.ids") if self._load(path, _Ids, _run) is None]
 
     def clear(self) -> None:
         """Remove them; what they spare is read from the log until they are written again. Call under the log's lock.
@@ -190,11 +241,8 @@ class PointerFolder:
     def _paths(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern)) if self._folder is not None and self._folder.is_dir() else []
 
-    def _load(self, name: str, kind: type[_Body], make: Callable[[_Body], _Made]) -> _Made | None:
+    def _load(self, path: Path, kind: type[_Body], make: Callable[[_Body], _Made]) -> _Made | None:
         """What a file says that is whole, of this log, and whose head the log still has; else None, with a warning."""
-        if self._folder is None:
-            return None
-        path = self._folder / name
         try:
             body = _opened(path.read_bytes(), kind)
             if body.domain != self._log.domain or body.birth != self._birth:
@@ -208,18 +256,20 @@ class PointerFolder:
         except CompactedError:
             return None  # of a time before what is at hand: whether it is true cannot be told
         except (OSError, ValueError, IndexError, OverflowError, msgspec.MsgspecError) as error:
-            _log.warning("%s: pointer file ignored, the log is read instead: %s", path, error)
+            what = (
+                "pointer file ignored, the log is read instead" if path.parent == self._folder else "the event ids in it are not believed"
+            )
+            _log.warning("%s: %s: %s", path, what, error)
             return None
 
     def _store(self, name: str, body: _Keys | _Ids) -> bool:
         """Write a cache file. That it could not be written costs time at the next opening, and nothing else."""
         if self._folder is None or not self.writable:
             return False
-        content = msgspec.msgpack.encode(body)
         try:
             with os_errors(f"writing pointer file {name}"):
                 make_folder(self._folder)
-                replace_file(self._folder / name, _MAGIC + hashlib.sha256(content).digest() + content)
+                replace_file(self._folder / name, _sealed(body))
         except EventStoreError as error:
             _log.warning("%s", error)
             return False
@@ -292,15 +342,51 @@ class EventIds:
 
     def _loaded(self) -> list[IdRun]:
         if self._runs is None:
-            runs = self._folder.runs()
-            reach = runs[-1].until.position if runs else 0
+            runs = self._folder.runs(self._folder.kept())
+            reach = _reach(runs)
             if reach < self._since:
-                for event in self._log.read(reach, until=self._since):
-                    if (event_id := event_id_of(event)) is not None:
-                        # In place, and never over a newer one: another thread may be folding.
-                        self._tail.setdefault(event_id, event.position)
+                try:
+                    for event in self._log.read(reach, until=self._since):
+                        if (event_id := event_id_of(event)) is not None:
+                            # In place, and never over a newer one: another thread may be folding.
+                            self._tail.setdefault(event_id, event.position)
+                except CompactedError as error:
+                    raise self._lost(reach, error) from error
             self._runs = runs
         return self._runs
+
+    def _lost(self, reach: int, error: CompactedError) -> LostIdsError:
+        """What cannot be told, as neither files of ids go on behind `reach`, nor events are at hand."""
+        last = error.position
+        for first, end in self._log.missing() if isinstance(self._log, FileLog) else ():
+            last = max(last, end) if first <= last + 1 else last
+        last = min(last, self._folder.kept_again(reach) or last)
+        return LostIdsError(error.domain, error.position, last, error.floor, error.archive, deleted=error.deleted)
+
+    def keep(self, until: Head) -> None:
+        """See to it that the ids up to `until`, where a file ends, are part of the store: its events may go then. As PointerFolder.keep().
+
+        Raises LostIdsError, EngineError.
+        """
+        reach = _reach(self._folder.kept())
+        if reach >= until.position:
+            return
+        with self._lock:
+            runs, tail = self._loaded(), self._tail.copy()
+        pairs = {pair for run in runs for pair in zip(run.hashes, run.positions, strict=True) if reach < pair[1] <= until.position}
+        pairs |= {(hash_of(event_id), position) for event_id, position in tail.items() if reach < position <= until.position}
+        self._folder.keep(pairs, until)
+
+    def give_up(self, lost: LostIdsError) -> None:
+        """Let nothing be known of the ids that are lost: from now on they are those of no call. As PointerFolder.keep()."""
+        (seal,) = self._log.linked([lost.last])
+        runs = self._folder.runs(self._folder.kept())
+        pairs = [pair for run in runs for pair in zip(run.hashes, run.positions, strict=True)]
+        if _reach(runs) < lost.first - 1:
+            for event in self._log.read(_reach(runs), until=lost.first - 1):
+                if (event_id := event_id_of(event)) is not None:
+                    pairs.append((hash_of(event_id), event.position))
+        self._folder.keep(pairs, Head(lost.last, seal.event.checksum))
 
     def prepare(self) -> None:
         """Read the runs, or the log where there are none, before somebody waits for it."""
@@ -311,7 +397,7 @@ class EventIds:
         """Write the ids since the last run, and those that end after `since`, as one. Call under the log's lock."""
         with self._lock:
             runs = self._loaded()
-            reach = runs[-1].until.position if runs else 0
+            reach = _reach(runs)
             if reach < head.position:
                 tail = {key: at for key, at in self._tail.copy().items() if at > reach}
                 self._runs = self._folder.save_run(runs, tail, head, since=since)
@@ -355,6 +441,21 @@ def _keys_name(position: int) -> str:
 
 def _ids_name(after: int, until: int) -> str:
     return f"{after:020d}-{until:020d}.ids"
+
+
+def _range(path: Path) -> tuple[int, int]:
+    """Behind which position a file of ids begins, and where it ends; (0, 0), which covers nothing, under a name that is none."""
+    after, until = map(_number, path.stem.partition("-")[::2])
+    return (after, until) if after is not None and until is not None else (0, 0)
+
+
+def _reach(runs: Sequence[IdRun]) -> int:
+    return runs[-1].until.position if runs else 0
+
+
+def _sealed(body: _Keys | _Ids) -> bytes:
+    content = msgspec.msgpack.encode(body)
+    return _MAGIC + hashlib.sha256(content).digest() + content
 
 
 def _number(text: str) -> int | None:

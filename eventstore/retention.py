@@ -148,6 +148,7 @@ def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Prog
                 kept.append(KeptFile(file.first, file.last, f"there is no {copy}: nothing was deleted, and nothing recorded"))
                 continue
             left: list[KeptFile] = []
+            group.live.keep_ids(file.last)
 
             def then(file: FileReport = file, copy: Path | None = copy, left: list[KeptFile] = left) -> None:
                 left.extend(drop(log, file.first, file.last) if copy is None else _remove(copy, file.first, file.last))

@@ -24,6 +24,7 @@ from eventstore.domain import DomainStore
 from eventstore.erasure import Shredding, roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
+from eventstore.gone import keep_gone
 from eventstore.group import GroupCommit
 from eventstore.intents import INTENTS, OpenIntent, UncertainIntent, effect_text, uncertain_intents
 from eventstore.live import Live
@@ -111,7 +112,8 @@ class Store:
             if group is None:
                 self._require_running(wanted.name)
                 rule = wanted.write if declared else None
-                group = self._group(self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss))
+                log = self._engine.open_log(wanted.name, rule, accept_loss=self._accept_loss)
+                group, _ = self._group(log, accept_loss=self._accept_loss)
         rule = group.live.log.rule
         if not declared:
             wanted = Domain(wanted.name, rule)
@@ -154,7 +156,8 @@ class Store:
             return []
         return uncertain_intents(self.domain(INTENTS))
 
-    def _group(self, log: EventLog) -> GroupCommit:
+    def _group(self, log: EventLog, *, accept_loss: bool = False) -> tuple[GroupCommit, Head | None]:
+        """What works on a log, and the event of the loss of event ids, if there was one to accept."""
         try:
             pointers = PointerFolder(self._engine.pointers(log.domain), log, writable=not self.read_only)
             live = Live(log, pointers, self._cache, lenient=self.read_only, coding=self._coding)
@@ -167,9 +170,12 @@ class Store:
             log.close()
             raise
         self._groups[log.domain] = group
-        if not self.read_only:
+        if self.read_only:
+            return group, None
+        kept, accepted = keep_gone(group, accept_loss=accept_loss)
+        if kept:
             try_to_finish(group, self.store_id)
-        return group
+        return group, accepted
 
     def seal(self, domain: str) -> SealReport:
         """End the live file of a domain by a `seal` event, and go on in a new one that begins with what every key is now.
@@ -248,7 +254,7 @@ class Store:
         return archive_folder(to, groups)
 
     def accept(self, domain: str) -> Head | None:
-        """Open a domain whose tail is lost by recording the loss as an event; gives its head, None if nothing was lost."""
+        """Open a domain whose tail or event ids are lost by recording the loss as an event; gives its head, None if nothing was lost."""
         with self._opening:
             self._require_open()
             if domain not in self.domains():
@@ -256,7 +262,8 @@ class Store:
             if domain in self._groups:
                 return None
             self._failstop.require_running()
-            return self._group(self._engine.open_log(domain, accept_loss=True)).live.log.accepted
+            group, accepted = self._group(self._engine.open_log(domain, accept_loss=True), accept_loss=True)
+            return accepted or group.live.log.accepted
 
     def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
         """Make a domain out of another log's events, unchanged: positions, times and checksums stay. The first is the birth row.
@@ -280,7 +287,8 @@ class Store:
             with self._engine.adopting(domain, first) as log:
                 _append_all(log, stream, progress)
                 require_whole(log, self._engine)
-            return self._group(self._engine.open_log(domain)).live.states.head
+            group, _ = self._group(self._engine.open_log(domain))
+            return group.live.states.head
 
     def shred(self, subject: str, *, reason: str, actor: str | None = None) -> Shredding:
         """Destroy the key of a subject: what was encrypted with it can be read by nobody any more, not from a backup either.

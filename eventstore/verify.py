@@ -171,9 +171,10 @@ class _Proof:
         starts = self._starts(floor)
         pointers = PointerFolder(self._engine.pointers(self._domain), self._log, writable=False)
         cuts = sorted({*starts, *(position for position in pointers.positions() if floor < position <= self._last)})
-        runs = pointers.runs()
-        task = Task(self._domain, self._last, cuts, runs[-1].until.position if runs else 0, self._max_value_bytes)
-        return _Plan(task, pointers, runs, starts)
+        kept = pointers.kept()
+        runs = pointers.runs(kept)
+        task = Task(self._domain, self._last, cuts, _end(runs), self._max_value_bytes)
+        return _Plan(task, pointers, runs, kept, starts)
 
     def _starts(self, floor: int) -> list[int]:
         """The seals at hand, rising: over each of them events are carried."""
@@ -270,8 +271,11 @@ class _Proof:
         if failure is None:
             report.head = ranges[-1].head
             self._conclude(ranges, carried)
-            for run in plan.runs:
-                self._compare_ids(run, ids)
+            for run in plan.kept:
+                self._compare_ids(run, ids, "ids", _WRONG_IDS)
+            for run in plan.runs[len(plan.kept) :]:
+                self._compare_ids(run, ids, "pointers", _WRONG_FILE)
+            self._judge_kept(plan)
         # By position, kind and words: by what it is, not by when it was noticed.
         found.sort(key=lambda finding: (finding.position or 0, finding.kind, finding.message))
         report.findings += found if failure is None else [*found, failure]
@@ -340,14 +344,25 @@ class _Proof:
             for position, when_us, removed, empty in self._log.states(positions)
         ]
 
-    def _compare_ids(self, run: IdRun, ids: dict[int, str]) -> None:
+    def _compare_ids(self, run: IdRun, ids: dict[int, str], kind: str, wrong: str) -> None:
         """Hold a file of event ids against the log: all of its range, nothing else, in an order in which they are found."""
         # Two processes may have merged the same run: then a pair stands there twice, and does no harm.
         known = max(run.after, self._before.position)
         stored = sorted({(position, hashed) for position, hashed in zip(run.positions, run.hashes, strict=True) if position > known})
         true = [(position, hash_of(event_id)) for position, event_id in ids.items() if known < position <= run.until.position]
         if stored != true or run.hashes != array("Q", sorted(run.hashes)):
-            self._find(run.until.position, "pointers", _WRONG_FILE)
+            self._find(run.until.position, kind, wrong)
+
+    def _judge_kept(self, plan: _Plan) -> None:
+        """Event ids of what is elsewhere are no cache: each file of them must be whole, and all must be there."""
+        for path in plan.pointers.unkept():
+            self._find(self._before.position, "ids", f"{path.name} is damaged, or not of this log: {_KEEP_AGAIN}")
+        reach = _end(plan.runs)
+        if reach < self._before.position:
+            told = (
+                f"the event ids of positions {reach + 1} to {self._before.position} are lost, so that a write with an event_id is refused"
+            )
+            self._find(self._before.position, "ids", f"{told}: {_KEEP_AGAIN}, or accept the loss (`eventstore accept`)")
 
     def _find(self, position: int, kind: str, message: str) -> None:
         self._found.append(Finding(self._domain, position, kind, message))
@@ -356,12 +371,22 @@ class _Proof:
 _WRONG_FILE = "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
 
 
+_KEEP_AGAIN = "open the store once for writing with its archives attached, which writes them again, or put the file back from a backup"
+_WRONG_IDS = f"a file of event ids in the log's folder does not say what the log says; remove it, then {_KEEP_AGAIN}"
+
+
+def _end(runs: list[IdRun]) -> int:
+    return runs[-1].until.position if runs else 0
+
+
 class _Plan(msgspec.Struct):
     """What is to be looked at."""
 
     task: Task
     pointers: PointerFolder
     runs: list[IdRun]
+    kept: list[IdRun]
+    """Those of the runs, the first ones, that are part of the store."""
     starts: list[int]
 
 

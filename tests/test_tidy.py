@@ -68,7 +68,7 @@ FLOORS = [
     ["links"],
     ["ranges"],
     ["walker"],
-    ["anchors", "archive", "bundles", "carriage", "retention", "verify", "backup", "store"],
+    ["anchors", "archive", "bundles", "carriage", "gone", "retention", "verify", "backup", "store"],
     ["awaited", "salvage", "restore", "projections.projection"],
     ["adapters.*"],
     ["opening"],

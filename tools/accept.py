@@ -1,8 +1,9 @@
-"""Accept that a domain lost its last events.
+"""Accept that a domain lost its last events, or its event ids.
 
 Then it can be written again. It must be damaged at its end: fewer events, or others, than were known to be durable.
 The damaged files are kept in STORE/quarantine, and an event records what was lost. Restore a newer copy of the files
-instead, if there is one. Nothing is done to a domain that has lost nothing.
+instead, if there is one. Or the event ids of archived or deleted events must be lost: then a retry of such a call may
+be written a second time. Nothing is done to a domain that has lost nothing.
 
 Example:
   eventstore accept data notes
@@ -31,7 +32,7 @@ class AcceptReport(msgspec.Struct, frozen=True):
 
 
 def accept(location: str, domain: str) -> AcceptReport:
-    """Accept the loss at the end of a domain's log. Raises NotFoundError, CorruptionError for damage of another kind."""
+    """Accept the loss of a log's end, or of its event ids. Raises NotFoundError, CorruptionError for damage of another kind."""
     with existing_store(location) as store:
         head = store.accept(Domain(domain).name)
         if head is None:

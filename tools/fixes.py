@@ -196,7 +196,7 @@ def _domain(engine: LocalEngine, domain: str) -> Iterator[Fix]:
         return
     untrue = [f"pointers as of {finding.position} are not what the log says" for finding in report.findings if finding.kind == "pointers"]
     wrong = [f"{name} is damaged, or not of this log" for name in torn] + untrue
-    damage = [finding for finding in report.findings if finding.kind != "pointers"]
+    damage = [finding for finding in report.findings if finding.kind not in ("pointers", "ids")]
     if wrong:
         place, before = f"logs/{domain}/pointers", "; ".join(wrong)
         try:

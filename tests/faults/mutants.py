@@ -271,6 +271,13 @@ IN_TURN = [
         r"assert Receipt.* == Receipt",
     ),
     Mutant(
+        "a file is archived before its ids are kept",
+        "eventstore/archive.py",
+        [("    live.keep_ids(file.last)\n", "")],
+        "tests/eventstore/test_archived_ids.py::test_an_attached_archive_gives_lost_ids_back[gone]",
+        r"ValueError: not enough values to unpack",
+    ),
+    Mutant(
         "a forked child keeps its parent's lock",
         "eventstore/sqlite.py",
         [("            self._draft = None\n            self._head_file.close()\n", "            self._draft = None\n")],

@@ -1,0 +1,64 @@
+"""The event ids of events that are elsewhere: part of the store (FORMAT.md section 5), so that no retry is ever written twice.
+
+They are kept before a file goes. An opening for writing sees to it again, as a log may be at hand whose events say that its files
+went, after an import, or a file of ids may be damaged that can be made again. What cannot be made again is refused to nobody but
+who asks by an event_id, until the user puts it back or accepts the loss.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from eventstore.archive import moving
+from eventstore.archived import latest
+from eventstore.errors import EventStoreError, LostIdsError
+from eventstore.group import GroupCommit
+from eventstore.log import FileLog
+from eventstore.model import Head
+from eventstore.projections.key_states import KeyStates
+
+_log = logging.getLogger("eventstore")
+
+
+def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | None]:
+    """For an opening for writing: see to it that the ids of all events that are elsewhere are kept.
+
+    Gives whether they are, so that files may go, and the event of a loss that was accepted. What could not be done is logged.
+    """
+    log = group.live.log
+    if not isinstance(log, FileLog) or not (log.missing() or log.attached() or log.leftovers()):
+        return True, None
+    accepted: Head | None = None
+    try:
+        said = latest(log.archived(group.live.fresh().system))
+        until = max([0, *(last for _, last in log.missing()), *(each.last for each in said.values())])
+        while until:
+            try:
+                with moving(group):
+                    group.live.keep_ids(until)
+                break
+            except LostIdsError as lost:
+                if not accept_loss:
+                    raise
+                accepted = _accept(group, lost)
+    except EventStoreError as error:
+        _log.warning("%s", error)
+        return False, accepted
+    return True, accepted
+
+
+def _accept(group: GroupCommit, lost: LostIdsError) -> Head:
+    """Say so in the log first: who is killed in between is asked again, and says it twice."""
+    reason = (
+        f"the event ids of positions {lost.first} to {lost.last} were lost with their files: a retry of a call that was made there"
+        " may have been written a second time from here on"
+    )
+
+    def say(states: KeyStates) -> object:
+        return {"witnessed": None, "found": {"position": states.head.position, "checksum": states.head.checksum.hex()}, "reason": reason}
+
+    accepted: list[Head] = []
+    with moving(group):
+        group.record("loss", say, lambda: accepted.append(group.live.states.head))
+        group.live.ids.give_up(lost)
+    return accepted[0]
