@@ -13,7 +13,7 @@ from pathlib import Path
 from eventstore.files import os_errors
 from eventstore.model import HeldCopy
 
-_OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|head|archive\.lock")
+_OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|[0-9]{20}-[0-9]{20}\.ids|head|archive\.lock")
 _QUARANTINED = re.compile(r"(?:\.tmp-)?(.+)-[0-9]+-[0-9a-f]{12}")
 
 
@@ -30,7 +30,7 @@ def copies_of(store: Path, domain: str) -> Iterator[HeldCopy]:
                 yield HeldCopy(str(path), "left by an import that was killed: `eventstore doctor STORE --fix` removes it once it is old")
         for path in sorted(folder.iterdir()) if folder.exists() else ():
             if path.name == "pointers" or _OWN.fullmatch(path.name):
-                continue  # pointer files hold no values
+                continue  # pointer files and event ids hold no values
             if path.name.startswith(".tmp-"):
                 yield HeldCopy(str(path), "left by a process that was killed: `eventstore doctor STORE --fix` removes it once it is old")
             else:
