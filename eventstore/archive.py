@@ -24,11 +24,13 @@ from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
 from eventstore.codec import read_birth
 from eventstore.database import sqlite3
+from eventstore.erasure import named_by_redactions
 from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, FormatError
 from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
 from eventstore.group import GroupCommit
 from eventstore.links import Task, Walk
 from eventstore.log import FileExtent, FileLog
+from eventstore.logfile import LogFile
 from eventstore.logfiles import LogFiles
 from eventstore.model import Event, Linked
 from eventstore.projections.key_states import KeyStates
@@ -328,7 +330,7 @@ def finish_archiving(group: GroupCommit, store_id: str) -> list[KeptFile]:
     domain, kept = group.live.log.domain, list[KeptFile]()
     for first in sorted(log.leftovers() & archived.keys()):
         said = archived[first]
-        why = _not_there(said, store_id, domain) if first in log.sealed() else None
+        why = (_not_there(said, store_id, domain) or _keeps(group, said, store_id)) if first in log.sealed() else None
         if why is None:
             with group.live.log.writing():
                 kept += drop(log, first, said.last)
@@ -350,6 +352,25 @@ def _not_there(said: Archived, store_id: str, domain: str) -> str | None:
     except EngineError as error:
         return str(error)
     return None if found == said.sha256 else f"{copy} has SHA-256 {found}, not {said.sha256}"
+
+
+def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
+    """Why the copy, whole as it is, is less than the file: a redaction since then reached that one alone; None if none did."""
+    log = group.live.log
+    copy = said.path(store_id, log.domain)
+    redacted = named_by_redactions(log, group.live.fresh().system)
+    if copy is None or not redacted:
+        return None
+    try:
+        with os_errors(f"opening {copy}"):
+            file = LogFile(copy, log.domain, read_only=True, busy_timeout_ms=log.busy_timeout_ms)
+        try:
+            held = file.held(redacted)
+        finally:
+            file.close_reader()
+    except EventStoreError as error:
+        return str(error)
+    return f"{copy} still holds what was redacted since: attach its archive, archives=[...] or --archive DIR" if held else None
 
 
 def try_to_finish(group: GroupCommit, store_id: str) -> None:

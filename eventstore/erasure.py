@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.archived import Archived, latest
+from eventstore.archived import Archived
 from eventstore.commit import OwnEvent, append_own
 from eventstore.errors import ConfigError, EngineError
 from eventstore.files import sha256_each
@@ -106,10 +106,9 @@ def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], me
 
 def _whole_archives(log: EventLog) -> list[tuple[Path, Archived]]:
     """The attached files that are, byte for byte, what was archived: of no other is the hash taken anew once it was erased in."""
-    if not isinstance(log, FileLog) or not (attached := log.attached()):
+    if not isinstance(log, FileLog):
         return []
-    said = latest(log.archived())
-    named = [(path, said[first]) for first, path in attached.items() if first in said]
+    named = [(path, said) for said, path in log.archives() if path is not None]
     found = sha256_each([path for path, _ in named])
     return [each for each, sha256 in zip(named, found, strict=True) if sha256 == each[1].sha256]
 
@@ -125,15 +124,15 @@ def _record_archives(group: GroupCommit, whole: list[tuple[Path, Archived]]) -> 
 
 
 def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
-    """The archived files that nobody attached, and that are new enough to hold any of these positions, or a copy of one."""
-    if not isinstance(log, FileLog) or not (missing := log.missing()):
+    """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy."""
+    if not isinstance(log, FileLog):
         return []
-    oldest, said = min(selection.holding | selection.already, default=0), latest(log.archived())
+    oldest = min(selection.holding | selection.already, default=0)
     advice = "an archived file that is not at hand: attach its archive, archives=[...] or --archive DIR, and redact the same again"
     return [
-        HeldCopy(f"{archived.to} ({log.domain}, positions {first} to {last})", advice)
-        for first, last in missing
-        if (selection.cut_off or last >= oldest) and (archived := said.get(first)) is not None and archived.to is not None
+        HeldCopy(f"{said.to} ({log.domain}, positions {said.first} to {said.last})", advice)
+        for said, path in log.archives()
+        if path is None and (selection.cut_off or said.last >= oldest)
     ]
 
 

@@ -508,6 +508,89 @@ def test_an_archive_that_is_not_attached_is_named_and_done_once_it_is(tmp_path: 
         assert store.verify().ok
 
 
+def archived_twice(folder: Path, archive: Path, words: Sequence[str]) -> None:
+    """As sealed_twice(), with both files in an archive."""
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        store.archive("people", before=store.domain("people").head().position, to=archive)
+
+
+def in_archive(archive: Path) -> Path:
+    """The first file that was archived there."""
+    return min(archive.glob("*/people/*.db"))
+
+
+def test_a_file_that_is_there_twice_is_erased_in_both_places(tmp_path: Path) -> None:
+    """The one in the log's own folder is read; who archived it died before it could be removed, or somebody put it back."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    with eventstore.open(folder, archives=[archive]) as store:
+        d = store.domain("people")
+        back = Path(shutil.copy(in_archive(archive), folder / "logs" / "people"))
+        report = d.redact("alice", reason="asked")
+        assert (len(report.erased), report.held, files_with(tmp_path, *words)) == (3, [], [])
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").floor == 0
+        assert not back.exists(), "what is on record is the copy without the value"
+        assert store.verify().ok
+
+
+def test_of_two_archives_the_one_on_record_is_recorded_anew_and_both_are_erased_in(tmp_path: Path) -> None:
+    words, folder, archive, other = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "second"
+    archived_twice(folder, archive, words)
+    shutil.copytree(archive, other)
+    for archives in ([archive, other], [other, archive]):
+        with eventstore.open(folder, archives=archives) as store:
+            d = store.domain("people")
+            d.write_value("alice", words[2])
+            report = d.redact("alice", reason="asked")
+            assert (report.held, files_with(tmp_path, *words)) == ([], [])
+            said = [json.loads(str(event.data))["to"] for event in d.events() if event.op == "archive"]
+            assert set(said) == {str(archive)}
+            assert store.verify().ok
+
+
+def test_an_archive_that_was_recorded_elsewhere_than_it_is_attached_is_told(tmp_path: Path) -> None:
+    words, folder, archive, moved = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "moved"
+    archived_twice(folder, archive, words)
+    shutil.copytree(archive, moved)
+    with eventstore.open(folder, archives=[moved]) as store:
+        d = store.domain("people")
+        recorded = sum(event.op == "archive" for event in d.events())
+        report = d.redact("alice", reason="asked")
+        assert [held.path.split(" ")[0] for held in report.held] == [str(archive)] * 2
+        assert "attach its archive" in report.held[0].advice
+        assert (files_with(moved, *words), files_with(archive, words[0]) != []) == ([], True)
+        assert sum(event.op == "archive" for event in d.events()) == recorded, "of a file elsewhere nothing is on record"
+        assert store.verify().ok
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked").complete
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok
+
+
+def test_a_file_that_was_erased_in_does_not_go_for_a_copy_that_was_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    with monkeypatch.context() as patched:
+        patched.setattr("eventstore.archive.drop", lambda *_: [])  # as if whoever records it were killed before the original goes
+        archived_twice(folder, archive, words)
+        back = folder / "logs" / "people" / in_archive(archive).name
+        with eventstore.open(folder) as store:
+            report = store.domain("people").redact("alice", reason="asked")
+            assert (len(report.erased), len(report.held), files_with(folder, *words)) == (3, 2, [])
+    with eventstore.open(folder) as store:
+        store.domain("people")
+        assert back.exists()
+        assert "still holds what was redacted" in caplog.text
+    with eventstore.open(folder, archives=[archive]) as store:
+        store.domain("people")
+        assert not back.exists()
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok
+
+
 def test_an_archive_of_another_history_is_not_erased_in(tmp_path: Path) -> None:
     """After a restore two stores have one id, and the positions of the one say nothing of the other."""
     folder, again, backup = tmp_path / "data", tmp_path / "again", tmp_path / "backup"
