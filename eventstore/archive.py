@@ -20,20 +20,15 @@ import msgspec
 
 from eventstore import database
 from eventstore.archived import Archived, archived_file, latest
-from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
-from eventstore.codec import read_birth
 from eventstore.database import sqlite3
-from eventstore.erasure import named_by_redactions
-from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, FormatError
+from eventstore.erasure import named_by_redactions, redacted_since
+from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError
 from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
 from eventstore.group import GroupCommit
-from eventstore.links import Task, Walk
 from eventstore.log import FileExtent, FileLog
-from eventstore.logfile import LogFile
-from eventstore.logfiles import LogFiles
-from eventstore.model import Event, Linked
 from eventstore.projections.key_states import KeyStates
+from eventstore.sealedfile import prove, reading
 
 _log = logging.getLogger("eventstore")
 
@@ -190,22 +185,12 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
 
         def say(states: KeyStates, known: int = known, sha256: str = sha256) -> Archived | None:
             # A redaction since then erased the value in the original, and not in the copy.
-            return None if _redacted_since(group, states, known) else Archived(file.first, file.last, sha256, str(to))
+            return None if redacted_since(live.log, states.system, known) else Archived(file.first, file.last, sha256, str(to))
 
         kept: list[KeptFile] = []
         if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]
             return kept
         archived_file(to, store_id, live.log.domain, file.first).unlink()
-
-
-def _redacted_since(group: GroupCommit, states: KeyStates, known: int) -> bool:
-    at = states.system
-    while at > known:
-        (own,) = group.live.log.linked([at])
-        if own.event.op == "redact":
-            return True
-        at = own.event.prev
-    return False
 
 
 def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
@@ -236,7 +221,8 @@ def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
         _backup(file.path, copy, domain, group.live.log.busy_timeout_ms)
         sync_file(copy)
         (seal,) = group.live.log.linked([file.last])  # as the newest file carries it
-        prove(copy, domain, store_id, seal.event, busy_timeout_ms=group.live.log.busy_timeout_ms)
+        redacted = named_by_redactions(group.live.log, group.live.fresh().system)
+        prove(copy, domain, store_id, seal.event, redacted, busy_timeout_ms=group.live.log.busy_timeout_ms)
         sha256 = sha256_of(copy)
         _require_free(target, sha256)
         copy.rename(target)
@@ -277,42 +263,6 @@ def _require_free(target: Path, sha256: str) -> None:
             f"{target} is there already, and is not a copy of this file; nothing was overwritten or moved: look what it is, then"
             " move it away, or archive to another folder"
         )
-
-
-def prove(copy: Path, domain: str, store_id: str, seal: Event, *, busy_timeout_ms: int) -> None:
-    """Prove a sealed file by itself: what it carries, every event that was appended to it, and that it ends in `seal`.
-
-    Raises CorruptionError with the first thing that is wrong.
-    """
-    files = LogFiles(domain, lambda: [copy], busy_timeout_ms=busy_timeout_ms)
-    try:
-        start = max(database.first_of(copy) - 1, 0)
-        birth = read_birth(next(iter(files.get([0])), None), domain)
-        if (birth.store_id, birth.domain) != (store_id, domain):
-            raise FormatError(domain, 0, f"{copy.name} is of domain {birth.domain!r} of store {birth.store_id}, not of this store")
-        before = {event.key.encode(): event.position for event in prove_carried(_carried(files, start), start, domain)}
-        walk = Walk(files, Task(domain, seal.position, [seal.position], 0), start, seal.position)
-        for _ in walk.run():
-            pass
-        walked = walk.walked
-        for finding in walked.findings:
-            raise FormatError(domain, finding.position, finding.message)
-        for segment in walked.segments:
-            for key, first, prev in zip(segment.keys, segment.firsts, segment.prevs, strict=True):
-                if prev != before.get(key, 0):
-                    raise FormatError(domain, first, f"prev is {prev}, but the key's previous event is {before.get(key, 0)}")
-        end = files.head()
-        if (end.position, end.checksum) != (seal.position, seal.checksum):
-            raise FormatError(domain, end.position, f"{copy.name} does not end in the seal at position {seal.position}")
-    finally:
-        files.close()
-
-
-def _carried(files: LogFiles, start: int) -> Iterator[Linked]:
-    after = -1
-    while page := files.carried(start, after):
-        yield from page
-        after = page[-1].event.position
 
 
 # ---- rolling forward
@@ -362,12 +312,8 @@ def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
     if copy is None or not redacted:
         return None
     try:
-        with os_errors(f"opening {copy}"):
-            file = LogFile(copy, log.domain, read_only=True, busy_timeout_ms=log.busy_timeout_ms)
-        try:
+        with reading(copy, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
             held = file.held(redacted)
-        finally:
-            file.close_reader()
     except EventStoreError as error:
         return str(error)
     return f"{copy} still holds what was redacted since: attach its archive, archives=[...] or --archive DIR" if held else None

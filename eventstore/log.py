@@ -230,8 +230,8 @@ class RowLog(Protocol):
 
 
 @runtime_checkable
-class FileLog(Protocol):
-    """What an EventLog in files of this machine can do besides, so that sealed ones can be moved away: no engine has to."""
+class FileLog(EventLog, Protocol):
+    """What an EventLog in files of this machine can do, so that sealed ones can be moved away: no engine has to."""
 
     folder: Path
     """The log's own folder."""

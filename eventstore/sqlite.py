@@ -210,26 +210,17 @@ class SqliteLog(LogReader):
             self._go_on()
         if loss is not None:
             self._accept(found, loss)
-        for path in database.log_files(self.folder)[:-1]:
-            self._settle(path)
+        for path in self._files.places():
+            if path != self._file.path:
+                self._settle(path)
 
     def _settle(self, path: Path) -> None:
-        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed: nobody writes to it again."""
+        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed, or erased in."""
         wal = stat_or_none(path.with_name(f"{path.name}-wal"))
-        if wal is None or wal.st_size == 0:
-            return
-        try:
-            file = self._open_file(path)
-            try:
-                # Of a WAL that lost its end SQLite says nothing: then its seal is not there, and the file is left as it is.
-                if file.end().is_seal:
-                    file.become_writer()
-                    file.checkpoint("TRUNCATE")
-            finally:
-                file.close_reader()
-                file.close_writer()
-        except (EventStoreError, OSError, sqlite3.Error) as error:
-            _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, error)
+        if wal is not None and wal.st_size:
+            self._erase_in(path, [])
+            if (unfinished := self._unfinished.get(path)) is not None:
+                _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, unfinished.why)
 
     def _found(self, end: End) -> Head:
         """Take note of what the live file ends in."""
@@ -487,7 +478,9 @@ class SqliteLog(LogReader):
             positions = sorted({*positions, *before.positions})
         try:
             # Through the reader, which refuses another log's file under this name.
-            held = self._files.at(path, lambda file: file.held(positions))
+            held, end = self._files.at(path, lambda file: (file.held(positions), file.end()))
+            if not end.is_seal:  # of a WAL that lost its end SQLite says nothing
+                raise FormatError(self.domain, end.head.position, f"{path} does not end in its seal; it is left as it is")
             wal = stat_or_none(path.with_name(f"{path.name}-wal"))
             if not held and before is None and (wal is None or wal.st_size == 0):
                 return

@@ -40,8 +40,9 @@ from eventstore import (
     WrongExpectedError,
     aio,
 )
+from eventstore.codec import erased
 from eventstore.commit import OwnEvent, append_own
-from eventstore.database import sqlite3
+from eventstore.database import ERASE, sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.intents import INTENTS
 from eventstore.logfile import LogFile
@@ -591,6 +592,70 @@ def test_a_file_that_was_erased_in_does_not_go_for_a_copy_that_was_not(
         assert store.verify().ok
 
 
+def test_an_archive_that_somebody_reads_is_told_and_emptied_by_the_next_opening(tmp_path: Path) -> None:
+    """What was erased stands in the database until its write-ahead log is emptied, and the hash is that of the database."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    read = in_archive(archive)
+    with slow_reader(read) as end_read:
+        with eventstore.open(folder, archives=[archive], busy_timeout_ms=50) as store:
+            report = store.domain("people").redact("alice", reason="asked")
+            assert [held.path for held in report.held] == [str(read)]
+            assert "reader" in report.held[0].advice
+        assert files_with(read.parent, words[0]) == [read.name]
+        with eventstore.open(folder, archives=[archive], busy_timeout_ms=50) as store:
+            assert [held.path for held in store.domain("people").redact("alice", reason="asked").held] == [str(read)]
+        end_read()
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked", dry_run=True).held == []
+        assert files_with(tmp_path, *words) == []
+        assert [path.stat().st_size for path in archive.rglob("*-wal")] in ([], [0], [0, 0])
+        assert store.verify().ok, "of the bytes that are there now the hash is on record"
+
+
+KILLED_BEFORE_THE_RECORD = """
+import os, sys, eventstore
+from eventstore import erasure
+store = eventstore.open(sys.argv[1], archives=[sys.argv[2]])
+d = store.domain("people")
+erasure._record = lambda *_: os._exit(9)
+d.redact("alice", reason="asked")
+"""
+
+
+def test_an_archive_that_was_erased_in_and_not_recorded_is_recorded_by_the_next_opening(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RECORD, str(folder), str(archive)], cwd=ROOT, check=False)
+    assert (killed.returncode, files_with(tmp_path, *words)) == (9, [])
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        assert {finding.kind for finding in store.verify().findings} == {"archive"}
+    with eventstore.open(folder, archives=[archive]) as store:
+        d = store.domain("people")
+        head = d.head()
+        assert store.verify().ok
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").head() == head, "once"
+
+
+@pytest.mark.corrupts
+def test_an_archive_that_was_altered_is_not_put_on_record_by_a_redaction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A digest where nobody redacted anything has a true checksum: that it is no redaction's only the log can say."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        other = store.domain("people").event(2)
+    database = sqlite3.connect(in_archive(archive))
+    database.execute(ERASE, (erased(other).digest, 2))
+    database.commit()
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    database.close()
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked").complete
+        assert "not put on record anew: people@2: a digest stands" in caplog.text
+        assert "archive" in {finding.kind for finding in store.verify().findings}
+
+
 def test_an_archive_of_another_history_is_not_erased_in(tmp_path: Path) -> None:
     """After a restore two stores have one id, and the positions of the one say nothing of the other."""
     folder, again, backup = tmp_path / "data", tmp_path / "again", tmp_path / "backup"
@@ -702,10 +767,9 @@ def test_sqlite_writes_what_it_erases_to_no_file_outside_the_store(tmp_path: Pat
 
 
 READER = """
-import sys, eventstore
-from eventstore import logfile
-store = eventstore.open(sys.argv[1], read_only=True)
-reader = store.domain("people")._live.log._file._reader
+import sys, pathlib
+from eventstore.logfile import LogFile
+reader = LogFile(pathlib.Path(sys.argv[1]), "people", read_only=True, busy_timeout_ms=0)._reader
 reader.execute("BEGIN")
 reader.execute("SELECT count(*) FROM event").fetchall()
 print("reading", flush=True)
@@ -717,11 +781,9 @@ sys.stdin.readline()
 
 
 @contextmanager
-def slow_reader(folder: Path) -> Iterator[Callable[[], None]]:
+def slow_reader(file: Path) -> Iterator[Callable[[], None]]:
     """Another process in the midst of a read; gives how to end the read."""
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READER, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    reader = subprocess.Popen([sys.executable, "-c", READER, str(file)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert reader.stdin is not None
     assert reader.stdout is not None
     stdin, stdout = reader.stdin, reader.stdout
@@ -743,7 +805,7 @@ def test_a_reader_in_the_way_is_reported_and_the_next_checkpoint_does_it(tmp_pat
     with eventstore.open(folder, busy_timeout_ms=50) as store:
         d = store.domain("people")
         d.write_value("alice", word)
-        with slow_reader(folder) as end_read:
+        with slow_reader(folder / "logs" / "people" / f"{0:020d}.db") as end_read:
             report = d.redact("alice", reason="asked")
             assert report.erased == [1]
             assert [Path(copy.path).name for copy in report.held] == [f"{0:020d}.db-wal"]
@@ -760,7 +822,7 @@ def test_an_ordinary_checkpoint_finishes_it_once_the_reader_is_gone(tmp_path: Pa
     with eventstore.open(folder, busy_timeout_ms=50) as store:
         d = store.domain("people")
         d.write_value("alice", word)
-        with slow_reader(folder) as end_read:
+        with slow_reader(folder / "logs" / "people" / f"{0:020d}.db") as end_read:
             assert not d.redact("alice", reason="asked").complete
             end_read()
             monkeypatch.setattr("eventstore.sqlite.CHECKPOINT_PAGES", 1)
