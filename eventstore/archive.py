@@ -22,7 +22,7 @@ from eventstore import database
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import moment_us
 from eventstore.database import sqlite3
-from eventstore.erasure import named_by_redactions, redacted_since
+from eventstore.erasure import named_by_redactions, redacted_since, roll_forward
 from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError
 from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
 from eventstore.group import GroupCommit
@@ -180,6 +180,7 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
     live = group.live
     while True:
         known = live.head().position
+        roll_forward(group)  # a redaction that was cut short since this process opened the log
         with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
             sha256 = _copy(group, file, to, store_id)
 

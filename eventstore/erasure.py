@@ -191,9 +191,10 @@ def roll_forward(group: GroupCommit) -> list[int]:
     """
     live = group.live
     log = live.log
-    if not live.states.system:
+    system = live.fresh().system
+    if not system:
         return []
-    redacted = named_by_redactions(log, live.states.system)
+    redacted = named_by_redactions(log, system)
     held = still_held(log, redacted)
     if held:
         with log.writing() as head:

@@ -32,6 +32,7 @@ from eventstore import (
     DiskFullError,
     DomainStore,
     DuplicateEventError,
+    EngineError,
     Erasure,
     NotFoundError,
     ReadOnlyError,
@@ -654,6 +655,45 @@ def test_an_archive_that_was_altered_is_not_put_on_record_by_a_redaction(tmp_pat
         assert store.domain("people").redact("alice", reason="asked").complete
         assert "not put on record anew: people@2: a digest stands" in caplog.text
         assert "archive" in {finding.kind for finding in store.verify().findings}
+
+
+KILLED_AFTER_THE_COMMIT = """
+import os, sys, eventstore
+from eventstore import sqlite
+store = eventstore.open(sys.argv[1])
+d = store.domain("people")
+sqlite.SqliteLog._erase_sealed = lambda *_: os._exit(9)
+d.redact("alice", reason="asked")
+"""
+
+
+def test_a_redaction_that_was_killed_is_finished_before_a_process_that_was_open_archives(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_THE_COMMIT, str(folder)], cwd=ROOT, check=False)
+        assert (killed.returncode, files_with(folder, *words) != []) == (9, True)
+        assert len(store.archive("people", before=d.head().position, to=archive)[0].files) == 2
+        assert files_with(tmp_path, *words) == []
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        assert store.verify().ok
+
+
+def test_a_file_that_a_redaction_could_not_reach_is_not_archived(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    first = folder / "logs" / "people" / f"{0:020d}.db"
+    os.link(first, tmp_path / "other")  # a file with two names is written by nobody
+    with eventstore.open(folder, busy_timeout_ms=100) as store:
+        d = store.domain("people")
+        assert not d.redact("alice", reason="asked").complete
+        with pytest.raises(EngineError, match="redacted, and still in"):
+            store.archive("people", before=d.head().position, to=archive)
+        assert (first.exists(), files_with(archive, *words)) == (True, [])
+        (tmp_path / "other").unlink()
+        assert len(store.archive("people", before=d.head().position, to=archive)[0].files) == 2
+        assert files_with(tmp_path, *words) == []
 
 
 def test_an_archive_of_another_history_is_not_erased_in(tmp_path: Path) -> None:
