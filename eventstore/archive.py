@@ -20,19 +20,16 @@ import msgspec
 
 from eventstore import database
 from eventstore.archived import Archived, archived_file, latest
-from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
-from eventstore.codec import read_birth
 from eventstore.database import sqlite3
-from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, FormatError
+from eventstore.erasure import named_by_redactions, redacted_since, roll_forward
+from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError
 from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
 from eventstore.group import GroupCommit
-from eventstore.links import Task, Walk
 from eventstore.log import FileExtent, FileLog
-from eventstore.logfiles import LogFiles
-from eventstore.model import Event, Linked
 from eventstore.projections.key_states import KeyStates
 from eventstore.roots import outline_of
+from eventstore.sealedfile import prove, reading
 
 _log = logging.getLogger("eventstore")
 
@@ -185,27 +182,18 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
     live.keep_ids(file.last)
     while True:
         known = live.head().position
+        roll_forward(group)  # a redaction that was cut short since this process opened the log
         with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
             said = Archived(file.first, file.last, _copy(group, file, to, store_id), str(to), outline_of(live.log, file.first, file.last))
 
         def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
             # A redaction since then erased the value in the original, and not in the copy.
-            return None if _redacted_since(group, states, known) else said
+            return None if redacted_since(live.log, states.system, known) else said
 
         kept: list[KeptFile] = []
         if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]
             return kept
         archived_file(to, store_id, live.log.domain, file.first).unlink()
-
-
-def _redacted_since(group: GroupCommit, states: KeyStates, known: int) -> bool:
-    at = states.system
-    while at > known:
-        (own,) = group.live.log.linked([at])
-        if own.event.op == "redact":
-            return True
-        at = own.event.prev
-    return False
 
 
 def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
@@ -236,7 +224,8 @@ def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
         _backup(file.path, copy, domain, group.live.log.busy_timeout_ms)
         sync_file(copy)
         (seal,) = group.live.log.linked([file.last])  # as the newest file carries it
-        prove(copy, domain, store_id, seal.event, busy_timeout_ms=group.live.log.busy_timeout_ms)
+        redacted = named_by_redactions(group.live.log, group.live.fresh().system)
+        prove(copy, domain, store_id, seal.event, redacted, busy_timeout_ms=group.live.log.busy_timeout_ms)
         sha256 = sha256_of(copy)
         _require_free(target, sha256)
         copy.rename(target)
@@ -279,42 +268,6 @@ def _require_free(target: Path, sha256: str) -> None:
         )
 
 
-def prove(copy: Path, domain: str, store_id: str, seal: Event, *, busy_timeout_ms: int) -> None:
-    """Prove a sealed file by itself: what it carries, every event that was appended to it, and that it ends in `seal`.
-
-    Raises CorruptionError with the first thing that is wrong.
-    """
-    files = LogFiles(domain, lambda: [copy], busy_timeout_ms=busy_timeout_ms)
-    try:
-        start = max(database.first_of(copy) - 1, 0)
-        birth = read_birth(next(iter(files.get([0])), None), domain)
-        if (birth.store_id, birth.domain) != (store_id, domain):
-            raise FormatError(domain, 0, f"{copy.name} is of domain {birth.domain!r} of store {birth.store_id}, not of this store")
-        before = {event.key.encode(): event.position for event in prove_carried(_carried(files, start), start, domain)}
-        walk = Walk(files, Task(domain, seal.position, [seal.position], 0), start, seal.position)
-        for _ in walk.run():
-            pass
-        walked = walk.walked
-        for finding in walked.findings:
-            raise FormatError(domain, finding.position, finding.message)
-        for segment in walked.segments:
-            for key, first, prev in zip(segment.keys, segment.firsts, segment.prevs, strict=True):
-                if prev != before.get(key, 0):
-                    raise FormatError(domain, first, f"prev is {prev}, but the key's previous event is {before.get(key, 0)}")
-        end = files.head()
-        if (end.position, end.checksum) != (seal.position, seal.checksum):
-            raise FormatError(domain, end.position, f"{copy.name} does not end in the seal at position {seal.position}")
-    finally:
-        files.close()
-
-
-def _carried(files: LogFiles, start: int) -> Iterator[Linked]:
-    after = -1
-    while page := files.carried(start, after):
-        yield from page
-        after = page[-1].event.position
-
-
 # ---- rolling forward
 
 
@@ -330,7 +283,7 @@ def finish_archiving(group: GroupCommit, store_id: str) -> list[KeptFile]:
     domain, kept = group.live.log.domain, list[KeptFile]()
     for first in sorted(log.leftovers() & archived.keys()):
         said = archived[first]
-        why = _not_there(said, store_id, domain) if first in log.sealed() else None
+        why = (_not_there(said, store_id, domain) or _keeps(group, said, store_id)) if first in log.sealed() else None
         if why is None:
             with group.live.log.writing():
                 kept += drop(log, first, said.last)
@@ -352,6 +305,21 @@ def _not_there(said: Archived, store_id: str, domain: str) -> str | None:
     except EngineError as error:
         return str(error)
     return None if found == said.sha256 else f"{copy} has SHA-256 {found}, not {said.sha256}"
+
+
+def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
+    """Why the copy, whole as it is, is less than the file: a redaction since then reached that one alone; None if none did."""
+    log = group.live.log
+    copy = said.path(store_id, log.domain)
+    redacted = named_by_redactions(log, group.live.fresh().system)
+    if copy is None or not redacted:
+        return None
+    try:
+        with reading(copy, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
+            held = file.held(redacted)
+    except EventStoreError as error:
+        return str(error)
+    return f"{copy} still holds what was redacted since: attach its archive, archives=[...] or --archive DIR" if held else None
 
 
 def try_to_finish(group: GroupCommit, store_id: str) -> None:

@@ -6,19 +6,24 @@ anybody at any time: the rows of other files at hand, the write-ahead log, the v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
 
-from eventstore.archived import Archived, latest
+from eventstore.archived import Archived, latest, read_archived
 from eventstore.commit import OwnEvent, append_own
-from eventstore.errors import ConfigError, EngineError
-from eventstore.files import sha256_each
+from eventstore.errors import ConfigError, EventStoreError
+from eventstore.files import os_errors, sha256_of, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import PAGE, EventLog, FileLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
-from eventstore.projections.key_states import read_redaction
+from eventstore.projections.key_states import KeyStates, read_redaction
+from eventstore.sealedfile import prove, reading
+
+_log = logging.getLogger("eventstore")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -94,70 +99,113 @@ def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], me
         said = {"positions": positions, "keys": shredded} if shredded else {"positions": positions}
         return OwnEvent("redact", _encode(said).decode(), meta, positions) if positions else None
 
-    whole = _whole_archives(live.log)
     with group.alone() as head:
         event = append_own(live, head, group.clock, own, group.meter)
     live.log.forget_erased()
-    _record_archives(group, whole)
+    _record_archives(group)
     position = None if event is None else event.position
     held = live.log.copies() + archives_not_at_hand(live.log, selection)
     return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), held)
 
 
-def _whole_archives(log: EventLog) -> list[tuple[Path, Archived]]:
-    """The attached files that are, byte for byte, what was archived: of no other is the hash taken anew once it was erased in."""
-    if not isinstance(log, FileLog) or not (attached := log.attached()):
-        return []
-    said = latest(log.archived())
-    named = [(path, said[first]) for first, path in attached.items() if first in said]
-    found = sha256_each([path for path, _ in named])
-    return [each for each, sha256 in zip(named, found, strict=True) if sha256 == each[1].sha256]
+def _record_archives(group: GroupCommit) -> None:
+    """Put on record what the bytes of attached archives are by now, if a redaction that is newer than the record erased in them.
+
+    Proven first: what is wrong with such a file is no fault of the redaction, and stays what verify says of it.
+    """
+    log = group.live.log
+    if not isinstance(log, FileLog) or not any(path for _, path in log.archives()):
+        return
+    with group.live.log.writing() as head:  # whoever erases, does so in there
+        known = head.position
+    system = group.live.fresh().system
+    redacted = _redacted_since_archived(log, system)
+    for said, path in log.archives(system):
+        if path is None or not redacted[said.first]:
+            continue
+        try:
+            sha256 = _erased_bytes(log, said, path, redacted[said.first], system)
+        except EventStoreError as error:
+            _log.warning("%s is not put on record anew: %s", path, error)
+            continue
+        if sha256 is not None:
+            _record(group, log, said, sha256, known)
 
 
-def _record_archives(group: GroupCommit, whole: list[tuple[Path, Archived]]) -> None:
-    """Put on record what the bytes of attached files are by now, where something was erased in them."""
-    for (_, archived), sha256 in zip(whole, sha256_each([path for path, _ in whole]), strict=True):
-        if isinstance(sha256, EngineError):
-            raise sha256
-        if sha256 != archived.sha256:
-            said = msgspec.structs.replace(archived, sha256=sha256)
-            group.record("archive", lambda _, said=said: said, lambda: None)  # type: ignore[misc]
+def _redacted_since_archived(log: EventLog, system: int) -> dict[int, list[int]]:
+    """Of each archived file, by where it begins, the positions that were redacted since then, as far as it can hold them."""
+    redacted, since = list[int](), dict[int, list[int]]()
+    for event in _own_events(log, system):
+        if event.op == "archive" and (said := read_archived(event, log.domain)).first not in since:
+            since[said.first] = [position for position in redacted if position <= said.last]
+        redacted += _positions(event)
+    return since
+
+
+def _erased_bytes(log: FileLog, said: Archived, path: Path, redacted: list[int], system: int) -> str | None:
+    """The SHA-256 of an archived file, proven, if any of `redacted` was erased in it; None if none stands there."""
+    with reading(path, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
+        wal = stat_or_none(file.wal)
+        if not file.erased(redacted) or (wal is not None and wal.st_size):
+            return None  # or the file is another one once its write-ahead log is in it
+    (seal,) = log.linked([said.last])
+    prove(path, log.domain, log.store_id, seal.event, named_by_redactions(log, system), busy_timeout_ms=log.busy_timeout_ms)
+    with os_errors(f"reading {path}"):
+        return sha256_of(path)
+
+
+def _record(group: GroupCommit, log: FileLog, said: Archived, sha256: str, known: int) -> None:
+    """Record the hash of an archived file as it was at position `known`."""
+
+    def say(states: KeyStates) -> Archived | None:
+        if redacted_since(group.live.log, states.system, known) or latest(log.archived(states.system))[said.first] != said:
+            return None  # by another process meanwhile, which sees to it
+        return msgspec.structs.replace(said, sha256=sha256)
+
+    group.record("archive", say, lambda: None)
+
+
+def redacted_since(log: EventLog, system: int, known: int) -> bool:
+    """Whether a redact event stands after position `known`; `system` is the position of the log's own latest event."""
+    return any(event.op == "redact" for event in takewhile(lambda event: event.position > known, _own_events(log, system)))
 
 
 def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
-    """The archived files that nobody attached, and that are new enough to hold any of these positions, or a copy of one."""
-    if not isinstance(log, FileLog) or not (missing := log.missing()):
+    """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy."""
+    if not isinstance(log, FileLog):
         return []
-    oldest, said = min(selection.holding | selection.already, default=0), latest(log.archived())
+    oldest = min(selection.holding | selection.already, default=0)
     advice = "an archived file that is not at hand: attach its archive, archives=[...] or --archive DIR, and redact the same again"
     return [
-        HeldCopy(f"{archived.to} ({log.domain}, positions {first} to {last})", advice)
-        for first, last in missing
-        if (selection.cut_off or last >= oldest) and (archived := said.get(first)) is not None and archived.to is not None
+        HeldCopy(f"{said.to} ({log.domain}, positions {said.first} to {said.last})", advice)
+        for said, path in log.archives()
+        if path is None and (selection.cut_off or said.last >= oldest)
     ]
 
 
 def roll_forward(group: GroupCommit) -> list[int]:
-    """Finish what a redaction began: erase what stands although it was redacted, gives its positions; and empty the write-ahead log.
+    """Finish what a redaction began: erase what stands although it was redacted, gives its positions; empty the write-ahead log; record
+    the hashes of archives anew.
 
     Such rows come with files that were put back, or with a process that was killed; most logs have no redaction, and pay nothing.
     """
     live = group.live
     log = live.log
-    if not live.states.system:
+    system = live.fresh().system
+    if not system:
         return []
-    redacted = named_by_redactions(log, live.states.system)
+    redacted = named_by_redactions(log, system)
     held = still_held(log, redacted)
     if held:
-        whole = _whole_archives(log)
         with log.writing() as head:
             live.catch_up(head)
             log.append([], after=live.states.head, erase=held)
             live.cache.drop(log.domain, held)
         log.forget_erased(wait=False)
-        _record_archives(group, whole)
     if redacted and log.wal_bytes():
         log.forget_erased(wait=False)  # a reader in the way: whoever checkpoints next
+    if redacted:
+        _record_archives(group)
     return held
 
 
@@ -165,9 +213,13 @@ def named_by_redactions(log: EventLog, system: int) -> list[int]:
     """The positions that redact events name; `system` is the position of the log's own latest event."""
     named: set[int] = set()
     for event in _own_events(log, system):
-        if event.op == "redact" and isinstance(event.data, str):
-            named.update(read_redaction(event.data).positions)
+        named.update(_positions(event))
     return sorted(named)
+
+
+def _positions(event: Event) -> list[int]:
+    """The positions that an event of the log itself names as redacted."""
+    return read_redaction(event.data).positions if event.op == "redact" and isinstance(event.data, str) else []
 
 
 def still_held(log: EventLog, positions: list[int]) -> list[int]:

@@ -26,7 +26,7 @@ def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | No
     Gives whether they are, so that files may go, and the event of a loss that was accepted. What could not be done is logged.
     """
     log = group.live.log
-    if not isinstance(log, FileLog) or not (log.missing() or log.attached() or log.leftovers()):
+    if not isinstance(log, FileLog) or not group.live.states.system:  # no file of it was ever sealed
         return True, None
     accepted: Head | None = None
     try:

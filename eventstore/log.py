@@ -230,11 +230,13 @@ class RowLog(Protocol):
 
 
 @runtime_checkable
-class FileLog(Protocol):
-    """What an EventLog in files of this machine can do besides, so that sealed ones can be moved away: no engine has to."""
+class FileLog(EventLog, Protocol):
+    """What an EventLog in files of this machine can do, so that sealed ones can be moved away: no engine has to."""
 
     folder: Path
     """The log's own folder."""
+    store_id: str
+    """Of the store that the log belongs to: archives have a folder for each."""
 
     def sealed(self) -> list[int]:
         """Where the sealed files in the log's own folder begin, rising."""
@@ -248,8 +250,11 @@ class FileLog(Protocol):
         """Where the files begin that left anything in the log's own folder; without the live one."""
         ...
 
-    def attached(self) -> dict[int, Path]:
-        """The sealed files at hand that stand in archives, by where they begin: what is erased everywhere must be erased there, too."""
+    def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
+        """What the last word is about each file that was archived, and the attached file that stands where it says.
+
+        None: that archive is not attached, whatever else is, so that nobody sees what its copy holds. `system` as in archived().
+        """
         ...
 
     def missing(self) -> list[tuple[int, int]]:

@@ -43,6 +43,8 @@ _CHECKSUMS_AT_A_TIME = 10_000
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
 WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
 _HELD = "SELECT position FROM event WHERE position IN (SELECT value FROM json_each(?)) AND data IS NOT NULL AND key <> ? ORDER BY position"
+_ERASED_ROWS = """SELECT position FROM event
+WHERE position IN (SELECT value FROM json_each(?)) AND data IS NULL AND digest IS NOT NULL ORDER BY position"""
 _BEFORE = "(SELECT checksum FROM event AS before WHERE before.position = event.position - 1)"
 _BEFORE_CARRIED = "(SELECT previous FROM carried WHERE carried.position = event.position)"
 _CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
@@ -256,6 +258,12 @@ class LogFile:
             query = f"{_SELECT} WHERE key = ? AND op = 'archive' ORDER BY position"
             return _events(self._reader.execute(query, (SYSTEM_KEY,)).fetchall())
 
+    def has_redactions(self) -> bool:
+        """Whether a redact event stands here. Reads the whole file: there is no index; for verifying only."""
+        with self._reading, self._translated():
+            found = self._reader.execute("SELECT 1 FROM event WHERE key = ? AND op = 'redact' LIMIT 1", (SYSTEM_KEY,)).fetchone()
+        return found is not None
+
     def span_us(self) -> tuple[int, int] | None:
         """When the first and the last event of a user that was appended to this file were recorded; None if there is none."""
         query = "SELECT recorded_us FROM event WHERE position >= ? AND key <> ? ORDER BY position {} LIMIT 1"
@@ -319,6 +327,12 @@ class LogFile:
         """Those of `positions` whose data stands here, in events of users."""
         with self._reading, self._translated():
             rows = self._reader.execute(_HELD, (json.dumps(list(positions)), SYSTEM_KEY)).fetchall()
+        return [int(position) for (position,) in rows]
+
+    def erased(self, positions: Sequence[int]) -> list[int]:
+        """Those of `positions` that stand here without the data that they had."""
+        with self._reading, self._translated():
+            rows = self._reader.execute(_ERASED_ROWS, (json.dumps(list(positions)),)).fetchall()
         return [int(position) for (position,) in rows]
 
     def integrity(self) -> list[str]:

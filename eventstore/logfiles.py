@@ -6,7 +6,9 @@ carries of it serves, and nothing else: CompactedError. Sealed files are opened 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -79,10 +81,10 @@ class LogFiles:
         self.domain = domain
         self._find, self._busy_timeout_ms, self._lenient = find, busy_timeout_ms, lenient
         self.live = live
-        self._open: OrderedDict[int, LogFile] = OrderedDict()
+        self._open: OrderedDict[Path, LogFile] = OrderedDict()
         self._lock = threading.RLock()
         """Held while a file that is ours to close is used."""
-        self._listed: dict[int, Path] = {}
+        self._found: list[Path] = []
         self._layout = _Layout({}, [0])
         self.refresh()
 
@@ -91,16 +93,17 @@ class LogFiles:
     def refresh(self) -> bool:
         """Look which files are at hand; whether they are others than before."""
         with os_errors(f"listing the files of domain {self.domain}"):
-            listed = {first_of(path): path for path in self._find()}
-        if not listed or listed == self._listed:
+            found = list(self._find())
+        if not found or found == self._found:
             return False
+        listed = {first_of(path): path for path in found}
         newest = max(listed)
         starts = sorted({newest, *self._starts_before(newest, listed)})
         self._layout = _Layout({first: listed[first] for first in starts if first in listed}, starts)
         with self._lock:
-            self._listed = listed
-            for first in [first for first, file in self._open.items() if listed.get(first) != file.path]:
-                self._open.pop(first).close_reader()
+            self._found = found
+            for path in self._open.keys() - set(found):
+                self._open.pop(path).close_reader()
         return True
 
     def _starts_before(self, newest: int, listed: dict[int, Path]) -> list[int]:
@@ -124,6 +127,11 @@ class LogFiles:
     def paths(self) -> list[Path]:
         """The files at hand, in the order of the log."""
         return list(self._layout.paths.values())
+
+    def places(self) -> list[Path]:
+        """Wherever files of the log stand: the same one may be in its own folder and in archives. Of those the last one is read."""
+        starts = set(self._layout.starts)
+        return [path for path in self._found if first_of(path) in starts]
 
     def missing(self) -> list[tuple[int, int]]:
         """First and last position of each file that is not at hand."""
@@ -150,16 +158,22 @@ class LogFiles:
         events = self.ask(self._layout.newest, lambda file: file.archives(system))
         return [read_archived(event, self.domain) for event in events]
 
-    def attached(self) -> dict[int, Path]:
-        """The files at hand that stand in archives, by where they begin."""
-        layout = self._layout
-        own = layout.paths[layout.newest].parent
-        return {first: path for first, path in layout.paths.items() if path.parent != own}
+    def attached(self) -> list[Path]:
+        """The files that stand in archives, also those that are not read, as the log's own folder has them."""
+        return [path for path in self.places() if not self._is_own(path)]
+
+    def _is_own(self, path: Path) -> bool:
+        return path.parent == self._layout.paths[self._layout.newest].parent
+
+    def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
+        """See FileLog.archives."""
+        standing = {(first_of(path), path.parents[2]): path for path in self.attached()}
+        said = [each for each in latest(self.archived(system)).values() if each.to is not None]
+        return [(each, standing.get((each.first, Path(os.path.realpath(each.to or ""))))) for each in said]
 
     def sealed(self) -> list[int]:
         """Where the sealed files in the log's own folder begin, rising."""
-        attached = self.attached()
-        return [first for first in self._layout.paths if first not in attached and first != self._layout.newest]
+        return [first for first, path in self._layout.paths.items() if self._is_own(path) and first != self._layout.newest]
 
     def extent(self, first: int | None) -> FileExtent:
         """See FileLog.file."""
@@ -194,30 +208,34 @@ class LogFiles:
         live = self.live
         if live is not None and live.first == first:
             return verb(live)
-        with self._lock:
-            return verb(self._opened(first, path))
+        return self.at(path, verb)
 
-    def _opened(self, first: int, path: Path) -> LogFile:
-        file = self._open.get(first)
+    def at(self, path: Path, verb: Callable[[LogFile], R]) -> R:
+        """What the sealed file at one of places() says. Raises CorruptionError for another log's file in an archive."""
+        with self._lock:
+            return verb(self._opened(path))
+
+    def _opened(self, path: Path) -> LogFile:
+        file = self._open.get(path)
         if file is None:
             while len(self._open) >= OPEN_FILES:
                 self._open.popitem(last=False)[1].close_reader()
             with os_errors(f"opening {path}"):
                 file = LogFile(path, self.domain, read_only=True, busy_timeout_ms=self._busy_timeout_ms)
             try:
-                self._require_in_place(first, file)
+                self._require_in_place(file)
             except BaseException:
                 file.close_reader()
                 raise
-            self._open[first] = file
-        self._open.move_to_end(first)
+            self._open[path] = file
+        self._open.move_to_end(path)
         return file
 
-    def _require_in_place(self, first: int, file: LogFile) -> None:
+    def _require_in_place(self, file: LogFile) -> None:
         """Refuse a file in an archive that does not end in this log's own seal: another store's, or altered, under the right name."""
         layout = self._layout
-        after = layout.after(first) if layout.paths.get(first) == file.path else None
-        if after is None or file.path.parent == layout.paths[layout.newest].parent:
+        after = layout.after(file.first)
+        if after is None or self._is_own(file.path):
             return
         (seal,) = self._with(layout.newest, layout.paths[layout.newest], lambda newest: newest.get([after - 1]))
         end = file.end().head
@@ -338,13 +356,17 @@ class LogFiles:
         return [there[position] for position in sorted(there)]
 
     def held(self, positions: Sequence[int]) -> list[int]:
-        """See EventLog.held: whichever file it is, and also where it is a copy."""
+        """See EventLog.held: whichever file it is, wherever it stands, and also where it is a copy."""
         return self._steady(lambda: self._held_now(positions))
 
     def _held_now(self, positions: Sequence[int]) -> list[int]:
         found: set[int] = set()
-        for first in list(self._layout.paths):
+        layout = self._layout
+        for first in layout.paths:
             found.update(self.ask(first, lambda file: file.held(positions)))
+        for path in set(self.places()) - set(layout.paths.values()):
+            with contextlib.suppress(CorruptionError, EngineError):  # another log's, or gone: it is not what is read
+                found.update(self.at(path, lambda file: file.held(positions)))
         return sorted(found)
 
     def chain(self, position: int, limit: int) -> list[Linked]:
@@ -410,14 +432,17 @@ class LogFiles:
         for first, last in self.missing():
             if first not in archived:
                 yield "missing", f"the file of positions {first} to {last} is not there, and no archive event says where it was put"
-        for first, path in self._listed.items():
-            if first not in self._layout.starts:
+        for path in self._found:
+            if (first := first_of(path)) not in self._layout.starts:
                 yield "structure", f"{path.name} is no file of this log: no seal ends before position {first}"
 
     def _archive_faults(self, archived: dict[int, Archived]) -> Iterator[tuple[str, str]]:
         """Hold files in archives against what the log says of their bytes: flips that no event sees are seen here (RELIABILITY.md R12)."""
-        # A file that somebody else put there has nothing to be held against: its events prove themselves.
-        named = {path: said.sha256 for first, path in self.attached().items() if (said := archived.get(first)) and said.sha256}
+        # A file that somebody else put there has nothing to be held against: its events prove themselves. So do those of a copy in
+        # another place than the recorded one, once something was erased: only of the one that is on record the hash is taken anew.
+        redacted = bool(archived) and self.ask(self._layout.newest, LogFile.has_redactions)
+        there = {path for _, path in self.archives()} if redacted else set(self.attached())
+        named = {path: said.sha256 for path in self.attached() if path in there and (said := archived.get(first_of(path))) and said.sha256}
         for (path, wanted), found in zip(named.items(), sha256_each(list(named)), strict=True):
             if isinstance(found, EngineError):
                 yield "archive", str(found)

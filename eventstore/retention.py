@@ -21,16 +21,17 @@ from eventstore.archive import (
     file_log,
     finish_archiving,
     moving,
-    prove,
     report_of,
 )
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import now_us
+from eventstore.erasure import named_by_redactions, roll_forward
 from eventstore.errors import ConfigError, CorruptionError, EngineError
 from eventstore.files import os_errors, remove_files, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
 from eventstore.roots import outline_of
+from eventstore.sealedfile import prove
 
 _log = logging.getLogger("eventstore")
 
@@ -168,8 +169,10 @@ def _outline(group: GroupCommit, log: FileLog, file: FileReport, store_id: str) 
     if file.archive is not None:
         return latest(log.archived(live.fresh().system))[file.first].tree
     try:
+        roll_forward(group)  # a value that a killed redaction left would have the file refused
         (seal,) = live.log.linked([file.last])
-        prove(log.file(file.first).path, live.log.domain, store_id, seal.event, busy_timeout_ms=live.log.busy_timeout_ms)
+        redacted = named_by_redactions(live.log, live.states.system)
+        prove(log.file(file.first).path, live.log.domain, store_id, seal.event, redacted, busy_timeout_ms=live.log.busy_timeout_ms)
         return outline_of(live.log, file.first, file.last)
     except CorruptionError as error:
         _log.warning("a damaged file is deleted, so that there will be no roots and bundles without it: %s", error)

@@ -90,7 +90,7 @@ class SqliteLog(LogReader):
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
         self.released = nobody_waits
-        self._store_id, self._birth, self.busy_timeout_ms = store_id, birth, busy_timeout_ms
+        self.store_id, self._birth, self.busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
         self._signals: set[int] | None = None
@@ -169,7 +169,7 @@ class SqliteLog(LogReader):
             raise NotFoundError(f"no domain {self.domain!r} in {self.store}")
         path = database.log_file(self.folder, 0)
         birth = self._birth or seal_birth(
-            Birth(FORMAT, self._store_id, self.domain, now_us(), self._write or "replace"), secrets.token_bytes(SALT_BYTES)
+            Birth(FORMAT, self.store_id, self.domain, now_us(), self._write or "replace"), secrets.token_bytes(SALT_BYTES)
         )
         head = Head(0, birth.checksum)
         # Before the log appears: a witness that the power took half of beside a log is damage, without one it is nothing.
@@ -184,7 +184,7 @@ class SqliteLog(LogReader):
     def _take_charge(self, accept_loss: bool) -> None:
         """Judge the file through its read-only connection; only then may a writer exist, which could hide the damage."""
         births = self._file.get([0])
-        self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self._store_id, write=self._write)
+        self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self.store_id, write=self._write)
         if self.read_only:
             return
         found = self._found(self._file.end())
@@ -210,26 +210,17 @@ class SqliteLog(LogReader):
             self._go_on()
         if loss is not None:
             self._accept(found, loss)
-        for path in database.log_files(self.folder)[:-1]:
-            self._settle(path)
+        for path in self._files.places():
+            if path != self._file.path:
+                self._settle(path)
 
     def _settle(self, path: Path) -> None:
-        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed: nobody writes to it again."""
+        """Checkpoint a sealed file that still has a WAL, as a reader stood in the way when it was sealed, or erased in."""
         wal = stat_or_none(path.with_name(f"{path.name}-wal"))
-        if wal is None or wal.st_size == 0:
-            return
-        try:
-            file = self._open_file(path)
-            try:
-                # Of a WAL that lost its end SQLite says nothing: then its seal is not there, and the file is left as it is.
-                if file.end().is_seal:
-                    file.become_writer()
-                    file.checkpoint("TRUNCATE")
-            finally:
-                file.close_reader()
-                file.close_writer()
-        except (EventStoreError, OSError, sqlite3.Error) as error:
-            _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, error)
+        if wal is not None and wal.st_size:
+            self._erase_in(path, [])
+            if (unfinished := self._unfinished.get(path)) is not None:
+                _log.warning("%s: the sealed file %s was left with its WAL: %s", self.domain, path.name, unfinished.why)
 
     def _found(self, end: End) -> Head:
         """Take note of what the live file ends in."""
@@ -473,21 +464,23 @@ class SqliteLog(LogReader):
             time.sleep(0.01)
 
     def _erase_sealed(self, positions: Sequence[int]) -> None:
-        """Erase in every other file at hand. It is decided by now: what fails is told by copies(), and done later."""
-        for path in self._files.paths():
+        """Erase in every other file at hand, wherever it stands. It is decided by now: what fails is told by copies(), and done later."""
+        for path in self._files.places():
             if path != self._file.path:
                 self._erase_in(path, positions)
 
     def _erase_in(self, path: Path, positions: Sequence[int]) -> None:
         """Erase in one sealed file, and empty its WAL: what it held stands in the database until a checkpoint. Under the lock."""
         before = self._unfinished.pop(path, None)
-        if path not in self._files.paths():
+        if path not in self._files.places():
             return  # archived meanwhile: named as what is not at hand
         if before is not None:
             positions = sorted({*positions, *before.positions})
         try:
             # Through the reader, which refuses another log's file under this name.
-            held = self._files.ask(database.first_of(path), lambda file: file.held(positions))
+            held, end = self._files.at(path, lambda file: (file.held(positions), file.end()))
+            if not end.is_seal:  # of a WAL that lost its end SQLite says nothing
+                raise FormatError(self.domain, end.head.position, f"{path} does not end in its seal; it is left as it is")
             wal = stat_or_none(path.with_name(f"{path.name}-wal"))
             if not held and before is None and (wal is None or wal.st_size == 0):
                 return
@@ -621,9 +614,9 @@ class SqliteLog(LogReader):
         with os_errors(f"listing {self.folder}"):
             return database.firsts_in(self.folder) - {self._file.first}
 
-    def attached(self) -> dict[int, Path]:
-        """See FileLog.attached."""
-        return self._look(LogFiles.attached)
+    def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
+        """See FileLog.archives."""
+        return self._look(lambda files: files.archives(system))
 
     def missing(self) -> list[tuple[int, int]]:
         """See FileLog.missing."""

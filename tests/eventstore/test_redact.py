@@ -32,6 +32,7 @@ from eventstore import (
     DiskFullError,
     DomainStore,
     DuplicateEventError,
+    EngineError,
     Erasure,
     NotFoundError,
     ReadOnlyError,
@@ -40,8 +41,9 @@ from eventstore import (
     WrongExpectedError,
     aio,
 )
+from eventstore.codec import erased
 from eventstore.commit import OwnEvent, append_own
-from eventstore.database import sqlite3
+from eventstore.database import ERASE, sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.intents import INTENTS
 from eventstore.logfile import LogFile
@@ -508,6 +510,192 @@ def test_an_archive_that_is_not_attached_is_named_and_done_once_it_is(tmp_path: 
         assert store.verify().ok
 
 
+def archived_twice(folder: Path, archive: Path, words: Sequence[str]) -> None:
+    """As sealed_twice(), with both files in an archive."""
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        store.archive("people", before=store.domain("people").head().position, to=archive)
+
+
+def in_archive(archive: Path) -> Path:
+    """The first file that was archived there."""
+    return min(archive.glob("*/people/*.db"))
+
+
+def test_a_file_that_is_there_twice_is_erased_in_both_places(tmp_path: Path) -> None:
+    """The one in the log's own folder is read; who archived it died before it could be removed, or somebody put it back."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    with eventstore.open(folder, archives=[archive]) as store:
+        d = store.domain("people")
+        back = Path(shutil.copy(in_archive(archive), folder / "logs" / "people"))
+        report = d.redact("alice", reason="asked")
+        assert (len(report.erased), report.held, files_with(tmp_path, *words)) == (3, [], [])
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").floor == 0
+        assert not back.exists(), "what is on record is the copy without the value"
+        assert store.verify().ok
+
+
+def test_of_two_archives_the_one_on_record_is_recorded_anew_and_both_are_erased_in(tmp_path: Path) -> None:
+    words, folder, archive, other = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "second"
+    archived_twice(folder, archive, words)
+    shutil.copytree(archive, other)
+    for archives in ([archive, other], [other, archive]):
+        with eventstore.open(folder, archives=archives) as store:
+            d = store.domain("people")
+            d.write_value("alice", words[2])
+            report = d.redact("alice", reason="asked")
+            assert (report.held, files_with(tmp_path, *words)) == ([], [])
+            said = [json.loads(str(event.data))["to"] for event in d.events() if event.op == "archive"]
+            assert set(said) == {str(archive)}
+            assert store.verify().ok
+
+
+def test_an_archive_that_was_recorded_elsewhere_than_it_is_attached_is_told(tmp_path: Path) -> None:
+    words, folder, archive, moved = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "moved"
+    archived_twice(folder, archive, words)
+    shutil.copytree(archive, moved)
+    with eventstore.open(folder, archives=[moved]) as store:
+        d = store.domain("people")
+        recorded = sum(event.op == "archive" for event in d.events())
+        report = d.redact("alice", reason="asked")
+        assert [held.path.split(" ")[0] for held in report.held] == [str(archive)] * 2
+        assert "attach its archive" in report.held[0].advice
+        assert (files_with(moved, *words), files_with(archive, words[0]) != []) == ([], True)
+        assert sum(event.op == "archive" for event in d.events()) == recorded, "of a file elsewhere nothing is on record"
+        assert store.verify().ok
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked").complete
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok
+
+
+def test_a_file_that_was_erased_in_does_not_go_for_a_copy_that_was_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    with monkeypatch.context() as patched:
+        patched.setattr("eventstore.archive.drop", lambda *_: [])  # as if whoever records it were killed before the original goes
+        archived_twice(folder, archive, words)
+        back = folder / "logs" / "people" / in_archive(archive).name
+        with eventstore.open(folder) as store:
+            report = store.domain("people").redact("alice", reason="asked")
+            assert (len(report.erased), len(report.held), files_with(folder, *words)) == (3, 2, [])
+    with eventstore.open(folder) as store:
+        store.domain("people")
+        assert back.exists()
+        assert "still holds what was redacted" in caplog.text
+    with eventstore.open(folder, archives=[archive]) as store:
+        store.domain("people")
+        assert not back.exists()
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok
+
+
+def test_an_archive_that_somebody_reads_is_told_and_emptied_by_the_next_opening(tmp_path: Path) -> None:
+    """What was erased stands in the database until its write-ahead log is emptied, and the hash is that of the database."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    read = in_archive(archive)
+    with slow_reader(read) as end_read:
+        with eventstore.open(folder, archives=[archive], busy_timeout_ms=50) as store:
+            report = store.domain("people").redact("alice", reason="asked")
+            assert [held.path for held in report.held] == [str(read)]
+            assert "reader" in report.held[0].advice
+        assert files_with(read.parent, words[0]) == [read.name]
+        with eventstore.open(folder, archives=[archive], busy_timeout_ms=50) as store:
+            assert [held.path for held in store.domain("people").redact("alice", reason="asked").held] == [str(read)]
+        end_read()
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked", dry_run=True).held == []
+        assert files_with(tmp_path, *words) == []
+        assert [path.stat().st_size for path in archive.rglob("*-wal")] in ([], [0], [0, 0])
+        assert store.verify().ok, "of the bytes that are there now the hash is on record"
+
+
+KILLED_BEFORE_THE_RECORD = """
+import os, sys, eventstore
+from eventstore import erasure
+store = eventstore.open(sys.argv[1], archives=[sys.argv[2]])
+d = store.domain("people")
+erasure._record = lambda *_: os._exit(9)
+d.redact("alice", reason="asked")
+"""
+
+
+def test_an_archive_that_was_erased_in_and_not_recorded_is_recorded_by_the_next_opening(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RECORD, str(folder), str(archive)], cwd=ROOT, check=False)
+    assert (killed.returncode, files_with(tmp_path, *words)) == (9, [])
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        assert {finding.kind for finding in store.verify().findings} == {"archive"}
+    with eventstore.open(folder, archives=[archive]) as store:
+        d = store.domain("people")
+        head = d.head()
+        assert store.verify().ok
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").head() == head, "once"
+
+
+@pytest.mark.corrupts
+def test_an_archive_that_was_altered_is_not_put_on_record_by_a_redaction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A digest where nobody redacted anything has a true checksum: that it is no redaction's only the log can say."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        other = store.domain("people").event(2)
+    database = sqlite3.connect(in_archive(archive))
+    database.execute(ERASE, (erased(other).digest, 2))
+    database.commit()
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    database.close()
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").redact("alice", reason="asked").complete
+        assert "not put on record anew: people@2: a digest stands" in caplog.text
+        assert "archive" in {finding.kind for finding in store.verify().findings}
+
+
+KILLED_AFTER_THE_COMMIT = """
+import os, sys, eventstore
+from eventstore import sqlite
+store = eventstore.open(sys.argv[1])
+d = store.domain("people")
+sqlite.SqliteLog._erase_sealed = lambda *_: os._exit(9)
+d.redact("alice", reason="asked")
+"""
+
+
+def test_a_redaction_that_was_killed_is_finished_before_a_process_that_was_open_archives(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_THE_COMMIT, str(folder)], cwd=ROOT, check=False)
+        assert (killed.returncode, files_with(folder, *words) != []) == (9, True)
+        assert len(store.archive("people", before=d.head().position, to=archive)[0].files) == 2
+        assert files_with(tmp_path, *words) == []
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        assert store.verify().ok
+
+
+def test_a_file_that_a_redaction_could_not_reach_is_not_archived(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    first = folder / "logs" / "people" / f"{0:020d}.db"
+    os.link(first, tmp_path / "other")  # a file with two names is written by nobody
+    with eventstore.open(folder, busy_timeout_ms=100) as store:
+        d = store.domain("people")
+        assert not d.redact("alice", reason="asked").complete
+        with pytest.raises(EngineError, match="redacted, and still in"):
+            store.archive("people", before=d.head().position, to=archive)
+        assert (first.exists(), files_with(archive, *words)) == (True, [])
+        (tmp_path / "other").unlink()
+        assert len(store.archive("people", before=d.head().position, to=archive)[0].files) == 2
+        assert files_with(tmp_path, *words) == []
+
+
 def test_an_archive_of_another_history_is_not_erased_in(tmp_path: Path) -> None:
     """After a restore two stores have one id, and the positions of the one say nothing of the other."""
     folder, again, backup = tmp_path / "data", tmp_path / "again", tmp_path / "backup"
@@ -619,10 +807,9 @@ def test_sqlite_writes_what_it_erases_to_no_file_outside_the_store(tmp_path: Pat
 
 
 READER = """
-import sys, eventstore
-from eventstore import logfile
-store = eventstore.open(sys.argv[1], read_only=True)
-reader = store.domain("people")._live.log._file._reader
+import sys, pathlib
+from eventstore.logfile import LogFile
+reader = LogFile(pathlib.Path(sys.argv[1]), "people", read_only=True, busy_timeout_ms=0)._reader
 reader.execute("BEGIN")
 reader.execute("SELECT count(*) FROM event").fetchall()
 print("reading", flush=True)
@@ -634,11 +821,9 @@ sys.stdin.readline()
 
 
 @contextmanager
-def slow_reader(folder: Path) -> Iterator[Callable[[], None]]:
+def slow_reader(file: Path) -> Iterator[Callable[[], None]]:
     """Another process in the midst of a read; gives how to end the read."""
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READER, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    reader = subprocess.Popen([sys.executable, "-c", READER, str(file)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert reader.stdin is not None
     assert reader.stdout is not None
     stdin, stdout = reader.stdin, reader.stdout
@@ -660,7 +845,7 @@ def test_a_reader_in_the_way_is_reported_and_the_next_checkpoint_does_it(tmp_pat
     with eventstore.open(folder, busy_timeout_ms=50) as store:
         d = store.domain("people")
         d.write_value("alice", word)
-        with slow_reader(folder) as end_read:
+        with slow_reader(folder / "logs" / "people" / f"{0:020d}.db") as end_read:
             report = d.redact("alice", reason="asked")
             assert report.erased == [1]
             assert [Path(copy.path).name for copy in report.held] == [f"{0:020d}.db-wal"]
@@ -677,7 +862,7 @@ def test_an_ordinary_checkpoint_finishes_it_once_the_reader_is_gone(tmp_path: Pa
     with eventstore.open(folder, busy_timeout_ms=50) as store:
         d = store.domain("people")
         d.write_value("alice", word)
-        with slow_reader(folder) as end_read:
+        with slow_reader(folder / "logs" / "people" / f"{0:020d}.db") as end_read:
             assert not d.redact("alice", reason="asked").complete
             end_read()
             monkeypatch.setattr("eventstore.sqlite.CHECKPOINT_PAGES", 1)

@@ -657,7 +657,7 @@ ARCHIVED = [
     ),
     Mutant(
         "a damaged file is archived",
-        "eventstore/archive.py",
+        "eventstore/sealedfile.py",
         [("        for finding in walked.findings:\n", "        for finding in walked.findings[:0]:\n")],
         "tests/eventstore/test_archive.py::test_a_damaged_file_is_not_archived",
         r"DID NOT RAISE",
