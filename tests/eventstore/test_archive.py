@@ -561,3 +561,20 @@ def test_a_policy_is_one_or_the_other(tmp_path: Path, store: Store) -> None:
         store.retain(Retention(keep_s=1))
     with pytest.raises(ConfigError, match="one of the two"):
         store.retain(Retention(keep_s=1), to=tmp_path / "archive", delete=True)
+
+
+def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp_path: Path, open_store: Callable[..., Store]) -> None:
+    store = open_store()
+    events = fill(store)
+    last = [event.position for event in events if event.op == "seal"][-1]
+    store.archive(DOMAIN, to=tmp_path / "archive")
+    store.close()
+    store = open_store(archives=[tmp_path / "archive"])
+    domain = store.domain(DOMAIN)
+    assert (domain.floor, len(list(domain.events(until=last)))) == (0, last)
+    (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True)
+    assert (report.floor, domain.floor, report.kept) == (last, last, [])
+    with pytest.raises(CompactedError) as raised:
+        next(domain.events())
+    assert raised.value.deleted
+    assert archived_files(tmp_path, store) == []
