@@ -32,7 +32,9 @@ from eventstore import (
 from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
 from eventstore.restore import restore
+from eventstore.salvage import Positions, salvage
 from eventstore.tools.doctor import doctor
+from tests.tools.command import done
 
 DOMAIN = "orders"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -578,3 +580,91 @@ def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp
         next(domain.events())
     assert raised.value.deleted
     assert archived_files(tmp_path, store) == []
+
+
+# ---- what is left of a store whose past is elsewhere
+
+
+def carried(events: list[Event], until: int) -> set[int]:
+    """The positions that stand in the file behind the seal at `until`, too."""
+    latest = {event.key: event.position for event in events[:until]}
+    return {*latest.values(), *(event.position for event in events[:until] if event.key == "[]")}
+
+
+def positions_in(found: Positions) -> set[int]:
+    return {position for span in found.spans for position in range(span.first, span.last + 1)}
+
+
+def test_what_is_archived_is_not_told_as_lost(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    absent = set(range(1, 8)) - carried(events, 7)
+    report = salvage(tmp_path / "data", tmp_path / "out")
+    (found,) = report.domains
+    assert (positions_in(found.archived), found.lost.count, found.deleted.count) == (absent, 0, 0)
+    assert [(each.first, each.last, each.to) for each in found.elsewhere] == [(0, 7, str(tmp_path / "archive"))]
+    assert any(f"--archive {tmp_path / 'archive'}" in problem for problem in found.problems)
+    assert (report.same, report.is_whole) == (False, False)
+    with eventstore.open(tmp_path / "out", read_only=True) as out:
+        said = [json.loads(str(event.data))["reason"] for event in out.domain(DOMAIN).events() if event.op == "loss"]
+    assert len(said) == 1
+    assert "archived, and not at hand: " in said[0]
+
+
+@pytest.mark.parametrize("manifest", ["there", "gone"])
+def test_with_its_archive_a_store_is_salvaged_as_it_was(tmp_path: Path, store: Store, manifest: str) -> None:
+    events = fill(store)
+    store.archive(DOMAIN, before=15, to=tmp_path / "archive")
+    all_of_them = events + list(store.domain(DOMAIN).events(len(events)))
+    store.close()
+    if manifest == "gone":
+        shutil.copytree(tmp_path / "data", tmp_path / "left")
+        (tmp_path / "left" / "store.json").unlink()
+    report = salvage(tmp_path / ("left" if manifest == "gone" else "data"), tmp_path / "out", archives=[tmp_path / "archive"])
+    (found,) = report.domains
+    assert (report.same, report.is_whole, found.lost.count) == (True, True, 0)
+    with eventstore.open(tmp_path / "out") as out:
+        assert out.domain(DOMAIN).floor == 14, "what the log says is archived is left there, as in any store"
+        there = {event.position for event in out.domain(DOMAIN).events(carried=True, after=14)}
+        assert positions_in(found.kept) == there - {0}
+        assert positions_in(found.archived) == set(range(1, 15)) - there
+        assert out.verify().ok
+    with eventstore.open(tmp_path / "out", archives=[tmp_path / "archive"]) as out:
+        assert list(out.domain(DOMAIN).events()) == all_of_them
+
+
+def test_salvage_undoes_no_deletion(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    first = log_files(log_folder(tmp_path))[0]
+    content = first.read_bytes()
+    store.retain(Retention(keep_events=14), DOMAIN, delete=True)
+    assert not first.exists()
+    store.close()
+    shutil.copytree(tmp_path / "data", tmp_path / "left")
+    (tmp_path / "left" / "logs" / DOMAIN / first.name).write_bytes(content)
+    report = salvage(tmp_path / "left", tmp_path / "out")
+    (found,) = report.domains
+    assert (positions_in(found.deleted), found.lost.count) == (set(range(1, 8)) - carried(events, 7), 0)
+    assert (report.is_whole, report.same) == (True, False)
+    assert any(first.name in problem and "deleted on purpose" in problem for problem in found.problems)
+    with eventstore.open(tmp_path / "out", read_only=True) as out:
+        origins = [json.loads(event.meta or "{}").get("origin", {}).get("position") for event in out.domain(DOMAIN).events()]
+        assert not {*origins} & positions_in(found.deleted)
+        said = [json.loads(str(event.data))["reason"] for event in out.domain(DOMAIN).events() if event.op == "loss"]
+    assert len(said) == 1
+    assert "deleted on purpose: " in said[0]
+
+
+def test_an_import_says_what_it_left_in_the_archive(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    store.close()
+    exported = tmp_path / "all.jsonl"
+    exported.write_bytes(done("export", tmp_path / "data", "--archive", tmp_path / "archive").out_bytes)
+    answer = done("import", exported, tmp_path / "new")
+    assert "up to position 7 left where the log says: archived, or deleted" in answer.out
+    with eventstore.open(tmp_path / "new") as new:
+        assert new.domain(DOMAIN).floor == 7
+        assert new.verify().ok
+    with eventstore.open(tmp_path / "new", archives=[tmp_path / "archive"]) as new:
+        assert new.domain(DOMAIN).write_value("key-1", {"part": 0, "n": 1}, event_id="0-1").position == 2
