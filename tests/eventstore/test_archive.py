@@ -35,6 +35,7 @@ from eventstore.restore import restore
 from eventstore.salvage import Positions, salvage
 from eventstore.tools.doctor import doctor
 from tests.tools.command import done
+from tests.tools.command import eventstore as eventstore_command
 
 DOMAIN = "orders"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -580,6 +581,57 @@ def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp
         next(domain.events())
     assert raised.value.deleted
     assert archived_files(tmp_path, store) == []
+
+
+# ---- what doctor says
+
+
+def archives_in(folder: Path) -> list[tuple[str, str]]:
+    found = [(check.status, check.message) for check in doctor(str(folder)).checks if check.name == "archives"]
+    assert all(
+        check["status"] in ("ok", "warn", "bad") for check in json.loads(eventstore_command("doctor", folder, "--json").out)["checks"]
+    )
+    return found
+
+
+def test_doctor_says_what_is_elsewhere_and_whether_it_is_there(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    with eventstore.open(place) as store:
+        fill(store)
+        assert archives_in(place) == []
+        content = log_files(log_folder(tmp_path))[0].read_bytes()
+        store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+        store.retain(Retention(keep_events=14), DOMAIN, delete=True)
+        store.archive(DOMAIN, before=15, to=tmp_path / "archive")
+        (copy,) = archived_files(tmp_path, store)
+    whole = ("ok", f"{DOMAIN}: 2 sealed files archived to {tmp_path / 'archive'}, deleted")
+    assert archives_in(place) == [whole]
+    (tmp_path / "archive").rename(tmp_path / "moved")
+    ((status, message), last) = archives_in(place)
+    assert (status, last) == ("warn", whole)
+    assert message.startswith(f"{DOMAIN}: positions 8 to 14 were archived to {tmp_path / 'archive'}, and no {copy} is there now")
+    (tmp_path / "moved").rename(tmp_path / "archive")
+    (log_folder(tmp_path) / f"{0:020d}.db").write_bytes(content)
+    ((status, message), last) = archives_in(place)
+    assert (status, last) == ("warn", whole)
+    assert "positions 0 to 7 were deleted, and their file is still in the store, or here again; the next opening" in message
+    with eventstore.open(place) as store:
+        assert store.domain(DOMAIN).floor == 14
+    assert archives_in(place) == [whole]
+
+
+@pytest.mark.corrupts
+def test_doctor_says_what_nobody_moved_and_what_nobody_knows(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    with eventstore.open(place) as store:
+        fill(store)
+    first = log_files(log_folder(tmp_path))[0]
+    first.rename(tmp_path / first.name)
+    assert [status for status, _ in archives_in(place)] == ["bad", "bad"]
+    assert "the file of positions 0 to 7 is gone, and no event says where" in archives_in(place)[0][1]
+    assert "event ids" in archives_in(place)[1][1]
+    (tmp_path / first.name).rename(first)
+    assert archives_in(place) == []
 
 
 # ---- what is left of a store whose past is elsewhere
