@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -58,8 +58,10 @@ def domains(store: Path, known: Iterable[str]) -> list[str]:
     return sorted(name for name in names | set(known) if is_domain_name(name))
 
 
-def gather(store: Path, domain: str, scratch: Path, *, known: Manifest | None, busy_timeout_ms: int) -> Evidence:
-    """Copy what is left of `domain` into `scratch`, a private folder, and look at nothing else from then on.
+def gather(
+    store: Path, domain: str, scratch: Path, *, known: Manifest | None, archives: Sequence[Path] = (), busy_timeout_ms: int
+) -> Evidence:
+    """Copy what is left of `domain`, in the store and in `archives`, into `scratch`, a private folder, and look at nothing else then.
 
     Raises UnavailableError with the holder of the lock, EngineError where a file cannot be copied.
     """
@@ -72,9 +74,12 @@ def gather(store: Path, domain: str, scratch: Path, *, known: Manifest | None, b
             witness = folder / "head"
             if witness.is_file() and (witnessed := unpack_witness(witness.read_bytes()[:WITNESS_BYTES])) is not None:
                 evidence.witnessed.append(witnessed)
+        for number, folder in enumerate(_archived(archives, evidence)):
+            copied.append((folder, _copy(folder, scratch / f"archive-{number}", evidence)))
         for folder, copy in copied:
+            place = folder.relative_to(store) if folder.is_relative_to(store) else folder
             for name in _logs(copy):
-                _add_sources(evidence, copy / name, str((folder / name).relative_to(store)), in_quarantine=folder != live)
+                _add_sources(evidence, copy / name, str(place / name), in_quarantine=folder.parent == store / "quarantine")
     head = known.heads.get(domain) if known is not None else None
     if head is not None:
         evidence.trusted.append(head.head())
@@ -91,6 +96,11 @@ def _logs(folder: Path) -> list[str]:
 def _quarantined(store: Path, domain: str) -> list[Path]:
     found = [folder for folder in store.glob("quarantine/*") if (named := _QUARANTINED.fullmatch(folder.name)) and named[1] == domain]
     return sorted(folder for folder in found if folder.is_dir())
+
+
+def _archived(archives: Iterable[Path], evidence: Evidence) -> list[Path]:
+    """Where the domain's files are in archives: under the store's id, or, where nobody knows it, under any."""
+    return [place for folder in archives for place in sorted(folder.glob(f"{evidence.store_id or '*'}/{evidence.domain}")) if _logs(place)]
 
 
 def _copy_locked(live: Path, target: Path, evidence: Evidence, busy_timeout_ms: int) -> Path:

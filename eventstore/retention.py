@@ -152,7 +152,7 @@ def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Prog
             group.live.keep_ids(file.last)
 
             def then(file: FileReport = file, copy: Path | None = copy, left: list[KeptFile] = left) -> None:
-                left.extend(drop(log, file.first, file.last) if copy is None else _remove(copy, file.first, file.last))
+                left.extend(_delete_file(log, copy, file.first, file.last))
 
             said = Archived(file.first, file.last, None, None, _outline(group, log, file, store_id))
             group.record("archive", lambda _, said=said: said, then)  # type: ignore[misc]
@@ -187,12 +187,18 @@ def _finish_deleting(group: GroupCommit, log: FileLog, store_id: str) -> list[Ke
     for each in said:
         copy = each.path(store_id, domain)
         if copy is not None and last_word[each.first].to is None and stat_or_none(copy) is not None:
-            kept += _remove(copy, each.first, each.last)
+            with group.live.log.writing():
+                kept += _delete_file(log, copy, each.first, each.last)
     return kept
 
 
+def _delete_file(log: FileLog, copy: Path | None, first: int, last: int) -> list[KeptFile]:
+    """Delete a file, now that an event says so, from the archive and from the log's folder; if that fails it is told, and tried again."""
+    # The log's own folder last: then the log looks anew which files there are, those in archives included.
+    return [*(_remove(copy, first, last) if copy is not None else ()), *drop(log, first, last)]
+
+
 def _remove(copy: Path, first: int, last: int) -> list[KeptFile]:
-    """Delete an archived file, now that an event says so; if that fails it is told, and tried again by the next one."""
     try:
         with os_errors(f"deleting {copy}"):
             remove_files([copy, *(copy.with_name(f"{copy.name}{side}") for side in ("-wal", "-shm"))])

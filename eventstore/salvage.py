@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,12 +18,15 @@ from typing import Literal
 import msgspec
 
 from eventstore import evidence, manifest
+from eventstore.archived import Archived, latest
 from eventstore.clock import Clock
 from eventstore.codec import Birth, read_birth
 from eventstore.database import engine_error, sqlite3
 from eventstore.errors import ConfigError, CorruptionError, NewerFormatError, NotAStoreError, NotFoundError, StoreFormatError
+from eventstore.evidence import Evidence
 from eventstore.files import os_errors, sync_folder
 from eventstore.local import LocalEngine
+from eventstore.log import FileLog
 from eventstore.manifest import Manifest
 from eventstore.model import Domain, Event, WriteRule
 from eventstore.reseal import Resealing
@@ -84,6 +87,12 @@ class DomainSalvage(msgspec.Struct):
     kept: Positions = Positions()
     unproven: Positions = Positions()
     lost: Positions = Positions()
+    archived: Positions = Positions()
+    """In an archive, as the log says (`elsewhere`), and not in the new store; the same store can read them there."""
+    deleted: Positions = Positions()
+    """Deleted on purpose, as the log says. What was put back of it was not looked at."""
+    elsewhere: list[Archived] = []
+    """What the log says of the files that these positions were in."""
     aside: Positions = Positions()
     """Proven, but of a history that the log did not go on from. These positions are also those of other events."""
     named: list[Named] = []
@@ -100,7 +109,7 @@ class DomainSalvage(msgspec.Struct):
 
     @property
     def is_whole(self) -> bool:
-        """Whether every event is kept."""
+        """Whether every event is kept, or where the log says."""
         return self.birth == "kept" and self.ends_as_known and not (self.unproven.count or self.lost.count or self.aside.count)
 
 
@@ -119,8 +128,8 @@ class SalvageReport(msgspec.Struct):
 
     @property
     def is_whole(self) -> bool:
-        """Whether every event is kept."""
-        return all(domain.is_whole for domain in self.domains)
+        """Whether every event is kept, or where the log of the new store says: another store knows of no archive."""
+        return all(domain.is_whole and (self.same or not domain.archived.count) for domain in self.domains)
 
 
 class _Rescued(msgspec.Struct):
@@ -135,10 +144,11 @@ def salvage(
     domain: str | None = None,
     *,
     unproven: bool = False,
+    archives: Sequence[str | os.PathLike[str]] = (),
     busy_timeout_ms: int = 10_000,
     progress: Progress | None = None,
 ) -> SalvageReport:
-    """Carve what is intact out of the files of `store`, and of its quarantine, into a new store at `out`: all domains, or one.
+    """Carve what is intact out of the files of `store`, its quarantine and `archives`, into a new store at `out`: all domains, or one.
 
     `out` must be missing or empty; it appears whole, or not at all. `unproven` writes those too that are not proven or belong to an
     abandoned history, marked in meta.origin. `busy_timeout_ms` is how long a living writer may keep its lock. Takes as much
@@ -156,7 +166,11 @@ def salvage(
                 for number, name in enumerate(names):
                     place = scratch / str(number)
                     place.mkdir()
-                    each = _rescue(source, name, place, found, busy_timeout_ms, progress)
+                    left = evidence.gather(
+                        source, name, place, known=found, archives=[Path(os.path.realpath(each)) for each in archives],
+                        busy_timeout_ms=busy_timeout_ms,
+                    )  # fmt: skip
+                    each = _rescue(left, place, found, progress)
                     stack.callback(each.survivors.close)
                     rescued.append(each)
                 report = SalvageReport(str(store), None, None, False, [each.report for each in rescued], problems)
@@ -203,11 +217,29 @@ def _names(store: Path, domain: str | None, found: Manifest | None) -> list[str]
     return names if domain is None else [domain]
 
 
-def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_timeout_ms: int, progress: Progress | None) -> _Rescued:
-    """Copy, carve and judge one domain."""
-    left = evidence.gather(store, name, scratch, known=found, busy_timeout_ms=busy_timeout_ms)
+def _survivors(left: Evidence, scratch: Path, progress: Progress | None) -> Survivors:
+    """Carve and judge one domain. What its log says was deleted is not undone by a file that was put back."""
     survivors = Survivors(left, scratch, progress)
+    deleted = {first for first, said in survivors.archived().items() if said.to is None}
+    put_back = {source.name for source in left.sources if int(Path(source.name).stem) in deleted}
+    if not put_back:
+        return survivors
+    survivors.close()
+    (scratch / "index.db").unlink()
+    left.sources = [source for source in left.sources if source.name not in put_back]
+    left.problems.append(
+        f"deleted on purpose, as the log says, and there again, so that it was not looked at: {', '.join(sorted(put_back))}"
+    )
+    return Survivors(left, scratch, progress)
+
+
+def _rescue(left: Evidence, scratch: Path, found: Manifest | None, progress: Progress | None) -> _Rescued:
+    """Carve and judge one domain."""
+    name, survivors = left.domain, _survivors(left, scratch, progress)
     birth = _birth(survivors)
+    said = survivors.archived().values()
+    archived, absent = _split(survivors.lost(), [each for each in said if each.to is not None])
+    deleted, lost = _split(absent, [each for each in said if each.to is None])
     report = DomainSalvage(
         name,
         store_id=birth.store_id if birth is not None else found.store_id if found is not None else None,
@@ -215,7 +247,10 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
         birth="kept" if birth is not None else "lost",
         kept=_positions(survivors.spans("kept")),
         unproven=_positions(survivors.spans("unproven")),
-        lost=_positions(survivors.lost()),
+        lost=_positions(lost),
+        archived=_positions(archived),
+        deleted=_positions(deleted),
+        elsewhere=[each for each in said if _split([*archived, *deleted], [each])[0]],
         aside=_positions(survivors.spans("aside")),
         named=[],
         ends_as_known=survivors.ends_as_known(),
@@ -233,6 +268,11 @@ def _rescue(store: Path, name: str, scratch: Path, found: Manifest | None, busy_
         report.problems.append(
             "witness or manifest know another event than the one that is here: an older copy was put back, or it was altered"
         )
+    if report.archived.count:
+        folders = " ".join(f"--archive {folder}" for folder in sorted({str(each.to) for each in report.elsewhere if each.to is not None}))
+        report.problems.append(
+            f"what is archived was not at hand, and the new store knows of no archive: with {folders} it is salvaged, too"
+        )
     if report.lost.count:
         report.problems.append(
             "an event that is lost may have been a redaction, and older pages may still hold what it erased: look before you hand this on"
@@ -247,6 +287,20 @@ def _birth(survivors: Survivors) -> Birth | None:
         except CorruptionError:
             return None
     return None
+
+
+def _split(runs: Iterable[tuple[int, int]], files: Iterable[Archived]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The runs of positions inside those files, and those outside."""
+    inside: list[tuple[int, int]] = []
+    outside: list[tuple[int, int]] = []
+    ranges = sorted((file.first, file.last) for file in files)
+    for first, last in runs:
+        for low, high in ((max(first, low), min(last, high)) for low, high in ranges if low <= last and high >= first):
+            inside.append((low, high))
+            outside += [(first, low - 1)] if low > first else []
+            first = high + 1
+        outside += [(first, last)] if first <= last else []
+    return inside, outside
 
 
 def _positions(runs: list[tuple[int, int]]) -> Positions:
@@ -281,6 +335,7 @@ def _write(
                 for each in rescued:
                     events = (survivor.event for survivor in each.survivors.iterate("kept"))
                     each.report.written = _adopt(store, each, events, progress)
+                    _count_again(store, each.report)
                 report.store_id, report.same = store.store_id, True
             return
         except CorruptionError as error:
@@ -304,7 +359,8 @@ def _has_something(each: _Rescued, unproven: bool) -> bool:
 def _can_be_adopted(each: _Rescued, found: Manifest | None, unproven: bool) -> bool:
     """Whether a domain's events can stay as they are: none is missing, and they are this store's."""
     report, birth = each.report, each.birth
-    if birth is None or birth.domain != report.domain or report.unproven.count or report.lost.count or (unproven and report.aside.count):
+    absent = report.lost.count + report.archived.count + report.deleted.count
+    if birth is None or birth.domain != report.domain or report.unproven.count or absent or (unproven and report.aside.count):
         return False
     if found is not None and birth.store_id != found.store_id:
         return False
@@ -319,6 +375,21 @@ def _adopt(store: Store, each: _Rescued, events: Iterator[Event], progress: Prog
     return store.adopt(each.report.domain, events, progress=reached).position
 
 
+def _count_again(store: Store, report: DomainSalvage) -> None:
+    """An opening leaves to an archive what the log says is there, if it is: that is not in the new store."""
+    domain = store.domain(report.domain)
+    floor, log = domain.floor, domain.group.live.log
+    if not floor:
+        return
+    carried = sorted(each.event.position for each in log.carried(floor) if each.event.position > 0)
+    between = zip([0, *carried], [*carried, floor + 1], strict=True)
+    absent = [(before + 1, after - 1) for before, after in between if after - before > 1]
+    said = latest(log.archived()) if isinstance(log, FileLog) else {}
+    report.elsewhere = [each for each in said.values() if _split(absent, [each])[0]]
+    report.archived = _positions(absent)
+    report.kept = _positions([*((position, position) for position in carried), (floor + 1, report.last)])
+
+
 def _reseal(store: Store, each: _Rescued, unproven: bool, progress: Progress | None) -> None:
     rule: WriteRule = each.birth.write if each.birth is not None else "replace"
     resealing = Resealing(
@@ -328,7 +399,7 @@ def _reseal(store: Store, each: _Rescued, unproven: bool, progress: Progress | N
         old_store_id=each.report.store_id,
         rule=rule,
         unproven=unproven,
-        loss=None if each.report.is_whole else _loss(each.report, unproven),
+        loss=None if each.report.is_whole and not each.report.elsewhere else _loss(each.report, unproven),
     )
     each.report.written = _adopt(store, each, resealing.events(), progress)
     each.report.left_out = resealing.left_out
@@ -338,7 +409,8 @@ def _loss(report: DomainSalvage, unproven: bool) -> str:
     """What the new log says about itself, for whoever reads it later."""
     done = "written" if unproven else "left out"
     said = [f"salvaged from domain {report.domain} of store {report.store_id or 'unknown'}"]
-    parts = [("lost", report.lost), (f"unproven and {done}", report.unproven), (f"of an abandoned history and {done}", report.aside)]
+    parts = [("lost", report.lost), ("archived, and not at hand", report.archived), ("deleted on purpose", report.deleted)]
+    parts += [(f"unproven and {done}", report.unproven), (f"of an abandoned history and {done}", report.aside)]
     said += [f"{what}: {spans_text(positions)}" for what, positions in parts if positions.count]
     said += [] if report.birth == "kept" else ["the birth row is lost"]
     return "; ".join(said if report.ends_as_known else [*said, "the last event is not the one that was witnessed"])

@@ -268,7 +268,8 @@ class Store:
     def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
         """Make a domain out of another log's events, unchanged: positions, times and checksums stay. The first is the birth row.
 
-        Every link is checked before it is written; all of them become a domain, or nothing does. Raises ConfigError if
+        Every link is checked before it is written; all of them become a domain, or nothing does. It is then opened as any other:
+        files that its `archive` events say are elsewhere stay there, and DomainView.floor says up to where. Raises ConfigError if
         the domain exists, CorruptionError.
         """
         with self._opening:

@@ -16,6 +16,7 @@ where neither is left of it can a value come back from older pages; where anythi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -24,6 +25,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from eventstore.archived import Archived, latest, read_archived
 from eventstore.carver import Part, Row
 from eventstore.codec import GENESIS, checksum_of, erased, is_canonical, read_birth
 from eventstore.database import sqlite3
@@ -291,6 +293,14 @@ class Survivors:
                 gaps.append((expected, min(first - 1, last)))
             expected = end + 1
         return gaps if expected > last else [*gaps, (expected, last)]
+
+    def archived(self) -> dict[int, Archived]:
+        """What the history that is kept says of where its sealed files went, by where they begin."""
+        said: list[Archived] = []
+        for survivor in self._iterate("fate = 'kept' AND op = 'archive'"):
+            with contextlib.suppress(FormatError):
+                said.append(read_archived(survivor.event, self.domain))
+        return latest(said)
 
     def last(self) -> int:
         """The last position that is known to have been written: by a witness, the manifest, or an event that is proven."""

@@ -415,10 +415,11 @@ def _restore(backup: str, store: str, as_json: bool) -> int:
 @click.argument("out", metavar="OUT")
 @_ANY_DOMAIN
 @click.option("--unproven", is_flag=True, help="Write unproven and aside events, too, marked in meta.origin.")
+@_ARCHIVE
 @_JSON
-def _salvage(store: str, out: str, domain: str | None, unproven: bool, as_json: bool) -> int:
+def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives: tuple[Path, ...], as_json: bool) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = salvage.salvage(store, out, domain, unproven=unproven, progress=progress)
+        report = salvage.salvage(store, out, domain, unproven=unproven, archives=archives, progress=progress)
     return show(report, salvage.render, as_json)
 
 

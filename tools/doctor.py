@@ -1,6 +1,7 @@
 """Examine this machine and a store on it.
 
-Python, SQLite, disk, permissions, clock: every line is ok, warn or bad. Without STORE only the machine is looked at.
+Python, SQLite, disk, permissions, clock, and whether sealed files are where the log says: every line is ok, warn or bad.
+Without STORE only the machine is looked at.
 Nothing is changed without --fix, which puts right what cannot cost an event or a proof, and names it: modes that let
 others look in, leftovers of killed processes, wrong pointer files, a long WAL. A damaged log it leaves alone.
 Exit 1 if anything is bad or could not be put right, 2 if the store cannot be read.
@@ -25,10 +26,13 @@ import msgspec
 from sqlite_utils.utils import sqlite3
 
 from eventstore import copies, manifest
+from eventstore.archived import latest
 from eventstore.clock import format_us, now_us
 from eventstore.errors import ConfigError, EventStoreError
 from eventstore.files import stat_or_none
+from eventstore.log import FileLog
 from eventstore.opening import open_store
+from eventstore.store import Store
 from eventstore.tools.fixes import WAL_LIMIT as _WAL_WARN
 from eventstore.tools.fixes import Fix, fix
 from eventstore.tools.machine import (
@@ -92,9 +96,9 @@ def _examined(store: str | None, folder: Path | None, fixes: list[Fix] | None) -
     checks = [_python(), _sqlite(folder), *_bindings()]
     if folder is None:
         return DoctorReport(store, [*checks, _clock(None)])
-    domains = _latest(folder)
+    domains, elsewhere = _domains(folder)
     checks += [_store(folder), *_file_system(folder, read_mounts()), *_permissions(folder), _open_elsewhere(folder)]
-    checks += [check for _, check in domains if check is not None]
+    checks += [check for _, check in domains if check is not None] + elsewhere
     checks += [_clock(max((latest for latest, _ in domains if latest is not None), default=None)), *_wal(folder), _space(folder)]
     return DoctorReport(store, checks, fixes)
 
@@ -144,18 +148,50 @@ def _store(folder: Path) -> Check:
     return Check("store", "ok", f"{found.store_id}, format {found.format}, made {format_us(found.created_us)}")
 
 
-def _latest(folder: Path) -> list[tuple[int | None, Check | None]]:
-    """For each domain its latest recorded time, or the check that says why it cannot be read."""
+def _domains(folder: Path) -> tuple[list[tuple[int | None, Check | None]], list[Check]]:
+    """For each domain its latest recorded time, or the check that says why it cannot be read; and what is said of their sealed files."""
     found: list[tuple[int | None, Check | None]] = []
+    elsewhere: list[Check] = []
     with open_store(folder, read_only=True) as store:
         for name in store.domains():
             try:
                 event = next(store.domain(name).events(reverse=True, limit=1), None)
+                elsewhere += _elsewhere(store, name)
             except EventStoreError as error:
                 found.append((None, Check("domain", "bad", str(error))))
             else:
                 found.append((event.recorded_us if event else None, None))
-    return found
+    return found, elsewhere
+
+
+def _elsewhere(store: Store, name: str) -> Iterator[Check]:
+    """Where sealed files are, as the log says, against what is there. Their bytes are verify's to prove."""
+    live = store.domain(name).group.live
+    log = live.log
+    if not isinstance(log, FileLog) or not (log.missing() or log.leftovers()):
+        return
+    said = latest(log.archived(live.states.system))
+    for file in said.values():
+        copy, where = file.path(store.store_id, name), f"{name}: positions {file.first} to {file.last}"
+        there = copy is None or stat_or_none(copy) is not None
+        if file.first in log.leftovers():
+            went = f"were archived to {file.to}" if copy is not None else "were deleted"
+            now = "the next opening for writing removes it" if there else f"it stays, as there is no {copy}"
+            yield Check("archives", "warn", f"{where} {went}, and their file is still in the store, or here again; {now}")
+        elif not there:
+            told = f"{where} were archived to {file.to}, and no {copy} is there now: find it, or mount what it is on"
+            yield Check("archives", "warn", f"{told}; only what every key was after them can be read")
+    for first, last in log.missing():
+        if first not in said:
+            yield Check("archives", "bad", f"{name}: the file of positions {first} to {last} is gone, and no event says where: put it back")
+    kept = live.pointers.kept()
+    if log.floor() and (not kept or kept[-1].until.position < log.floor()):
+        yield Check(
+            "archives", "bad", f"{name}: event ids of what is elsewhere are not kept; `eventstore verify` says which, and what to do"
+        )
+    places = sorted({"deleted" if file.to is None else f"archived to {file.to}" for file in said.values()})
+    if places:
+        yield Check("archives", "ok", f"{name}: {count_text(len(said), 'sealed file')} {', '.join(places)}")
 
 
 def _file_system(folder: Path, mounts: str | None) -> Iterator[Check]:

@@ -50,6 +50,7 @@ def import_events(
         try:
             if header.store_id == store.store_id and header.domain not in store.domains():
                 report.of(header.domain).adopted += _adopt(store, header, events, progress)
+                report.of(header.domain).floor = store.domain(header.domain).floor
             else:
                 _append(store, header, events, report.of(header.domain), progress)
         except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:

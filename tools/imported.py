@@ -25,6 +25,8 @@ class Imported(msgspec.Struct):
     """Events appended anew."""
     unchanged: int = 0
     """Those that were there already."""
+    floor: int = 0
+    """Up to this position what was adopted is in archives or was deleted, as the log itself says, and not in the store."""
     erased: int = 0
     """Those whose value was redacted in the source: there is nothing to write."""
 
@@ -75,4 +77,6 @@ def render(report: ImportReport, paint: Paint) -> Iterator[str]:
 
 def _counts(found: Imported) -> str:
     counts = (("adopted", found.adopted), ("written", found.written), ("there already", found.unchanged), ("redacted", found.erased))
-    return ", ".join(f"{count:,} {what}" for what, count in counts if count) or "nothing"
+    told = [f"{count:,} {what}" for what, count in counts if count]
+    told += [f"up to position {found.floor:,} left where the log says: archived, or deleted"] if found.floor else []
+    return ", ".join(told) or "nothing"

@@ -4,8 +4,11 @@ Every event whose own bytes are intact is read out of the files under STORE, wha
 gone, pages torn, the database deleted, the WAL cut. Copies in STORE/quarantine count, too. STORE is only read, and
 may be in use. OUT is a new store; it must be missing or empty.
 
-If nothing is missing, OUT is the same store: ids, positions, checksums. Otherwise it has a new id, and each event says in
-meta.origin where it came from. Of each position is told whether its event is kept (its checksum proves it), unproven
+If nothing is missing, OUT is the same store: ids, positions, checksums. Otherwise it has a new id, each event says in
+meta.origin where it came from, and where anything of a domain is missing, a `loss` event at its end says what. Events
+that were archived are missing unless --archive names the folder they are in; what was deleted on purpose stays so.
+
+Of each position is told whether its event is kept (its checksum proves it), unproven
 (it looks intact, but the checksum before it is lost) or lost; aside are events of a history that was given up, such as
 a tail whose loss was accepted. Events that are unproven or aside are written with --unproven only, marked so.
 
@@ -18,7 +21,8 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -48,10 +52,16 @@ class SalvageAnswer(msgspec.Struct, frozen=True):
 
 
 def salvage(
-    location: str, out: str, domain: str | None = None, *, unproven: bool = False, progress: Progress | None = None
+    location: str,
+    out: str,
+    domain: str | None = None,
+    *,
+    unproven: bool = False,
+    archives: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> SalvageAnswer:
     """Salvage a store, or one domain of it, into a new one. Raises ConfigError for a place that cannot be, NotAStoreError for none."""
-    found = salvage_store(location, out, domain, unproven=unproven, progress=progress)
+    found = salvage_store(location, out, domain, unproven=unproven, archives=archives, progress=progress)
     return SalvageAnswer(found.store, found.out, found.store_id, found.same, found.is_whole, found.domains, found.problems)
 
 
@@ -86,6 +96,11 @@ def _details(each: DomainSalvage, paint: Paint) -> Iterator[str]:
     for what, positions in parts:
         if positions.count:
             yield f"{paint(name, 'bad')}  {what}: {spans_text(positions)}"
+    if each.archived.count:
+        folders = ", ".join(sorted({str(file.to) for file in each.elsewhere if file.to is not None}))
+        yield f"{paint(name, 'warn')}  archived to {escape(folders)}, and not in the new store: {spans_text(each.archived)}"
+    if each.deleted.count:
+        yield f"{paint(name, 'warn')}  deleted on purpose: {spans_text(each.deleted)}"
     for event in each.named[:_NAMED]:
         place = paint(f"{escape(event.file)}, byte {event.offset}", "dim")
         yield f"{paint(f'{name}@{event.position}', 'warn')}  {event.fate}  {escape(event.key)}  {place}"
@@ -107,5 +122,7 @@ def _verdict(report: SalvageAnswer, paint: Paint) -> Iterator[str]:
         "the same store: ids, positions and checksums" if report.same else f"a new store, {report.store_id}; meta.origin names each event"
     )
     kept = count_text(sum(each.kept.count for each in report.domains), "event")
+    archived = sum(each.archived.count for each in report.domains)
+    kept += f", {archived:,} archived" if archived else ""
     yield paint(f"{'all kept' if report.whole else 'not all kept'}: {kept}", "ok" if report.whole else "bad")
     yield f"{paint(escape(report.out), 'name')}  {what}"

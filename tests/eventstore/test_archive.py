@@ -35,8 +35,11 @@ from eventstore.database import log_files, sqlite3
 from eventstore.log import FileLog
 from eventstore.merkle import outline_ranges
 from eventstore.restore import restore
+from eventstore.salvage import Positions, salvage
 from eventstore.tools.doctor import doctor
 from tests.eventstore import rfc9162
+from tests.tools.command import done
+from tests.tools.command import eventstore as eventstore_command
 
 DOMAIN = "orders"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -646,3 +649,159 @@ def test_a_policy_is_one_or_the_other(tmp_path: Path, store: Store) -> None:
         store.retain(Retention(keep_s=1))
     with pytest.raises(ConfigError, match="one of the two"):
         store.retain(Retention(keep_s=1), to=tmp_path / "archive", delete=True)
+
+
+def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp_path: Path, open_store: Callable[..., Store]) -> None:
+    store = open_store()
+    events = fill(store)
+    last = [event.position for event in events if event.op == "seal"][-1]
+    store.archive(DOMAIN, to=tmp_path / "archive")
+    store.close()
+    store = open_store(archives=[tmp_path / "archive"])
+    domain = store.domain(DOMAIN)
+    assert (domain.floor, len(list(domain.events(until=last)))) == (0, last)
+    (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True)
+    assert (report.floor, domain.floor, report.kept) == (last, last, [])
+    with pytest.raises(CompactedError) as raised:
+        next(domain.events())
+    assert raised.value.deleted
+    assert archived_files(tmp_path, store) == []
+
+
+# ---- what doctor says
+
+
+def archives_in(folder: Path) -> list[tuple[str, str]]:
+    found = [(check.status, check.message) for check in doctor(str(folder)).checks if check.name == "archives"]
+    assert all(
+        check["status"] in ("ok", "warn", "bad") for check in json.loads(eventstore_command("doctor", folder, "--json").out)["checks"]
+    )
+    return found
+
+
+def test_doctor_says_what_is_elsewhere_and_whether_it_is_there(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    with eventstore.open(place) as store:
+        fill(store)
+        assert archives_in(place) == []
+        content = log_files(log_folder(tmp_path))[0].read_bytes()
+        store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+        store.retain(Retention(keep_events=14), DOMAIN, delete=True)
+        store.archive(DOMAIN, before=15, to=tmp_path / "archive")
+        (copy,) = archived_files(tmp_path, store)
+    whole = ("ok", f"{DOMAIN}: 2 sealed files archived to {tmp_path / 'archive'}, deleted")
+    assert archives_in(place) == [whole]
+    (tmp_path / "archive").rename(tmp_path / "moved")
+    ((status, message), last) = archives_in(place)
+    assert (status, last) == ("warn", whole)
+    assert message.startswith(f"{DOMAIN}: positions 8 to 14 were archived to {tmp_path / 'archive'}, and no {copy} is there now")
+    (tmp_path / "moved").rename(tmp_path / "archive")
+    (log_folder(tmp_path) / f"{0:020d}.db").write_bytes(content)
+    ((status, message), last) = archives_in(place)
+    assert (status, last) == ("warn", whole)
+    assert "positions 0 to 7 were deleted, and their file is still in the store, or here again; the next opening" in message
+    with eventstore.open(place) as store:
+        assert store.domain(DOMAIN).floor == 14
+    assert archives_in(place) == [whole]
+
+
+@pytest.mark.corrupts
+def test_doctor_says_what_nobody_moved_and_what_nobody_knows(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    with eventstore.open(place) as store:
+        fill(store)
+    first = log_files(log_folder(tmp_path))[0]
+    first.rename(tmp_path / first.name)
+    assert [status for status, _ in archives_in(place)] == ["bad", "bad"]
+    assert "the file of positions 0 to 7 is gone, and no event says where" in archives_in(place)[0][1]
+    assert "event ids" in archives_in(place)[1][1]
+    (tmp_path / first.name).rename(first)
+    assert archives_in(place) == []
+
+
+# ---- what is left of a store whose past is elsewhere
+
+
+def carried(events: list[Event], until: int) -> set[int]:
+    """The positions that stand in the file behind the seal at `until`, too."""
+    latest = {event.key: event.position for event in events[:until]}
+    return {*latest.values(), *(event.position for event in events[:until] if event.key == "[]")}
+
+
+def positions_in(found: Positions) -> set[int]:
+    return {position for span in found.spans for position in range(span.first, span.last + 1)}
+
+
+def test_what_is_archived_is_not_told_as_lost(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    absent = set(range(1, 8)) - carried(events, 7)
+    report = salvage(tmp_path / "data", tmp_path / "out")
+    (found,) = report.domains
+    assert (positions_in(found.archived), found.lost.count, found.deleted.count) == (absent, 0, 0)
+    assert [(each.first, each.last, each.to) for each in found.elsewhere] == [(0, 7, str(tmp_path / "archive"))]
+    assert any(f"--archive {tmp_path / 'archive'}" in problem for problem in found.problems)
+    assert (report.same, report.is_whole) == (False, False)
+    with eventstore.open(tmp_path / "out", read_only=True) as out:
+        said = [json.loads(str(event.data))["reason"] for event in out.domain(DOMAIN).events() if event.op == "loss"]
+    assert len(said) == 1
+    assert "archived, and not at hand: " in said[0]
+
+
+@pytest.mark.parametrize("manifest", ["there", "gone"])
+def test_with_its_archive_a_store_is_salvaged_as_it_was(tmp_path: Path, store: Store, manifest: str) -> None:
+    events = fill(store)
+    store.archive(DOMAIN, before=15, to=tmp_path / "archive")
+    all_of_them = events + list(store.domain(DOMAIN).events(len(events)))
+    store.close()
+    if manifest == "gone":
+        shutil.copytree(tmp_path / "data", tmp_path / "left")
+        (tmp_path / "left" / "store.json").unlink()
+    report = salvage(tmp_path / ("left" if manifest == "gone" else "data"), tmp_path / "out", archives=[tmp_path / "archive"])
+    (found,) = report.domains
+    assert (report.same, report.is_whole, found.lost.count) == (True, True, 0)
+    with eventstore.open(tmp_path / "out") as out:
+        assert out.domain(DOMAIN).floor == 14, "what the log says is archived is left there, as in any store"
+        there = {event.position for event in out.domain(DOMAIN).events(carried=True, after=14)}
+        assert positions_in(found.kept) == there - {0}
+        assert positions_in(found.archived) == set(range(1, 15)) - there
+        assert out.verify().ok
+    with eventstore.open(tmp_path / "out", archives=[tmp_path / "archive"]) as out:
+        assert list(out.domain(DOMAIN).events()) == all_of_them
+
+
+def test_salvage_undoes_no_deletion(tmp_path: Path, store: Store) -> None:
+    events = fill(store)
+    first = log_files(log_folder(tmp_path))[0]
+    content = first.read_bytes()
+    store.retain(Retention(keep_events=14), DOMAIN, delete=True)
+    assert not first.exists()
+    store.close()
+    shutil.copytree(tmp_path / "data", tmp_path / "left")
+    (tmp_path / "left" / "logs" / DOMAIN / first.name).write_bytes(content)
+    report = salvage(tmp_path / "left", tmp_path / "out")
+    (found,) = report.domains
+    assert (positions_in(found.deleted), found.lost.count) == (set(range(1, 8)) - carried(events, 7), 0)
+    assert (report.is_whole, report.same) == (True, False)
+    assert any(first.name in problem and "deleted on purpose" in problem for problem in found.problems)
+    with eventstore.open(tmp_path / "out", read_only=True) as out:
+        origins = [json.loads(event.meta or "{}").get("origin", {}).get("position") for event in out.domain(DOMAIN).events()]
+        assert not {*origins} & positions_in(found.deleted)
+        said = [json.loads(str(event.data))["reason"] for event in out.domain(DOMAIN).events() if event.op == "loss"]
+    assert len(said) == 1
+    assert "deleted on purpose: " in said[0]
+
+
+def test_an_import_says_what_it_left_in_the_archive(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    store.close()
+    exported = tmp_path / "all.jsonl"
+    exported.write_bytes(done("export", tmp_path / "data", "--archive", tmp_path / "archive").out_bytes)
+    answer = done("import", exported, tmp_path / "new")
+    assert "up to position 7 left where the log says: archived, or deleted" in answer.out
+    with eventstore.open(tmp_path / "new") as new:
+        assert new.domain(DOMAIN).floor == 7
+        assert new.verify().ok
+    with eventstore.open(tmp_path / "new", archives=[tmp_path / "archive"]) as new:
+        assert new.domain(DOMAIN).write_value("key-1", {"part": 0, "n": 1}, event_id="0-1").position == 2

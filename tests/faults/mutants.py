@@ -418,7 +418,7 @@ BACKED_UP = [
     Mutant(
         "a log is copied as it is when its turn comes, not as of one moment",
         "eventstore/backup.py",
-        [("                        file.hold()\n", "")],
+        [("        file.hold()\n", "")],
         BACKUP + "test_a_writer_is_not_kept_waiting_for_the_copying",
         r"== 1_?100",
     ),
