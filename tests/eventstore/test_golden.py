@@ -199,6 +199,27 @@ def test_without_its_archive_it_says_where_that_is(tmp_path: Path) -> None:
         assert str(caught.value.archive).endswith("archive")
 
 
+@pytest.mark.parametrize("name", ["sealed", "archived", "killed"])
+def test_a_retry_of_any_call_is_answered_as_it_was(tmp_path: Path, name: str) -> None:
+    folder, expected = folder_of(name, tmp_path), told(name)["store"]["domains"]["orders"]
+    with make.opened(folder) as store:
+        receipts = [make.order(store, n) for n in range(1, 8)]
+        assert store.domain("orders").head().position == expected["head"][0]
+    checksums = {event[0]: event[-1] for event in expected["events"]}
+    assert [receipt.checksum.hex() for receipt in receipts] == [checksums[receipt.position] for receipt in receipts]
+    assert len({receipt.position for receipt in receipts}) == 7
+
+
+@pytest.mark.parametrize("name", ["archived", "deleted"])
+def test_a_retry_of_what_is_gone_is_refused_and_a_new_call_is_not(tmp_path: Path, name: str) -> None:
+    with make.opened(folder_of(name, tmp_path), archives=False) as store:
+        head = store.domain("orders").head().position
+        for n in (1, 2, 3):  # later ones are what a key is, and carried
+            with pytest.raises(CompactedError):
+                make.order(store, n)
+        assert make.order(store, 100).position == head + 1
+
+
 @pytest.mark.parametrize("archives", [True, False])
 def test_anchor_and_bundle_prove_what_they_proved(tmp_path: Path, archives: bool) -> None:
     folder = folder_of("proven", tmp_path)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import eventstore
-from eventstore import Domain, DomainView, NotFoundError, RedactedError, Retention, Store
+from eventstore import Domain, DomainView, NotFoundError, Receipt, RedactedError, Retention, Store
 from eventstore.adapters.signing import sign
 from eventstore.codec import FORMAT
 from eventstore.model import Key
@@ -48,9 +48,15 @@ def opened(folder: Path, *, archives: bool = True, **options: Any) -> Store:
 
 
 def orders(store: Store, first: int, last: int) -> None:
-    """Events of three keys in turn, each with a time of its own."""
+    """Events of three keys in turn, each with a time and an id of its own."""
     for n in range(first, last + 1):
-        store.domain(ORDERS).write_value(f"order-{n % 3}", {"n": n}, when=1_700_000_000_000_000 + n, actor="bot")
+        order(store, n)
+
+
+def order(store: Store, n: int) -> Receipt:
+    """One of them; a second time it is a retry."""
+    when = 1_700_000_000_000_000 + n
+    return store.domain(ORDERS).write_value(f"order-{n % 3}", {"n": n}, when=when, event_id=f"id-{n}", actor="bot")
 
 
 # ---- one store each
@@ -207,7 +213,7 @@ def killed(folder: Path) -> None:
     with eventstore.open(folder / "live", store_id="d" * 32) as store:
         orders(store, 1, 4)
         store.seal(ORDERS)
-        orders(store, 6, 9)
+        orders(store, 5, 9)
         shutil.copytree(folder / "live", folder / "store")
     shutil.rmtree(folder / "live")
 
