@@ -347,7 +347,7 @@ PROVEN = [
         "eventstore/anchors.py",
         [("    if position >= floor:\n        return\n", "    if position >= floor or anchored.root is None:\n        return\n")],
         "tests/eventstore/test_roots.py::test_below_the_floor_there_is_no_verdict_and_no_proof_and_it_is_said_where_they_are[archive_all]",
-        r"DID NOT RAISE",
+        r"Regex pattern did not match",
     ),
     Mutant(
         "a bundle leaves that proves nothing",
