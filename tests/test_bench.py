@@ -86,6 +86,8 @@ def test_a_quick_run_of_every_row_works_or_names_what_is_absent(tmp_path: Path) 
             assert found.status == "ok", found
             assert found.result is not None
             assert found.result.median > 0
+            if found.row == "log":
+                assert "synchronous=FULL" in found.note, "a peer that does not sync is not beside us"
     assert table == report.markdown(results)
     assert str(tmp_path) not in table
     assert str(ROOT) not in table
