@@ -18,9 +18,10 @@ from eventstore.errors import FormatError
 from eventstore.files import os_errors
 from eventstore.model import SYSTEM_KEY, Event
 
-# By key and not by prev: of a log whose prev is wrong, no key may be lost on the way.
-_CARRY = f"""INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event
-WHERE position < ?1 AND (key = '{SYSTEM_KEY}' OR position IN (SELECT max(position) FROM sealed.event WHERE position < ?1 GROUP BY key))
+# By key and not by prev: of a log whose prev is wrong, no key may be lost on the way. Each of the log's own events is a group
+# of its own, so that all of them are found in the same pass: writers wait while it reads the whole file.
+_CARRY = f"""INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event WHERE position IN (
+ SELECT max(position) FROM sealed.event WHERE position < ? GROUP BY key, CASE WHEN key = '{SYSTEM_KEY}' THEN position END)
 ORDER BY position"""
 _CARRY_ONE = f"INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event WHERE position = ?"
 _LINK = """INSERT INTO main.carried(position, previous) SELECT event.position, before.checksum

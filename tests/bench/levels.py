@@ -7,9 +7,11 @@ stored events, commits or event objects. What is timed is what that layer itself
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
 import os
+import sqlite3
 import uuid
 from typing import Any
 
@@ -20,7 +22,7 @@ from eventstore.model import Event, Head
 from tests.bench import sample
 from tests.bench.measure import Contender
 from tests.bench.ours import Ours
-from tests.bench.peers import EventSourcing, load
+from tests.bench.peers import LEVELS, EventSourcing, load
 
 _encode = msgspec.json.Encoder().encode
 
@@ -93,14 +95,19 @@ class AettAppend(Contender):
 
     name = "aett, a commit of many events"
     requires = "aett"
-    note = "as it comes: a connection a commit, rollback journal, synchronous=FULL; a commit is one row in one stream; encodes by pydantic"
 
     def setup(self) -> None:
-        sqlite, self.eventstore = load("aett.storage.synchronous.sqlite"), load("aett.eventstore")
+        storage, self.eventstore = load("aett.storage.synchronous.sqlite"), load("aett.eventstore")
         path, topics = str(self.folder / "aett.db"), self.eventstore.TopicMap()
-        sqlite.PersistenceManagement(path, topics).initialize()
-        self.store = sqlite.CommitStore(path, topics)
+        storage.PersistenceManagement(path, topics).initialize()
+        self.store = storage.CommitStore(path, topics)
         self.commits = 0
+        with contextlib.closing(sqlite3.connect(path)) as connection:  # as it makes one for every commit
+            journal, level = (connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("journal_mode", "synchronous"))
+        self.note = (
+            f"as it comes: a connection a commit, journal_mode={journal}, synchronous={LEVELS[level]};"
+            " a commit is one row in one stream; encodes by pydantic"
+        )
 
     def prepare(self) -> None:
         self.todo = [self._commit(sample.values(self.sizes.batch)) for _ in range(self.sizes.batches)]
@@ -150,7 +157,7 @@ class EventSourcePyAppend(Contender):
     async def _synchronous(self) -> str:
         connection = await self.store._conn()
         async with connection.execute("PRAGMA synchronous") as cursor:
-            return ("OFF", "NORMAL", "FULL", "EXTRA")[(await cursor.fetchone())[0]]
+            return LEVELS[(await cursor.fetchone())[0]]
 
     def prepare(self) -> None:
         made = [

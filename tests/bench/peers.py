@@ -23,6 +23,8 @@ COLUMNS = """position INTEGER PRIMARY KEY, prev INTEGER NOT NULL, recorded_us IN
 INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PAGE = 1_000
 POOL_OF_FILES = 1_000
+LEVELS = ("OFF", "NORMAL", "FULL", "EXTRA")
+"""What `PRAGMA synchronous` says, by number."""
 
 Raw = tuple[int, int, int, int, str, bytes, str, None, bytes, None, str]
 _encode = msgspec.json.Encoder().encode
@@ -155,7 +157,7 @@ class EventSourcing(Contender):
         self.ids = [uuid.uuid5(uuid.NAMESPACE_OID, sample.key_text(number)) for number in range(self.sizes.keys)]
         with self.recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute("PRAGMA synchronous")
-            level = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}[cursor.fetchone()[0]]
+            level = LEVELS[cursor.fetchone()[0]]
         self.note = f"recorder, default settings: synchronous={level}, an index on id and version, no checksums"
 
     def items(self, count: int) -> list[tuple[uuid.UUID, int, sample.Value]]:

@@ -185,7 +185,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="as-of",
-        work="all 10,000 keys as of the middle of 100,000 events",
+        work="all 10,000 keys as of half-way between two pointer files, 100,000 events",
         unit="ms",
         ours=ours.AsOfNear,
         against=(Against(None, Goal("<=", 50.0)), Against(ours.AsOf)),
@@ -193,7 +193,7 @@ ROWS: tuple[Row, ...] = (
     *(
         Row(
             name=f"as-of{suffix}",
-            work=f"the same of {events} events",
+            work=f"the same, {events} events",
             unit="ms",
             ours=contender,
             against=(Against(None, Goal("<=", 50.0)),),

@@ -600,7 +600,7 @@ SEALED = [
     Mutant(
         "removed keys are not carried",
         "eventstore/rolling.py",
-        [("WHERE position < ?1 GROUP BY key)", "WHERE position < ?1 AND op <> 'remove' GROUP BY key)")],
+        [("WHERE position < ? GROUP BY key,", "WHERE position < ? AND op <> 'remove' GROUP BY key,")],
         "tests/eventstore/test_seal.py::test_the_past_is_what_the_events_say[folder]",
         r"assert",
     ),
