@@ -672,7 +672,7 @@ def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp
 
 
 def archives_in(folder: Path) -> list[tuple[str, str]]:
-    found = [(check.status, check.message) for check in doctor(str(folder)).checks if check.name == "archives"]
+    found: list[tuple[str, str]] = [(check.status, check.message) for check in doctor(str(folder)).checks if check.name == "archives"]
     assert all(
         check["status"] in ("ok", "warn", "bad") for check in json.loads(eventstore_command("doctor", folder, "--json").out)["checks"]
     )
