@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tests.faults.survival import Story, judge
 from tests.faults.workers import Job, Server
 
 BOTH: list[Model] = ["posix", "ext4"]
+ENOUGH = 20
+"""Wrong states after which a test has seen enough."""
 
 
 @pytest.fixture
@@ -74,13 +77,15 @@ class Losses:
             assert (worker.wait() < 0) == (n > 0), f"the writer to be killed at {what} {n}: {said}"
         self.trace.require_complete()
 
-    def failures(self, count: int, models: Sequence[Model] = BOTH) -> tuple[int, dict[int, str]]:
-        """Judge `count` states: how many differed from each other, and what was wrong with which."""
+    def failures(self, count: int, models: Sequence[Model] = BOTH, *, enough: int = sys.maxsize) -> tuple[int, dict[int, str]]:
+        """Judge `count` states, until `enough` are wrong: how many differed from each other, and what was wrong with which."""
         story, seen = Story(self.trace), set[int]()
         wrong: dict[int, str] = {}
         chosen = os.environ.get("FAULTS_STATE")
         numbers = range(count * self._times) if chosen is None else [int(chosen)]
         for state in self.trace.states(self.seed, numbers, models):
+            if len(wrong) == enough:
+                break
             content = hash((state.instant, tuple(sorted(state.files.items()))))
             if content in seen:
                 continue
@@ -96,11 +101,9 @@ class Losses:
 
     def require_none(self, count: int, models: Sequence[Model] = BOTH) -> None:
         """Judge `count` states; nothing may be wrong with any."""
-        tried, wrong = self.failures(count, models)
+        tried, wrong = self.failures(count, models, enough=ENOUGH)
         again = f"python -m tests.faults.survival {self.trace.folder} --seed {self.seed} --models {' '.join(models)}"
-        assert not wrong, f"FAULTS_SEED={self.seed}: {len(wrong)} of {tried} states are wrong\n{again}\n" + "\n".join(
-            [*wrong.values()][:20]
-        )
+        assert not wrong, f"FAULTS_SEED={self.seed}: {len(wrong)} of {tried} states are wrong\n{again}\n" + "\n".join(wrong.values())
 
 
 @pytest.fixture(
