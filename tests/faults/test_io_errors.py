@@ -67,3 +67,14 @@ def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sa
             raise AssertionError(f"FAULTS_SEED={seed}: {fault}, of {calls} such calls") from error
     # A short write is none of the caller's business: what is missing is written next.
     assert bool(met) == (how != "short"), f"FAULTS_SEED={seed}: what the faults led to: {met}"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("n", range(28, 38))
+def test_a_disk_that_stays_full_from_a_seal_to_the_closing_is_a_typed_error(recording_server: Server, in_memory: Path, n: int) -> None:
+    """The seal stands, the file after it cannot be made: the next write says so, and so does who closes the store."""
+    (in_memory / "root").mkdir()
+    ledger = Ledger()
+    for said in recording_server.run(refusals.write_against, root=str(in_memory / "root"), name="full", fault=f"sync:{n}:{ENOSPC}:always"):
+        ledger.take(said)
+    ledger.require_kept(in_memory / "root" / "store")
