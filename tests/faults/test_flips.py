@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import eventstore
 from tests.faults import damages, jobs
 from tests.faults.damages import KINDS, Damage
+from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, LOG, MANIFEST, WAL, Damaged, events_of, leave
 from tests.faults.workers import Server
 
@@ -118,6 +120,20 @@ def test_a_sample_of_flipped_bytes_of_a_sealed_store_is_found_or_neutral(
 ) -> None:
     chosen = random.Random(seed).sample(sealed_bytes(sealed, seed), SAMPLE)
     require_none_silent(server, sealed, chosen, seed, in_memory)
+
+
+@pytest.mark.parametrize("page", range(8))
+def test_a_table_that_begins_on_another_page_is_found(sealed: Damaged, tmp_path: Path, page: int) -> None:
+    """One byte of the schema says where `carried` begins: anywhere else there are rows of other columns, or none."""
+    newest = max((sealed.folder / LOG).glob("[0-9]*.db"))
+    content = bytearray(newest.read_bytes())
+    at = content.index(b"tablecarriedcarried") + len(b"tablecarriedcarried")
+    if page == content[at]:
+        return
+    content[at] = page
+    newest.write_bytes(content)
+    with pytest.raises(eventstore.EventStoreError), eventstore.open(sealed.folder) as store:
+        dict(store.domain(DOMAIN).items())
 
 
 class Share(msgspec.Struct, frozen=True):
