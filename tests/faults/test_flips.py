@@ -195,7 +195,7 @@ def require_random_damages_found(server: Server, store: Damaged, seed: str, scra
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [pytest.param(0, marks=pytest.mark.core), *range(1, PARTS)])
 def test_bits_bytes_sectors_pages_and_cuts_are_found_or_neutral(
     server: Server, larger: Damaged, in_memory: Path, seed: str, part: int
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,15 @@ def sample(request: pytest.FixtureRequest) -> int:
     return found
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("span", ["once", "always"])
 @pytest.mark.parametrize(
     ("what", "how"),
     [("sync", EIO), ("sync", ENOSPC), ("write", EIO), ("write", ENOSPC), ("write", "short"), ("name", EIO), ("name", ENOSPC)],
 )
-def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sample: int, what: str, how: str, span: str) -> None:
+def test_a_refused_call(
+    recording_server: Server, in_memory: Path, seed: str, sample: int, what: str, how: str, span: str, record_property: Callable[..., None]
+) -> None:
     def run(fault: str) -> list[dict[str, object]]:
         folder = in_memory / "root"
         shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +54,9 @@ def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sa
     assert isinstance(calls, int)
     stride = 1 + calls // sample
     met: Counter[str] = Counter()
-    for n in range(random.Random(f"{seed}{what}{how}{span}").randint(1, stride), calls + 1, stride):
+    chosen = range(random.Random(f"{seed}{what}{how}{span}").randint(1, stride), calls + 1, stride)
+    record_property("tried refused calls", len(chosen))
+    for n in chosen:
         fault = f"{what}:{n}:{how}:{span}"
         ledger = Ledger()
         try:

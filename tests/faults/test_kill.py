@@ -68,10 +68,11 @@ class Points:
 
 
 @pytest.fixture
-def points(request: pytest.FixtureRequest) -> Iterator[Points]:
+def points(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Points]:
     """A count, which must come to what the test is said to make, unless it fails."""
     counted, before = Points(), request.session.testsfailed
     yield counted
+    record_property("tried kill points", counted.made)
     if request.session.testsfailed == before:
         assert counted.made == POINTS[request.function.__name__][1]
 
@@ -104,6 +105,7 @@ def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
     ledger.require_kept(folder)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_one_writer_is_killed_fifty_times", 160))
 def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
@@ -129,6 +131,7 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_three_writers_at_once_are_killed_fifty_times", 40))
 def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
@@ -250,6 +253,7 @@ def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1)
 
 
+@pytest.mark.core
 @pytest.mark.faults
 def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
