@@ -313,6 +313,13 @@ IN_TURN = [
         r"assert dict_items.* <= dict_items",
     ),
     Mutant(
+        "a cancelled write goes on behind its caller's back",
+        "eventstore/awaited.py",
+        [("                if self._group.withdraw(waiting):\n                    raise\n", "                raise\n")],
+        "tests/faults/test_signals.py::test_a_storm_of_cancellations_loses_and_doubles_nothing[0]",
+        r"was answered with .*, and that changed",
+    ),
+    Mutant(
         "callers that share a transaction are answered although it failed",
         "eventstore/commit.py",
         [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,11 @@ class Points:
 
 
 @pytest.fixture
-def points(request: pytest.FixtureRequest) -> Iterator[Points]:
+def points(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Points]:
     """A count, which must come to what the test is said to make, unless it fails."""
     counted, before = Points(), request.session.testsfailed
     yield counted
+    record_property("tried kill points", counted.made)
     if request.session.testsfailed == before:
         assert counted.made == POINTS[request.function.__name__][1]
 
@@ -104,6 +105,7 @@ def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
     ledger.require_kept(folder)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_one_writer_is_killed_fifty_times", 160))
 def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
@@ -129,6 +131,7 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_three_writers_at_once_are_killed_fifty_times", 40))
 def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
@@ -250,6 +253,7 @@ def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1)
 
 
+@pytest.mark.core
 @pytest.mark.faults
 def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
@@ -408,13 +412,8 @@ def test_killed_while_the_past_is_deleted(server: Server, tmp_path: Path, seed: 
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "retain", 1, jobs.retain_whole, prove)
 
 
-def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing lost, no reader of what is at hand stopped, in three processes."""
-    folder, ledger = tmp_path / "store", Ledger()
-    with eventstore.open(folder) as store:
-        store.domain(DOMAIN)
-    workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
-    workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+def seals_of(workers: Sequence[Worker], ledger: Ledger) -> int:
+    """Let everybody live to the end, and note what they said; how many seals there were."""
     sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
     for worker in workers:
         said = worker.rest()
@@ -423,6 +422,17 @@ def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path
             sealed += bool(one.get("sealed"))
             ledger.take(one)
     assert sealed
+    return sealed
+
+
+def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lost, no reader of what is at hand stopped, in three processes."""
+    folder, ledger = tmp_path / "store", Ledger()
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+    workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
+    workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+    sealed = seals_of(workers, ledger)
     with eventstore.open(folder) as store:
         assert store.verify().ok
     monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(tmp_path / "archive"))
@@ -438,14 +448,7 @@ def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, s
         store.domain(DOMAIN)
     workers = [server.start(jobs.write_and_read, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
     workers.append(server.start(jobs.seal_again_and_again, folder=str(folder), name=f"{seed}-sealer", calls=10))
-    sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
-    for worker in workers:
-        said = worker.rest()
-        assert worker.wait() == 0, said
-        for one in said:
-            sealed += bool(one.get("sealed"))
-            ledger.take(one)
-    assert sealed
+    sealed = seals_of(workers, ledger)
     ledger.require_kept(folder)
     ledger.require_second_opinion(folder)
     assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1 + sealed
