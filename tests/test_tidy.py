@@ -51,6 +51,7 @@ FLOORS = [
         "reading",
         "rolling",
         "recovery",
+        "moves",
         "remnants",
         "sqlite",
         "local",
