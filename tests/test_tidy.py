@@ -52,6 +52,7 @@ FLOORS = [
         "reading",
         "rolling",
         "recovery",
+        "moves",
         "remnants",
         "sqlite",
         "local",
