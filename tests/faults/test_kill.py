@@ -21,6 +21,8 @@ from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import leave
 from tests.faults.workers import ROOT, Job, Server, Worker
 
+pytestmark = pytest.mark.timeout(600)  # a hundred lives each, on a machine that may be busy
+
 LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
 ENOUGH = 20

@@ -112,7 +112,7 @@ class Losses:
 
 @pytest.fixture(
     params=[
-        pytest.param(1, marks=pytest.mark.faults, id="ci"),
+        pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
         pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
     ]
 )
