@@ -152,6 +152,24 @@ def archive_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, a
     tell(steps=life.steps)
 
 
+def archive_and_redact(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
+    """Archive all that is sealed, then redact what is under `subject` with the archive attached; die at step `at` of a part."""
+    to = _fresh_archive(folder)
+
+    def part(name: str) -> Steps:
+        return Steps(at if name == die_in else 0, die)
+
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+        with part("archive") as archiving:
+            store.archive(DOMAIN, to=to)
+    with eventstore.open(folder, archives=[to]) as store:
+        domain = store.domain(DOMAIN)
+        with part("redact") as redacting:
+            domain.redact(prefix="subject", reason="asked")
+    tell(steps={"archive": archiving.count, "redact": redacting.count})
+
+
 _DROP = archive.drop
 
 

@@ -633,9 +633,9 @@ ARCHIVED = [
         "eventstore/archive.py",
         [
             (
-                "        kept: list[KeptFile] = []\n        if group.record",
+                "        kept: list[KeptFile] = []\n        recorded = group.record",
                 "        kept: list[KeptFile] = []\n        with live.log.writing():\n            drop(log, file.first, file.last)\n"
-                "        if group.record",
+                "        recorded = group.record",
             )
         ],
         POWER_LOSS + "test_sealed_files_are_archived[ci]",

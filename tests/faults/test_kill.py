@@ -43,6 +43,7 @@ POINTS = {
     "test_killed_while_a_log_is_sealed": (2, DEATHS),
     "test_killed_while_a_log_is_rolled_forward": (1, DEATHS),
     "test_killed_while_files_are_archived": (2, DEATHS),
+    "test_killed_while_what_is_archived_is_redacted": (2, DEATHS),
     "test_killed_while_the_past_is_deleted": (1, DEATHS),
 }
 """How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
@@ -367,6 +368,7 @@ def sealed_template(server: Server, folder: Path, seed: str) -> Ledger:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
 @pytest.mark.parametrize("part", ["archive", "open"])
 def test_killed_while_files_are_archived(
     server: Server, tmp_path: Path, seed: str, points: Points, part: str, monkeypatch: pytest.MonkeyPatch
@@ -388,6 +390,40 @@ def test_killed_while_files_are_archived(
         assert not [path for path in folder.with_name("archive").rglob("*") if path.name.startswith(".tmp")]
 
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 1, jobs.archive_whole, prove)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
+@pytest.mark.parametrize("part", ["archive", "redact"])
+def test_killed_while_what_is_archived_is_redacted(server: Server, tmp_path: Path, seed: str, points: Points, part: str) -> None:
+    """No copy is left that holds the values and that nobody names, and with the archive attached none at all."""
+    template, words = tmp_path / "template", [f"told in confidence {seed}.{number}" for number in range(3)]
+    with eventstore.open(template) as store:
+        for word in words:
+            store.domain(DOMAIN).write_value("subject", {"word": word, "pad": "x" * 5_000})
+            store.domain(DOMAIN).write_value("other", word)
+            store.domain(DOMAIN).redact("other", reason="asked")
+            store.seal(DOMAIN)
+
+    def told_or_gone(place: Path, **options: Any) -> bool:
+        with eventstore.open(place, **options) as store:
+            held = store.domain(DOMAIN).redact(prefix="subject", reason="asked").held
+            assert store.verify().ok
+        left = [path for path in tmp_path.rglob("*") if path.is_file() and template not in path.parents and holds(path, words)]
+        assert held or not left
+        return not left
+
+    def prove(known: Ledger, folder: Path, name: str) -> None:
+        told_or_gone(folder)
+        assert told_or_gone(folder, archives=[folder.with_name("archive")])
+
+    die_everywhere(server, template, Ledger(), tmp_path, seed, points, part, 1, jobs.archive_and_redact, prove)
+
+
+def holds(path: Path, words: list[str]) -> bool:
+    """Whether one of these stands in a file that nobody has open."""
+    content = path.read_bytes()
+    return any(word.encode() in content for word in words)
 
 
 @pytest.mark.faults
