@@ -75,8 +75,7 @@ def open_store(
     location = _path(location, "the location of a store is a folder's path or memory:")
     _require_names(store_id, owner)
     _require_functions(on_halt=on_halt, on_commit=on_commit)
-    who = _actor(actor)
-    keyring = _key_file(keys)
+    who, keyring = _actor(actor), _key_file(keys)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes, largest = _count("cache_bytes", cache_bytes, CACHE_BYTES), _largest(max_value_bytes)
     policy = SealPolicy(_count("seal_bytes", seal_bytes, 0), _count("seal_age_s", seal_age_s, 0))
