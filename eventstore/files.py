@@ -17,6 +17,7 @@ from typing import Any
 
 if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
     import fcntl
+    import resource
 
 from eventstore.errors import AccessError, DiskFullError, EngineError, ReadOnlyError, UnavailableError
 
@@ -66,6 +67,12 @@ def has_descriptors(count: int) -> bool:
         for descriptor in opened:
             os.close(descriptor)
     return True
+
+
+def file_size_limit() -> int | None:
+    """How many bytes a file may grow to in this process (RLIMIT_FSIZE), None where nothing limits it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def sync_folder(folder: Path) -> None:
@@ -217,6 +224,11 @@ def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -
                     f"{what}: locked by {by} for more than {timeout_ms} ms; wait for it to finish, or raise busy_timeout_ms", holder=holder
                 ) from None
             time.sleep(random.uniform(0.0001, 0.0005))
+
+
+def lock_bytes(descriptor: int, start: int, length: int) -> None:
+    """Share a POSIX lock on a range of a file, as SQLite does, at once. Raises OSError."""
+    fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
 
 
 @contextlib.contextmanager
