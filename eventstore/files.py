@@ -117,15 +117,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def copy_files(paths: Iterable[Path], folder: Path) -> None:
-    """Copy files into `folder`, durably, by a subprocess. Raises EngineError.
+    """Copy files into `folder`, durably, by a subprocess. Raises EngineError, DiskFullError.
 
     Closing a descriptor of a database in this process would drop the locks SQLite holds on it (RELIABILITY.md R4).
     """
     present = [path for path in paths if path.exists()]
     command = ["cp", "-p", "--", *map(str, present), str(folder)]
-    copied = subprocess.run(command, capture_output=True, text=True, check=False)
+    # LC_ALL, and SIGXFSZ left ignored as Python has it: cp has words alone to tell a full disk by, and must live to say them.
+    environment = {**os.environ, "LC_ALL": "C"}
+    copied = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, restore_signals=False)
     if copied.returncode != 0:
-        raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
+        said = copied.stderr.strip() or f"cp ended with {copied.returncode}"
+        with os_errors(f"copying into {folder}"):
+            raise OSError(next((number for number in _FULL if said.endswith(os.strerror(number))), 0), said)
     # cp leaves them in the cache: evidence that the next power loss takes along is none.
     for path in present:
         sync_file(folder / path.name)
