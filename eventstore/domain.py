@@ -16,7 +16,7 @@ from eventstore.group import GroupCommit
 from eventstore.meta import EventMeta, meta_text
 from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
 from eventstore.rules import Intent
-from eventstore.values import encode_value
+from eventstore.values import encode_value, require_size
 from eventstore.view import DomainView, cut_at
 from eventstore.writes import Batch, Writes, demanded, request_of, when_us
 
@@ -54,8 +54,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     ) -> Receipt:
         """Append `change(value)`, made from the value that stands when it is written: read, change, write, again if another was first.
 
-        An absent key starts from `default`; without one NotFoundError. `change` may run more than once and must not
-        write to this domain. Retried with the same `event_id`, it is not called again.
+        An absent key starts from `default`; without one NotFoundError. `change` may run more than once; where it writes
+        to this domain itself, that is a ConfigError. Retried with the same `event_id`, it is not called again.
         """
         if not callable(change):
             raise ConfigError(f"change is a function that makes the new value from the one that stands, not {change!r}")
@@ -72,7 +72,9 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             if value is _MISSING:
                 raise self._missing(canonical, state)
             expected: Expected | int = state.position if standing and state is not None else ABSENT
-            text = encode_value(change(value), self.domain.value, max_bytes=self._max_value_bytes)
+            with self.group.changing():
+                changed = change(value)
+            text = encode_value(changed, self.domain.value, max_bytes=self._max_value_bytes)
             try:
                 intent = self._coded(Intent("put", canonical, text, at_us, *texts, expected))
                 return self._one(self._call([intent], event_id, durability, request))
@@ -102,13 +104,16 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     ) -> Receipt:
         """Append what the event of `key` at `position` said: its value, byte for byte, or its removal.
 
-        Raises NotFoundError if that is no event of `key`, RedactedError if its value was erased.
+        Raises NotFoundError if that is no event of `key`, RedactedError if its value was erased, InvalidValueError if it is
+        larger than the store's max_value_bytes are by now: a new event is held to them, whatever it repeats.
         """
         canonical = encode_key(key)
         event = self.event(position)
         if event.key != canonical:
             raise NotFoundError(f"{self.name}@{position}: not an event of {canonical}; `history` lists its events")
         text = self.text_of(event)
+        if text is not None:
+            require_size(len(text.encode()), self._max_value_bytes)
         meta.setdefault("reason", f"restored from position {position}")
         intent = Intent(event.op, canonical, text, when_us(when), *meta_text(meta, self._actor), demanded(expected))
         return self._one(self._call([self._coded(intent)], event_id, durability))

@@ -16,7 +16,7 @@ from typing import Protocol
 from eventstore.clock import Clock, now_us
 from eventstore.commit import Call, drain
 from eventstore.compaction import SealPolicy, SealReport, record_in, report_of, seal_log
-from eventstore.errors import CompactedError, CorruptionError, EngineError, EventStoreError, UnavailableError
+from eventstore.errors import CompactedError, ConfigError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
@@ -73,11 +73,33 @@ class GroupCommit:
         self._queue: deque[Waiting] = deque()
         self._moving = threading.Lock()
         """Held while calls go from the queue to a transaction: whoever takes one back finds it in the one or in the other."""
+        self._changing: set[int] = set()
+        """The threads in which a function that update_value() was given makes the new value."""
         live.log.released = self._call_next
         live.on_damage = self._damaged
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While a new value is made from the one that stands: what this thread wrote would make it start again, for ever."""
+        self.require_no_change()
+        thread = threading.get_ident()
+        self._changing.add(thread)
+        try:
+            yield
+        finally:
+            self._changing.discard(thread)
+
+    def require_no_change(self) -> None:
+        """Raise ConfigError for a write inside changing()."""
+        if self._changing and threading.get_ident() in self._changing:
+            raise ConfigError(
+                f"domain {self.live.log.domain}: the function given to update_value writes to the domain that it is asked for a value of;"
+                " give back the new value, and write what else is to be written before or after"
+            )
+
     def commit(self, call: Call) -> list[Receipt]:
         """Wait for the receipts of `call`; commits itself if nobody else does. Raises what the call is answered with."""
+        self.require_no_change()
         self.failstop.require_running(call.event_id)
         try:
             if not self._queue:
@@ -107,6 +129,7 @@ class GroupCommit:
     @contextlib.contextmanager
     def alone(self) -> Iterator[Head]:
         """The right to append, for a transaction shared with nobody; gives the head. A failure stops the store, as any write's does."""
+        self.require_no_change()
         self.failstop.require_running()
         try:
             with self.live.log.writing() as head:

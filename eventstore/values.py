@@ -51,12 +51,17 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
         encoded, exact = b"", False
     if not exact:
         encoded = _encode_slowly(value, declared)
-    if len(encoded) > max_bytes:
-        raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
+    require_size(len(encoded), max_bytes)
     text = encoded.decode()
     if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(decode_value(text))
     return text
+
+
+def require_size(size: int, max_bytes: int) -> None:
+    """Raise InvalidValueError for a value whose JSON text takes more than `max_bytes`."""
+    if size > max_bytes:
+        raise InvalidValueError(f"$: the value takes {size} bytes, at most {max_bytes} are allowed (max_value_bytes)")
 
 
 def decode_value(text: str, declared: Any = Any) -> Any:
@@ -223,8 +228,7 @@ def _check_depth(value: Any) -> None:
 
 def _checked_text(encoded: bytes, max_bytes: int) -> str:
     """JSON text from outside: everything another reader could understand differently is refused."""
-    if len(encoded) > max_bytes:
-        raise InvalidValueError(f"$: the value takes {len(encoded)} bytes, at most {max_bytes} are allowed (max_value_bytes)")
+    require_size(len(encoded), max_bytes)
     try:
         text = encoded.decode()
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ from eventstore import (
     Event,
     Head,
     InvalidKeyError,
+    InvalidValueError,
     NaiveTimeError,
     NotFoundError,
     Receipt,
@@ -429,6 +430,40 @@ def test_an_update_starts_again_when_another_writer_was_first(open_store: Callab
     assert one.read_value("n") == other.read_value("n") == 101
 
 
+def test_a_change_that_writes_to_its_own_domain_is_refused_instead_of_starting_again_for_ever(any_store: Store) -> None:
+    d, other = any_store.domain("d"), any_store.domain("other")
+    d.write_value("n", 1)
+    calls: list[Any] = []
+
+    def batched() -> None:
+        with d.batch() as batch:
+            batch.write_value("n", 5)
+
+    writes: dict[str, Callable[[], object]] = {
+        "write_value": lambda: d.write_value("n", 5),
+        "another key": lambda: d.write_value("m", 5),
+        "another handle": lambda: any_store.domain("d").write_value("n", 5),
+        "remove_value": lambda: d.remove_value("n"),
+        "update_value": lambda: d.update_value("n", lambda value: value),
+        "batch": batched,
+        "redact": lambda: d.redact("n", reason="asked"),
+    }
+    for name, write in writes.items():
+
+        def change(value: int, write: Callable[[], object] = write) -> int:
+            calls.append(value)
+            assert len(calls) <= len(writes), "it was started again"
+            write()
+            return value + 1
+
+        with pytest.raises(ConfigError, match="the function given to update_value writes to the domain"):
+            d.update_value("n", change)
+        assert d.head().position == 1, name
+    d.update_value("n", lambda value: other.write_value("n", value).position + value)
+    assert d.write_value("n", d.read_value("n") + 1).position == 3, "afterwards all is as before"
+    assert d.read_value("n") == 3
+
+
 def test_no_update_is_lost_between_threads(any_store: Store) -> None:
     d = any_store.domain("d")
 
@@ -460,6 +495,26 @@ def test_what_is_restored_is_the_text_byte_for_byte(any_store: Store) -> None:
     d.restore_value("k", 2, reason="mine")
     assert msgspec.json.decode(next(d.history("k")).meta or "") == {"reason": "mine"}
     assert d.read_value("k") == 2
+
+
+def test_what_is_too_large_by_now_is_not_restored_either(tmp_path: Path) -> None:
+    large = "ä" * 60
+    with eventstore.open(tmp_path / "data") as store:
+        for value in (large, "small"):
+            store.domain("d").write_value("k", value)
+    with eventstore.open(tmp_path / "data", max_value_bytes=100) as store:
+        d = store.domain("d")
+        refused: list[Callable[[], object]] = [
+            lambda: d.write_value("k", large),
+            lambda: d.update_value("k", lambda _: large),
+            lambda: d.restore_value("k", 1),
+        ]
+        for write in refused:
+            with pytest.raises(InvalidValueError, match=r"takes 122 bytes, at most 100 are allowed \(max_value_bytes\)"):
+                write()
+        assert d.restore_value("k", 2).position == 3
+    with eventstore.open(tmp_path / "data") as store:
+        assert store.domain("d").restore_value("k", 1).position == 4
 
 
 def test_a_removal_can_be_restored_too(any_store: Store) -> None:
