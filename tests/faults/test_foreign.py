@@ -9,15 +9,16 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eventstore
-from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError, database, manifest
+from eventstore import AccessError, Domain, FormatError, Head, NewerFormatError, NotAStoreError, StoreFormatError, database, manifest
 from eventstore.salvage import salvage
+from eventstore.tools.export_tables import export_tables
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, MANIFEST, Damaged, events_of, leave
 from tests.faults.workers import ROOT, Server
@@ -392,6 +393,42 @@ def test_a_schema_that_somebody_edited_is_not_trusted_and_loads_nothing(closed: 
             connection.execute("SELECT load_extension('libm.so.6')")
 
 
+def test_every_connection_that_the_library_opens_has_the_pragmas_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORMAT.md section 2. Asked when it is closed: what was set by then is what it worked under."""
+    every = {"cell_size_check": 1, "trusted_schema": 0}
+    writers = {**every, "secure_delete": 1, "temp_store": 2, "fullfsync": 1, "checkpoint_fullfsync": 1, "wal_autocheckpoint": 0}
+    closed: dict[str, list[dict[str, int]]] = {"ro": [], "rw in the log": [], "rw elsewhere": []}
+    connect = database.sqlite3.connect
+    logs = str(tmp_path / "store" / "logs")
+
+    def watched(uri: str, /, **options: Any) -> Any:
+        kind = "ro" if "mode=ro" in uri else "rw in the log" if logs in uri else "rw elsewhere"
+
+        class Watched(database.sqlite3.Connection):
+            def close(self) -> None:
+                with suppress(database.sqlite3.ProgrammingError):  # some are closed twice
+                    closed[kind].append({name: self.execute(f"PRAGMA {name}").fetchone()[0] for name in writers})
+                super().close()
+
+        return connect(uri, factory=Watched, **options)
+
+    monkeypatch.setattr(database.sqlite3, "connect", watched)
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        for number in range(5):
+            domain.write_value("key", number)
+        store.seal(DOMAIN)
+        domain.write_value("key", "on")
+        store.archive(to=tmp_path / "archive")
+        store.backup(tmp_path / "backup")
+        assert store.verify().ok
+    export_tables(str(tmp_path / "store"), (), tmp_path / "tables.db", archives=[tmp_path / "archive"])
+    assert all(len(found) >= 2 for found in closed.values()), closed
+    for kind, found in closed.items():
+        wanted = writers if kind == "rw in the log" else every
+        assert [{name: each[name] for name in wanted} for each in found] == [wanted] * len(found), kind
+
+
 def test_no_line_of_the_log_of_the_process_holds_a_value(closed: Damaged, caplog: pytest.LogCaptureFixture) -> None:
     """Damage is told by domain, position and path; what the events hold may be anybody's secret."""
     caplog.set_level("DEBUG")
@@ -444,6 +481,39 @@ def test_a_link_inside_a_store_is_not_followed(closed: Damaged, tmp_path: Path, 
     with eventstore.open(closed.folder) as store, pytest.raises(AccessError):
         store.domain(DOMAIN)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["store.lock", "owners/bot", f"{HEAD.parent}/archive.lock", "keys.lock"])
+@pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing"])
+def test_a_link_in_place_of_a_lock_is_not_followed(closed: Damaged, tmp_path: Path, name: str, there: bool) -> None:
+    """Whoever can put one there could have a file made, locked, and overwritten anywhere."""
+    elsewhere = tmp_path / "elsewhere"
+    with eventstore.open(closed.folder) as store:
+        store.seal(DOMAIN)
+    path = tmp_path / name if name == "keys.lock" else closed.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+    if there:
+        elsewhere.write_bytes(b"somebody's")
+
+    def keep_a_secret() -> None:
+        with eventstore.open(closed.folder, keys=tmp_path / "keys") as store:
+            store.domain(Domain("secrets", subject=str)).write_value("anna", 1)
+
+    def archive() -> None:
+        with eventstore.open(closed.folder) as store:
+            store.archive(to=tmp_path / "archive")
+
+    acts: dict[str, Callable[[], object]] = {
+        "store.lock": lambda: manifest.reset_head(closed.folder, DOMAIN, Head(0, bytes(32))),
+        "owners/bot": lambda: eventstore.open(closed.folder, owner="bot"),
+        "keys.lock": keep_a_secret,
+    }
+    with pytest.raises((AccessError, OSError)) as refused:
+        acts.get(name, archive)()
+    assert "symbolic links" in str(refused.value)
+    assert elsewhere.read_bytes() == b"somebody's" if there else not elsewhere.exists()
 
 
 def test_two_stores_in_one_process_share_a_folder_and_its_locks(tmp_path: Path) -> None:
