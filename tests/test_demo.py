@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import resource
 import shlex
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 
 from eventstore.codec import encode_key
-from eventstore.errors import ConfigError, CorruptionError
+from eventstore.errors import ConfigError, CorruptionError, DiskFullError
 from eventstore.model import Key
 from eventstore.opening import open_store
 from eventstore.store import Store
@@ -33,6 +34,7 @@ from eventstore.tools.recording import Write, read_recording
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import plain
 from tests import demo_sample
+from tests.faults.limits import limit
 from tests.tools.test_cli_pages import on_a_terminal
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +171,17 @@ def test_a_store_that_does_not_open_again_is_caught(tmp_path: Path) -> None:
     report = demo(tmp_path / "store", after_kill=lambda folder: (folder / "store.json").unlink())
     assert report.exit_code == 1
     assert [claim.claim for claim in report.claims if not claim.holds] == ["the store opens again, and takes writes"]
+
+
+def test_a_disk_that_is_full_is_no_claim_that_does_not_hold(tmp_path: Path) -> None:
+    """While the child writes, and while the store goes on after the kill."""
+    command = [sys.executable, "-m", "eventstore", "demo", "--folder", str(tmp_path / "first")]
+    with limit(resource.RLIMIT_FSIZE, 200_000):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "free some space" in answer.stderr
+    with limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY), pytest.raises(DiskFullError, match="free some space"):
+        demo(tmp_path / "then", after_kill=lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)))
 
 
 def test_a_writer_that_fails_says_why(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A child process writes 3,536 real writes of a trading engine, each made durable before the next, and is killed with SIGKILL at a
 random moment in the middle. The store is reopened and every claim about it is checked against a plain dict. The store is kept, in
 a temporary folder or in --folder, and commands are named that explore it.
-Exit 1 if anything it claims does not hold.
+Exit 1 if anything it claims does not hold, 2 if the disk is full or the machine refuses otherwise.
 
 Example:
   eventstore demo
@@ -30,14 +30,14 @@ import msgspec
 
 from eventstore.clock import format_us
 from eventstore.codec import encode_key
-from eventstore.errors import ConfigError, EventStoreError
+from eventstore.errors import ConfigError, EngineError, EventStoreError
 from eventstore.opening import open_store
 from eventstore.store import Store
 from eventstore.tools import demo_claims as claims
 from eventstore.tools.demo_claims import BrokenError, Claim, judge
 from eventstore.tools.demo_report import DemoReport, Moment, render
 from eventstore.tools.demo_story import POSITIONS, held, tell
-from eventstore.tools.demo_writer import SESSION, Ack, write_from
+from eventstore.tools.demo_writer import REFUSED, SESSION, Ack, write_from
 from eventstore.tools.recording import Write, read_recording
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
@@ -61,7 +61,7 @@ def demo(folder: Path | None = None, *, progress: Progress | None = None, after_
     """Run the demo into `folder`, which must be missing or empty; by default a new temporary one. The store is kept, to be explored.
 
     `after_kill` is called with the folder between the kill and the reopening: there tests damage what the demo must then notice.
-    Raises ConfigError for a folder that holds something.
+    Raises ConfigError for a folder that holds something, EngineError where the machine refuses: that says nothing about the store.
     """
     started = time.perf_counter()
     place = _fresh(folder)
@@ -75,6 +75,8 @@ def demo(folder: Path | None = None, *, progress: Progress | None = None, after_
     if report.claims[0].holds:
         try:
             _continue(report, place, killed.acks, writes, progress)
+        except EngineError:
+            raise
         except (BrokenError, EventStoreError) as error:
             report.claims.append(Claim("the store opens again, and takes writes", False, str(error)))
     report.ok = all(claim.holds for claim in report.claims)
@@ -152,6 +154,8 @@ def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
 
 def was_killed(killed: Killed, total: int) -> str:
     """The writer died of SIGKILL, at work: some writes were acknowledged, in order, and some were still to come."""
+    if killed.returncode == REFUSED:
+        raise EngineError(killed.stderr)
     if killed.returncode != -signal.SIGKILL:
         raise BrokenError(
             f"it ended with exit code {killed.returncode} after {len(killed.acks):,} writes: {killed.stderr or 'it said nothing'}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from eventstore.codec import encode_key
-from eventstore.errors import EventStoreError
+from eventstore.errors import EngineError, EventStoreError
 from eventstore.model import Event, Key
 from eventstore.store import Store
 from eventstore.tools.demo_writer import Ack, event_id
@@ -35,9 +35,11 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 def judge(claim: str, proof: Callable[[], str]) -> Claim:
-    """Try a proof. An error of the store is an answer too: what cannot be read was not kept."""
+    """Try a proof. An error of the store is an answer too: what cannot be read was not kept. Raises EngineError: the machine refused."""
     try:
         return Claim(claim, True, proof())
+    except EngineError:
+        raise
     except (BrokenError, EventStoreError) as error:
         return Claim(claim, False, str(error))
 

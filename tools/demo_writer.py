@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.errors import EngineError
 from eventstore.model import Durability
 from eventstore.opening import open_store
 from eventstore.store import Store
@@ -29,6 +30,10 @@ class Ack(msgspec.Struct, frozen=True):
     checksum: str
     durability: Durability
     appended: bool
+
+
+REFUSED = 2
+"""How the writer exits where the machine refuses: a full disk, a folder that may not be written."""
 
 
 def event_id(index: int) -> str:
@@ -59,4 +64,8 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except EngineError as refused:
+        print(refused, file=sys.stderr)
+        sys.exit(REFUSED)
