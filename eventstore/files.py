@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -170,6 +174,43 @@ def remove_files(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
+
+
+@contextlib.contextmanager
+def working_folder(target: Path, doing: str) -> Iterator[Path]:
+    """A private folder beside `target` to make it in; gone afterwards, and what a killed process left of the same work goes first."""
+    whose = f".tmp-{doing}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}"  # the name itself might be too long
+    remove_abandoned(target.parent, rf"{re.escape(whose)}-(\d+)-.+")
+    folder = Path(tempfile.mkdtemp(prefix=f"{whose}-{os.getpid()}-", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def remove_abandoned(folder: Path, name: str) -> None:
+    """Remove what killed processes left half made: our own files and folders so named, of a process, group 1, that runs no more.
+
+    They may hold plain copies of values. What cannot be removed stays: it is in nobody's way.
+    """
+    for path in folder.iterdir():
+        found = re.fullmatch(name, path.name)
+        if found is None or process_lives(int(found[1])):
+            continue
+        with contextlib.suppress(OSError):
+            if os.stat(path, follow_symlinks=False).st_uid == os.geteuid():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,7 @@ from eventstore import copies, manifest
 from eventstore.backup import CopiedDomain, remove_side_files
 from eventstore.copies import Backup, CopiedFile
 from eventstore.errors import ConfigError, CorruptionError, FormatError
-from eventstore.files import FILE_MODE, FOLDER_MODE, os_errors, sync_folder
+from eventstore.files import FILE_MODE, FOLDER_MODE, os_errors, sync_folder, working_folder
 from eventstore.local import LocalEngine
 from eventstore.verify import Progress, verify_domain
 
@@ -46,15 +44,12 @@ def restore(
     with os_errors(f"restoring {backup} into {store}"):
         kept = copies.load(source)
         _require_place(source, target)
-        scratch = Path(tempfile.mkdtemp(prefix=".tmp-restore-", dir=target.parent))
-        try:
+        with working_folder(target, "restore") as scratch:
             place = scratch / "store"
             _copy(source / kept.copy, place, kept)
             heads = _require_whole(place, kept, progress, processes)
             place.rename(target)
             sync_folder(target.parent)
-        finally:
-            shutil.rmtree(scratch)
     size = sum(file.bytes for file in kept.files.values())
     return RestoreReport(str(backup), str(store), kept.store_id, kept.made_us, heads, size)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from eventstore.codec import Birth, read_birth
 from eventstore.database import engine_error, sqlite3
 from eventstore.errors import ConfigError, CorruptionError, NewerFormatError, NotAStoreError, NotFoundError, StoreFormatError
 from eventstore.evidence import Evidence
-from eventstore.files import os_errors, sync_folder
+from eventstore.files import os_errors, sync_folder, working_folder
 from eventstore.local import LocalEngine
 from eventstore.log import FileLog
 from eventstore.manifest import Manifest
@@ -159,31 +158,33 @@ def salvage(
         _require_places(source, target)
         found, problems = _manifest(source)
         names = _names(source, domain, found)
-        scratch = Path(tempfile.mkdtemp(prefix=".tmp-salvage-", dir=target.parent))
-        try:
-            with contextlib.ExitStack() as stack:
-                rescued = []
-                for number, name in enumerate(names):
-                    place = scratch / str(number)
-                    place.mkdir()
-                    left = evidence.gather(
-                        source, name, place, known=found, archives=[Path(os.path.realpath(each)) for each in archives],
-                        busy_timeout_ms=busy_timeout_ms,
-                    )  # fmt: skip
-                    each = _rescue(left, place, found, progress)
-                    stack.callback(each.survivors.close)
-                    rescued.append(each)
-                report = SalvageReport(str(store), None, None, False, [each.report for each in rescued], problems)
-                _write(report, rescued, scratch, target, found, unproven, progress)
-                if report.store_id is not None:
-                    (scratch / "store").rename(target)
-                    sync_folder(target.parent)
-                    report.out = str(out)
-            return report
-        except sqlite3.Error as error:  # the index in `scratch`: no store is open here
-            raise engine_error(error, domain=domain or "(all)", path=scratch) from error
-        finally:
-            shutil.rmtree(scratch)
+        with working_folder(target, "salvage") as scratch, _index_errors(domain, scratch), contextlib.ExitStack() as stack:
+            rescued = []
+            for number, name in enumerate(names):
+                place = scratch / str(number)
+                place.mkdir()
+                left = evidence.gather(
+                    source, name, place, known=found, archives=[Path(os.path.realpath(each)) for each in archives],
+                    busy_timeout_ms=busy_timeout_ms,
+                )  # fmt: skip
+                each = _rescue(left, place, found, progress)
+                stack.callback(each.survivors.close)
+                rescued.append(each)
+            report = SalvageReport(str(store), None, None, False, [each.report for each in rescued], problems)
+            _write(report, rescued, scratch, target, found, unproven, progress)
+            if report.store_id is not None:
+                (scratch / "store").rename(target)
+                sync_folder(target.parent)
+                report.out = str(out)
+        return report
+
+
+@contextlib.contextmanager
+def _index_errors(domain: str | None, scratch: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:  # the index in `scratch`: no store is open here
+        raise engine_error(error, domain=domain or "(all)", path=scratch) from error
 
 
 def _require_places(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -25,7 +26,7 @@ from eventstore.codec import GENESIS, check, decode_key
 from eventstore.database import connect_copy, connect_reader, engine_error, sqlite3
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError
-from eventstore.files import FILE_MODE, os_errors, sync_file, sync_folder
+from eventstore.files import FILE_MODE, os_errors, remove_abandoned, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Event
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
@@ -93,6 +94,7 @@ def export_tables(
     with os_errors(f"writing {path}"), existing_store(location, read_only=read_only, archives=archives) as store:
         _require_free(target, Path(os.path.realpath(location)))
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
+        remove_abandoned(target.parent, rf"\.tmp-(\d+)-[0-9a-f]{{8}}-{re.escape(target.name)}")
         temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
         try:

@@ -19,7 +19,7 @@ import msgspec
 
 from eventstore.database import log_files
 from eventstore.errors import EventStoreError
-from eventstore.files import os_errors, stat_or_none
+from eventstore.files import os_errors, process_lives, stat_or_none
 from eventstore.links import Finding
 from eventstore.local import LocalEngine
 from eventstore.opening import open_store
@@ -155,22 +155,12 @@ def _require_abandoned(path: Path, status: os.stat_result, folder: Path) -> None
     if not stat.S_ISREG(status.st_mode):
         raise _LeftError("neither a file nor a folder")
     if match := _BY_PROCESS.fullmatch(path.name):
-        if _lives(int(match[1])):
+        if process_lives(int(match[1])):
             raise _LeftError(f"process {match[1]} runs, and may be the one that writes it")
     elif _HALF_MADE_LOG.fullmatch(path.name):
         _require_unlocked(path.parent / "head")
     else:
         raise _LeftError("no name that this library gives")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _require_unlocked(head: Path) -> None:

@@ -7,6 +7,8 @@ It IS that store: never write the old one again, as both would give the same pos
 after the backup is not in it, and whoever acted on it must ask the other side what happened (intents: Store.uncertain()).
 `eventstore verify STORE --anchor FILE` says whether anything is missing that an anchor knows. Exit 1 for a damaged backup.
 
+A run that is killed leaves a folder .tmp-restore-* beside STORE, which may hold values; the next run to the same STORE removes it.
+
 Example:
   eventstore restore data-backup data-again
 """

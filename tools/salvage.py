@@ -12,6 +12,8 @@ Of each position is told whether its event is kept (its checksum proves it), unp
 (it looks intact, but the checksum before it is lost) or lost; aside are events of a history that was given up, such as
 a tail whose loss was accepted. Events that are unproven or aside are written with --unproven only, marked so.
 
+A run that is killed leaves a folder .tmp-salvage-* beside OUT, which may hold values; the next run to the same OUT removes it.
+
 Exit 1 if an event is not kept, 2 if nothing could be judged. On a failing disk copy STORE with ddrescue first.
 
 Example:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import resource
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -332,6 +334,35 @@ def test_a_disk_too_full_for_the_evidence_is_told_as_full(data: Path) -> None:
     full = pytest.raises(DiskFullError, match=r"copying into .*free some space and try again")
     with limit(resource.RLIMIT_FSIZE, 5 * PAGE), eventstore.open(data, accept_loss=True) as store, full:
         store.domain(DOMAIN)
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("eventstore.salvage", "salvage('data', 'out', progress=die)"),
+        ("eventstore.restore", "restore('backup', 'out', progress=die)"),
+        ("eventstore.tools.export_tables", "export_tables('data', (), Path('out'), progress=die)"),
+    ],
+    ids=["salvage", "restore", "export --sqlite"],
+)
+def test_what_a_killed_run_left_is_removed_by_the_next_one_to_the_same_place(data: Path, tmp_path: Path, module: str, call: str) -> None:
+    with eventstore.open(data) as store:
+        store.backup(tmp_path / "backup")
+
+    def run(call: str) -> int:
+        code = f"import os; from pathlib import Path; from {module} import *; die = lambda *_: os.kill(os.getpid(), 9); {call}"
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, check=False).returncode
+
+    assert run(call) == -signal.SIGKILL
+    (left,) = tmp_path.glob(".tmp-*")
+    other = left.with_name(re.sub(r"-\d+(?=-[^-]+(-out)?$)", f"-{os.getpid()}", left.name))
+    assert other != left
+    other.touch()
+    assert run(call.replace("'out'", "'elsewhere'")) == -signal.SIGKILL
+    assert left.exists(), "what another place was to become is left alone"
+    assert run(call.replace("=die", "=None")) == 0
+    assert not left.exists()
+    assert other.exists(), "its maker lives"
 
 
 def test_what_a_whole_page_held_is_lost_without_a_trace(data: Path, tmp_path: Path) -> None:
