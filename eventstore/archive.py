@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,23 +17,32 @@ from typing import Literal
 
 import msgspec
 
-from eventstore import database
+from eventstore import database, moves
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import moment_us
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, redacted_since, roll_forward
-from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError
-from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, sha256_of, stat_or_none, sync_file, sync_folder
+from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, UnavailableError
+from eventstore.files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    locked,
+    make_folder,
+    os_errors,
+    remove_files,
+    sha256_of,
+    stat_or_none,
+    sync_file,
+    sync_folder,
+)
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
+from eventstore.model import Head
 from eventstore.projections.key_states import KeyStates
 from eventstore.roots import outline_of
 from eventstore.sealedfile import prove, reading
 
 _log = logging.getLogger("eventstore")
-
-LOCK_NAME = "archive.lock"
-"""In a log's folder: held while its files are moved, so that one process at a time does."""
 
 _PAGES = 2_000
 """Database pages copied at a time."""
@@ -140,11 +148,69 @@ def chosen_files(log: FileLog, before: datetime | int | None) -> list[FileExtent
 
 
 @contextlib.contextmanager
-def moving(group: GroupCommit) -> Iterator[FileLog]:
-    """The right to move the sealed files of a log; nobody else does meanwhile. Raises ConfigError, UnavailableError."""
+def moving(group: GroupCommit, *, timeout_ms: int | None = None) -> Iterator[FileLog]:
+    """The right to move the sealed files of a log; nobody else does meanwhile, and no copy is left that no event names.
+
+    Raises ConfigError, UnavailableError.
+    """
     log = file_log(group)
-    with os_errors(f"locking {log.folder / LOCK_NAME}"), locked(log.folder / LOCK_NAME, timeout_ms=group.live.log.busy_timeout_ms):
-        yield log
+    lock, timeout_ms = log.folder / moves.LOCK_NAME, log.busy_timeout_ms if timeout_ms is None else timeout_ms
+    with os_errors(f"locking {lock}"), locked(lock, timeout_ms=timeout_ms):
+        try:
+            _abandon(group, log)
+            yield log
+        finally:
+            _abandon(group, log)
+
+
+def _abandon(group: GroupCommit, log: FileLog) -> None:
+    """Remove the copies that were begun and that no event names, this process's or a dead one's: what they are of is still there.
+
+    One that cannot be reached stays named: a redaction tells of it, and the next one who moves files tries again.
+    """
+    with os_errors(f"reading {log.folder / moves.LOCK_NAME}"):
+        begun = moves.begun(log.folder)
+    for move in begun:
+        try:
+            said = latest(log.archived(group.live.fresh().system)).get(move.first)
+            if said is None or said.to != move.to:
+                last = said.last if said is not None else log.file(move.first).last if move.first in log.sealed() else None
+                copy = archived_file(Path(move.to), log.store_id, log.domain, move.first)
+                with os_errors(f"removing {copy}"):
+                    _remove_copy(log, copy, last, ours=moves.is_ours(log.folder, move))
+            with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
+                moves.end(log.folder, move)
+        except EventStoreError as error:
+            _log.warning("%s: a copy that was begun may be left in an archive: %s", log.domain, error)
+
+
+def _remove_copy(log: FileLog, copy: Path, last: int | None, *, ours: bool) -> None:
+    """Remove what there is of a copy of the file that ends in `last`; None if that is neither in the log's folder nor on record.
+
+    Raises EventStoreError if nobody can tell, or it is no such copy.
+    """
+    if not copy.parents[2].is_dir():
+        raise AccessError(f"{copy.parents[2]} is not there")
+    scratch = _scratch(copy)
+    if not ours and (scratch.exists() or copy.exists()):
+        raise AccessError(f"this store is a copy, and {copy} may be its original's")
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    if stat_or_none(copy) is None:
+        return
+    if last is None:
+        raise AccessError(f"{copy} may be all that is left of its file")
+    (seal,) = log.linked([last])
+    with reading(copy, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
+        end = file.end().head
+    if end != Head(seal.event.position, seal.event.checksum):
+        raise AccessError(f"{copy} is no copy of this log's file")
+    remove_files([copy, *(copy.with_name(f"{copy.name}{side}") for side in ("-wal", "-shm"))])
+
+
+def _scratch(copy: Path) -> Path:
+    """Where a copy is made, beside its place."""
+    return copy.parent / f".tmp-{copy.name}"
 
 
 def plan_archive(group: GroupCommit, before: datetime | int | None) -> ArchiveReport:
@@ -184,16 +250,21 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
         known = live.head().position
         roll_forward(group)  # a redaction that was cut short since this process opened the log
         with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
-            said = Archived(file.first, file.last, _copy(group, file, to, store_id), str(to), outline_of(live.log, file.first, file.last))
+            _require_free(archived_file(to, store_id, log.domain, file.first))
+            with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
+                moves.begin(log.folder, file.first, to)
+            sha256 = _copy(group, file, to, store_id)
+            said = Archived(file.first, file.last, sha256, str(to), outline_of(live.log, file.first, file.last))
 
         def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
             # A redaction since then erased the value in the original, and not in the copy.
             return None if redacted_since(live.log, states.system, known) else said
 
         kept: list[KeptFile] = []
-        if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]
+        recorded = group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last)))  # type: ignore[misc]
+        _abandon(group, log)
+        if recorded:
             return kept
-        archived_file(to, store_id, live.log.domain, file.first).unlink()
 
 
 def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
@@ -215,7 +286,7 @@ def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
     folders = [to, to / store_id, target.parent]
     for folder in folders:
         make_folder(folder)
-    scratch = target.parent / f".tmp-{target.name}"
+    scratch = _scratch(target)
     if scratch.exists():
         shutil.rmtree(scratch)  # of a process that was killed: we hold the lock
     scratch.mkdir(mode=FOLDER_MODE)
@@ -227,7 +298,7 @@ def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
         redacted = named_by_redactions(group.live.log, group.live.fresh().system)
         prove(copy, domain, store_id, seal.event, redacted, busy_timeout_ms=group.live.log.busy_timeout_ms)
         sha256 = sha256_of(copy)
-        _require_free(target, sha256)
+        _require_free(target)
         copy.rename(target)
     finally:
         shutil.rmtree(scratch)
@@ -258,12 +329,11 @@ def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None
         raise database.engine_error(error, domain=domain, path=copy) from error
 
 
-def _require_free(target: Path, sha256: str) -> None:
-    """Refuse to overwrite anything but the same bytes: those are left of a process that was killed before it could record them."""
-    status = stat_or_none(target)
-    if status is not None and (not stat.S_ISREG(status.st_mode) or sha256_of(target) != sha256):
+def _require_free(target: Path) -> None:
+    """Refuse to overwrite anything: what a killed process left is not there any more."""
+    if stat_or_none(target) is not None:
         raise AccessError(
-            f"{target} is there already, and is not a copy of this file; nothing was overwritten or moved: look what it is, then"
+            f"{target} is there already, and no event says so; nothing was overwritten or moved: look what it is, then"
             " move it away, or archive to another folder"
         )
 
@@ -325,8 +395,21 @@ def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
 def try_to_finish(group: GroupCommit, store_id: str) -> None:
     """finish_archiving() for an opening, which must not fail over it: what could not be done is logged, and the next one tries again."""
     try:
+        _try_to_abandon(group)
         kept = [f"positions {each.first} to {each.last}: {each.why}" for each in finish_archiving(group, store_id)]
     except EventStoreError as error:
         kept = [str(error)]
     for sentence in kept:
         _log.warning("%s", sentence)
+
+
+def _try_to_abandon(group: GroupCommit) -> None:
+    """Remove what a killed process left in an archive, unless somebody moves files at this moment, who has seen to it."""
+    log = group.live.log
+    if not isinstance(log, FileLog):
+        return
+    with os_errors(f"reading {log.folder / moves.LOCK_NAME}"):
+        begun = moves.begun(log.folder)
+    if begun:
+        with contextlib.suppress(UnavailableError), moving(group, timeout_ms=0):
+            pass

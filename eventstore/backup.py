@@ -131,10 +131,15 @@ def _is_left_by_us(target: Path, names: list[str]) -> bool:
     lock_file = target / copies.LOCK_NAME
     if copies.LOCK_NAME not in names or lock_file.is_symlink() or not lock_file.is_file():
         return False
-    if names == [copies.LOCK_NAME] and not lock_file.stat().st_size:
+    if names == [copies.LOCK_NAME] and _says_nothing(lock_file.read_bytes()):
         return True
     known = all(copies.is_copy(name) or name == copies.LOCK_NAME or _is_half_made(name) for name in names)
     return known and lock_file.read_bytes() == _OURS
+
+
+def _says_nothing(lock: bytes) -> bool:
+    """Whether the power went before what the lock says was on the disk: nothing of it is there, or its length alone."""
+    return not any(lock)
 
 
 def _is_half_made(name: str) -> bool:
@@ -148,7 +153,7 @@ def _locked(target: Path, busy_timeout_ms: int) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         lock(descriptor, str(path), timeout_ms=busy_timeout_ms)
-        if not os.fstat(descriptor).st_size:
+        if _says_nothing(os.pread(descriptor, len(_OURS), 0)):
             # Durable before there is anything else here: it says whose the rest is.
             os.pwrite(descriptor, _OURS, 0)
             os.fsync(descriptor)

@@ -44,6 +44,8 @@ def parse_moment(text: str) -> tuple[int, bool]:
     # fromisoformat drops digits beyond the microsecond without a word; a log must not.
     if re.search(r"[.,]\d{7,}", text):
         raise ConfigError(f"{text!r}: finer than a microsecond; the log keeps microseconds")
+    if re.search(r"[+-]\d\d:\d\d:\d\d[.,]", text):  # dropped as well where nothing else is left of it
+        raise ConfigError(f"{text!r}: an offset finer than a second is none; write it as 2026-11-21T14:03:07.5+00:00")
     try:
         moment = datetime.fromisoformat(text)
         had_offset = moment.tzinfo is not None

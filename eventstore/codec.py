@@ -352,9 +352,10 @@ def checksum_of(previous: bytes, event: Event, domain: str) -> bytes:
             flags |= _IS_BLOB
         key_bytes = key.encode()
         header = _pack_header(position, event.prev, event.recorded_us, when_us or 0, flags, len(op_bytes), len(key_bytes), len(meta_bytes))
+        # Damage to the schema may put anything in any column, in that of the checksum before, too.
+        return _sha256(b"".join((previous, header, op_bytes, key_bytes, meta_bytes, payload))).digest()
     except (struct.error, UnicodeEncodeError, AttributeError, TypeError) as error:  # a text that damage made a blob has no encode()
         raise FormatError(domain, position, f"a field is outside what the format can hold: {error}") from error
-    return _sha256(b"".join((previous, header, op_bytes, key_bytes, meta_bytes, payload))).digest()
 
 
 def _payload(event: Event, coded: bool, domain: str) -> bytes:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from eventstore import moves
 from eventstore.files import os_errors
 from eventstore.model import HeldCopy
 
@@ -35,3 +36,9 @@ def copies_of(store: Path, domain: str) -> Iterator[HeldCopy]:
                 yield HeldCopy(str(path), "left by a process that was killed: `eventstore doctor STORE --fix` removes it once it is old")
             else:
                 yield HeldCopy(str(path), "no file of the log: if it is a copy of one, delete it")
+        for move in moves.begun(folder):
+            yield HeldCopy(
+                f"{move.to} ({domain}, from position {move.first})",
+                "a copy that is made there, or whose maker was killed: `archive`, or the next opening for writing, removes what was left;"
+                " if this store is a copy of another, it may be that one's",
+            )

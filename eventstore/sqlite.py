@@ -678,7 +678,8 @@ class SqliteLog(LogReader):
         try:
             if self._file.end().is_seal and database.log_files(self.folder)[-1] != self._file.path:
                 self._found(self._file.end())
-                self._go_on()  # another process sealed the log: where it ends now is in another file
+                with os_errors(f"closing {self._what}"):
+                    self._go_on()  # another process sealed the log: where it ends now is in another file
             # What is recorded at the end becomes the record: it must not be less than what was acknowledged.
             self._require_tail(self._file.end().head)
         except BaseException:

@@ -1,13 +1,14 @@
 """Stores for tests, each verified when its test ends, and how hard hypothesis tries.
 
-Profiles: `default` for every run, `ci` and `long` for more; chosen by `--hypothesis-profile` or the environment variable
-HYPOTHESIS_PROFILE. None is derandomized: a failure prints a blob that replays it.
+Profiles: `default` for every run, `ci` and `long` for more, `shrink` to make a failure of the state machine small; chosen by
+`--hypothesis-profile` or the environment variable HYPOTHESIS_PROFILE. None is derandomized: a failure prints a blob that replays it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,21 @@ _everywhere: dict[str, Any] = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 }
 settings.register_profile("default", max_examples=60, stateful_step_count=30, **_everywhere)
+settings.register_profile("shrink", settings.get_profile("default"))
 settings.register_profile("ci", max_examples=300, stateful_step_count=30, **_everywhere)
 settings.register_profile("long", max_examples=20_000, stateful_step_count=50, **_everywhere)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much the campaigns tried: what a test recorded as a property that begins with `tried`, summed up over all of them."""
+    tried: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "teardown":
+                tried.update({name: count for name, count in report.user_properties if name.startswith("tried")})
+    for name, count in sorted(tried.items()):
+        terminalreporter.write_line(f"{name}: {count:,}")
 
 
 def _corrupts(request: pytest.FixtureRequest) -> bool:

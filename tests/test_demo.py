@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -32,6 +33,7 @@ from eventstore.tools.recording import Write, read_recording
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import plain
 from tests import demo_sample
+from tests.tools.test_cli_pages import on_a_terminal
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT.parent / "shared" / "data" / "backtest-kit" / "live.jsonl.gz"
@@ -458,3 +460,10 @@ def test_run_as_a_program_the_writer_writes(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) >= 5
+
+
+def test_the_demo_shows_on_a_terminal_how_far_it_is(tmp_path: Path) -> None:
+    shown = on_a_terminal(["demo", "--folder", str(tmp_path / "store")], colour=False, columns=100)
+    total = len(read_recording(SESSION))
+    assert re.search(rf"writing, until it is killed .*\d+/{total}", shown), shown
+    assert re.search(rf"reopened, going on to the end .*{total}/{total}", shown), shown

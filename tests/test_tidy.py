@@ -52,6 +52,7 @@ FLOORS = [
         "reading",
         "rolling",
         "recovery",
+        "moves",
         "remnants",
         "sqlite",
         "local",
@@ -346,6 +347,15 @@ def test_nothing_stored_is_ever_executed() -> None:
     found = [place(path, node) for path in python_files(*HOUSE) for node, name in calls(path) if name in executing]
     found += [place(path, node) for path in python_files(*HOUSE) for node, name in imported_names(path) if name.split(".")[0] in loading]
     require_none(found)
+
+
+def test_nothing_listens_and_nothing_connects() -> None:
+    """RELIABILITY.md says so of every promise that a server would have to make: with the first server they come due."""
+    network = {"asyncore", "ftplib", "http", "imaplib", "poplib", "smtplib", "socket", "socketserver", "ssl", "urllib", "xmlrpc"}
+    found = [f"{place(path, node)} {name}" for path in python_files(*HOUSE) for node, name in imported_names(path)]
+    opened = [f"{place(path, node)} {name}" for path in python_files(*HOUSE) for node, name in calls(path)]
+    require_none([each for each in found if each.split()[-1].split(".")[0] in network])
+    require_none([each for each in opened if each.split()[-1] in {"asyncio.open_connection", "asyncio.start_server"}])
 
 
 def test_no_error_is_swallowed() -> None:

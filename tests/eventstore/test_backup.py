@@ -454,6 +454,18 @@ def test_a_link_in_the_place_of_a_log_is_not_followed(store: Store, target: Path
     assert [path.name for path in target.iterdir()] == ["backup.lock"]
 
 
+@pytest.mark.parametrize("left", [b"", bytes(74)], ids=["empty", "a length without its bytes"])
+def test_a_first_backup_cut_off_by_a_power_loss_is_begun_anew(store: Store, target: Path, left: bytes) -> None:
+    """Nothing but the lock was there yet, and what it says was on no disk."""
+    fill(store, "notes")
+    target.mkdir()
+    (target / "backup.lock").write_bytes(left)
+    store.backup(target)
+    store.backup(target)
+    with eventstore.open(target, read_only=True) as backup:
+        assert backup.verify().ok
+
+
 # ---- restore
 
 

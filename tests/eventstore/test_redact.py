@@ -680,6 +680,77 @@ def test_a_redaction_that_was_killed_is_finished_before_a_process_that_was_open_
         assert store.verify().ok
 
 
+KILLED_WHILE_ARCHIVING = """
+import os, sys, eventstore
+from eventstore import archive, group
+store = eventstore.open(sys.argv[1])
+d = store.domain("people")
+where, name = {"copying": (archive, "prove"), "recording": (group.GroupCommit, "record")}[sys.argv[3]]
+setattr(where, name, lambda *_, **__: os._exit(9))
+store.archive("people", before=d.head().position, to=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("at", ["copying", "recording"])
+@pytest.mark.parametrize("by", ["opening", "archiving"])
+def test_a_copy_whose_archiver_was_killed_is_told_and_removed(tmp_path: Path, at: str, by: str) -> None:
+    """No event names it; it stands in a folder that the next one who archives need not know."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), at], cwd=ROOT, check=False)
+        assert (killed.returncode, files_with(archive, words[0]) != []) == (9, True)
+        (held,) = d.redact("alice", reason="asked").held
+        assert held.path == f"{archive} (people, from position 0)"
+        if by == "archiving":
+            assert len(store.archive("people", before=d.head().position, to=tmp_path / "other")[0].files) == 2
+        else:
+            with eventstore.open(folder) as again:
+                again.domain("people")
+        assert files_with(tmp_path, *words) == []
+        wanted = [str(tmp_path / "other")] * 2 if by == "archiving" else []
+        assert [held.path.split(" ")[0] for held in d.redact("alice", reason="asked", dry_run=True).held] == wanted
+        assert store.verify().ok
+
+
+def test_a_copy_that_is_on_its_way_from_another_store_is_left_to_that_one(tmp_path: Path) -> None:
+    """The folder was copied while its files were moved: what stands in the archive is soon all that the original has."""
+    words, folder, archive, copy = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "copy"
+    sealed_twice(folder, words)
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), "recording"], cwd=ROOT, check=False)
+    shutil.copytree(folder, copy)
+    with eventstore.open(copy) as store:
+        assert [held.path for held in store.domain("people").redact("alice", reason="asked").held] == [
+            f"{archive} (people, from position 0)"
+        ]
+    assert in_archive(archive).exists()
+    with eventstore.open(folder) as store:
+        store.domain("people")
+    assert not list(archive.rglob("*.db"))
+    with eventstore.open(copy) as store:
+        assert store.domain("people").redact("alice", reason="asked").held == []
+
+
+def test_a_copy_that_cannot_be_reached_stays_named(tmp_path: Path) -> None:
+    """As on a disk that is not there at the moment."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), "recording"], cwd=ROOT, check=False)
+    archive.rename(tmp_path / "unplugged")
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        assert len(d.redact("alice", reason="asked").erased) == 3
+        assert len(store.archive("people", before=d.head().position, to=tmp_path / "other")[0].files) == 2
+        with eventstore.open(folder, archives=[tmp_path / "other"]) as whole:
+            again = whole.domain("people").redact("alice", reason="asked")
+            assert [held.path for held in again.held] == [f"{archive} (people, from position 0)"]
+        (tmp_path / "unplugged").rename(archive)
+        with eventstore.open(folder, archives=[tmp_path / "other"]) as whole:
+            assert whole.domain("people").redact("alice", reason="asked").held == []
+        assert files_with(tmp_path, *words) == []
+
+
 def test_a_file_that_a_redaction_could_not_reach_is_not_archived(tmp_path: Path) -> None:
     words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
     sealed_twice(folder, words)

@@ -9,9 +9,7 @@ not all of it is done, the order is on the list that a restart works through fir
 
 from __future__ import annotations
 
-import fcntl
 import sys
-from pathlib import Path
 
 import msgspec
 
@@ -84,11 +82,9 @@ def trade(store: eventstore.Store, exchange: Exchange) -> None:
 
 
 def main(folder: str, port: str) -> None:
-    """One bot a store: a second one would take the first one's orders for left behind."""
-    with Path(f"{folder}.lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with eventstore.open(folder, actor="live-bot") as store, Exchange(int(port)) as exchange:
-            trade(store, exchange)
+    """One bot a store, held to it by the lease: a second one would take the first one's orders for left behind. Raises OwnedError."""
+    with eventstore.open(folder, owner="live-bot", actor="live-bot") as store, Exchange(int(port)) as exchange:
+        trade(store, exchange)
 
 
 if __name__ == "__main__":

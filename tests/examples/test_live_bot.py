@@ -278,6 +278,20 @@ def test_killed_at_each_of_the_worst_moments_every_order_is_executed_exactly_onc
         assert trial.phases.keys() >= WORST
 
 
+def test_a_second_bot_is_not_let_in_and_the_first_trades_on(tmp_path: Path, seed: str) -> None:
+    """It would take the orders of the first for left behind, and settle them beside it."""
+    with ordeal(tmp_path, LIVE, seed) as trial:
+        trial.control.ask(verb="fault", what="hold before")
+        first = trial.start()
+        assert trial.control.ask(verb="held")
+        code, complaint = trial.start().end()
+        assert (code, "OwnedError" in complaint) == (1, True), complaint
+        trial.control.ask(verb="release")
+        last: int = trial.control.ask(verb="close", more=30)
+        assert first.end() == (0, "")
+        require_exactly_once(trial, last)
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_killed_fifty_times_every_order_is_executed_exactly_once(tmp_path: Path, seed: str) -> None:

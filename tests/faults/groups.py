@@ -1,19 +1,24 @@
-"""Workers in whose main thread a Ctrl-C comes while several threads share a transaction."""
+"""Workers in whose main thread a Ctrl-C comes while several threads share a transaction, or while tasks of an event loop do."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-import os
+import random
 import signal
 import threading
+import traceback
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import eventstore
+from eventstore import aio
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
-from tests.faults.ledger import DOMAIN, acknowledgement, call_of, call_of_size, carry_out
-from tests.faults.splits import interrupting, require_nothing_held
+from tests.faults.jobs import busy_settings
+from tests.faults.ledger import DOMAIN, acknowledgement, call_of, call_of_size, carry_out, carry_out_awaited
+from tests.faults.splits import InterruptedCall, require_nothing_held
 from tests.faults.workers import Tell
 
 
@@ -49,28 +54,15 @@ def interrupt_each_step(tell: Tell, folder: str, first: int, leads: bool) -> Non
         transactions = Transactions(store.domain(DOMAIN))
         domain = transactions.domain
         for step in itertools.count(first):
-            crew, call = Crew(), call_of_size(f"main-{step}", 1)
+            crew = Crew()
             transactions.forget_arrivals()
             (_queue_two if leads else _queue_around)(tell, transactions, crew, step)
-            steps = interrupting(step)
-            interrupted, receipts = False, None
-            try:
-                with steps:
-                    receipts = carry_out(domain, call, retry=True)
-            except KeyboardInterrupt:
-                interrupted = True
+            call = InterruptedCall(domain, call_of_size(f"main-{step}", 1), step)
             if leads and not transactions.queue.arrivals.acquire(blocking=False):
                 domain.group._call_next()  # interrupted before it queued up: those two were told by nobody that they may lead
             transactions.queue.arrivals.release()  # whoever waits for this thread's call to arrive need wait no longer
-            try:
-                require_all_served(domain, crew)
-            except AssertionError as error:
-                tell(step=step, left=str(error), after=steps.place)
-                os._exit(0)  # who goes on here may wait for ever
-            again = carry_out(domain, call, retry=True)
-            assert receipts in (None, again), "a retry must give the first answer"
-            tell(interrupted=interrupted, **acknowledgement(call, again))
-            if step > steps.count and not interrupted:
+            call.require(partial(require_all_served, domain, crew), tell)
+            if call.is_over(tell):
                 return
 
 
@@ -163,3 +155,60 @@ def interrupt_a_transaction(tell: Tell, folder: str) -> None:
         except KeyboardInterrupt:
             tell(interrupted=True)
         tell(positions=[receipt.position for receipts in crew.results() for receipt in receipts], key=domain.get("key"))
+
+
+TASKS = 100
+"""Calls that are under way at once."""
+
+
+def write_among_cancellations(tell: Tell, folder: str, name: str) -> None:
+    """Tasks write until killed, hundreds at once; each signal cancels some of them, whatever they are at."""
+    busy_settings()
+    asyncio.run(_write_in_waves(tell, folder, name))
+
+
+async def _write_in_waves(tell: Tell, folder: str, name: str) -> None:
+    chance, tasks, cancelled = random.Random(name), list[asyncio.Task[bool]](), set[asyncio.Task[bool]]()
+
+    def interrupt() -> None:
+        living = [task for task in tasks if not task.done() and task not in cancelled]
+        for task in chance.sample(living, min(len(living), 3)):
+            cancelled.add(task)  # a second time, it would not come to say what became of it
+            task.cancel()
+
+    for which in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(which, interrupt)
+    async with await aio.open(folder) as store:
+        domain = await store.domain(DOMAIN)
+        tell(open=True)
+        for wave in itertools.count():
+            calls = [f"{name}.{wave}.{number}" for number in range(TASKS)]
+            tasks[:] = [asyncio.create_task(_write(tell, domain, call)) for call in calls]
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                for call, answer in zip(calls, answers, strict=True):
+                    assert isinstance(answer, bool | asyncio.CancelledError), f"{call}: {answer!r}"  # the latter before it began
+                    assert _is_there(domain, call) == (answer is True), f"{call} was answered with {answer}, and that changed"
+            except AssertionError:
+                tell(failed=traceback.format_exc())  # here, as the next signal ends this process once the loop is closed
+                raise
+            # Nobody is left in the queue, and whoever was cancelled asks again: the store serves him, once.
+            for call in [call for call, answer in zip(calls, answers, strict=True) if answer is not True]:
+                tell(**acknowledgement(call, await carry_out_awaited(domain, call)))
+            tell(interrupts=len(cancelled))
+            cancelled.clear()
+
+
+async def _write(tell: Tell, domain: aio.DomainStore, call: str) -> bool:
+    """Make a call, and tell of it; whether it is in the log, which is settled once it is cancelled, too."""
+    try:
+        receipts = await carry_out_awaited(domain, call)
+    except asyncio.CancelledError:
+        return _is_there(domain, call)
+    tell(**acknowledgement(call, receipts))
+    return any(receipt.appended for receipt in receipts)  # a key that is not there needs no removal
+
+
+def _is_there(domain: aio.DomainStore, call: str) -> bool:
+    """Now, and not once a thread had the time to look: what is under way would be there by then."""
+    return domain._live.ids.find(f"id of {call}") is not None

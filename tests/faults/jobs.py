@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import eventstore
@@ -31,23 +33,35 @@ def write_calls(tell: Tell, folder: str, name: str) -> None:
             tell(**acknowledgement(call, carry_out(domain, call)))
 
 
+class Life:
+    """A life in parts, their steps counted: it ends at step `at` of the part named `die_in`, if that has so many."""
+
+    def __init__(self, die_in: str, at: int) -> None:
+        self.steps: dict[str, int] = {}
+        self._die_in, self._at = die_in, at
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Live through one part of it."""
+        with Steps(self._at if name == self._die_in else 0, die) as steps:
+            yield
+        self.steps[name] = steps.count
+
+
 def live_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
     """Open, write `calls` calls, close; die at step `at` of the part named `die_in`, if it has so many."""
     busy_settings()
-
-    def part(name: str) -> Steps:
-        return Steps(at if name == die_in else 0, die)
-
-    with part("open") as opening:
+    life = Life(die_in, at)
+    with life.part("open"):
         store = eventstore.open(folder)
         domain = store.domain(DOMAIN)
-    with part("write") as writing:
+    with life.part("write"):
         for number in range(calls):
             call = f"{name}.{number}"
             tell(**acknowledgement(call, carry_out(domain, call)))
-    with part("close") as closing:
+    with life.part("close"):
         store.close()
-    tell(steps={"open": opening.count, "write": writing.count, "close": closing.count})
+    tell(steps=life.steps)
 
 
 def redact(tell: Tell, folder: str, at: int) -> None:
@@ -71,22 +85,19 @@ def shred(tell: Tell, folder: str, keys: str, at: int) -> None:
 def seal_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
     """As live_whole, but what is written is sealed before the store is closed, and followed by one call more."""
     busy_settings()
-
-    def part(name: str) -> Steps:
-        return Steps(at if name == die_in else 0, die)
-
-    with part("open") as opening:
+    life = Life(die_in, at)
+    with life.part("open"):
         store = eventstore.open(folder)
         domain = store.domain(DOMAIN)
     for number in range(calls):
         tell(**acknowledgement(f"{name}.{number}", carry_out(domain, f"{name}.{number}")))
-    with part("seal") as sealing:
+    with life.part("seal"):
         store.seal(DOMAIN)
-    with part("write") as writing:
+    with life.part("write"):
         tell(**acknowledgement(f"{name}.last", carry_out(domain, f"{name}.last")))
-    with part("close") as closing:
+    with life.part("close"):
         store.close()
-    tell(steps={"open": opening.count, "seal": sealing.count, "write": writing.count, "close": closing.count})
+    tell(steps=life.steps)
 
 
 def seal_and_die(tell: Tell, folder: str, name: str, calls: int) -> None:
@@ -125,24 +136,38 @@ def write_and_read(tell: Tell, folder: str, name: str, calls: int) -> None:
 
 def archive_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
     """Open a store with sealed files and archive them beside it; die at step `at` of a part."""
-    to = _fresh_archive(folder)
-
-    def part(name: str) -> Steps:
-        return Steps(at if name == die_in else 0, die)
-
+    to, life = _fresh_archive(folder), Life(die_in, at)
     if die_in == "open":  # of a process that finds what one before it left: recorded, and not removed
         with eventstore.open(folder) as store:
             adjust(archive, drop=lambda *_: [])
             store.archive(to=to)
             adjust(archive, drop=_DROP)
-    with part("open") as opening:
+    with life.part("open"):
         store = eventstore.open(folder)
         domain = store.domain(DOMAIN)
-    with part("archive") as archiving:
+    with life.part("archive"):
         store.archive(to=to)
     tell(**acknowledgement(f"{name}.last", carry_out(domain, f"{name}.last")))
     store.close()
-    tell(steps={"open": opening.count, "archive": archiving.count})
+    tell(steps=life.steps)
+
+
+def archive_and_redact(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
+    """Archive all that is sealed, then redact what is under `subject` with the archive attached; die at step `at` of a part."""
+    to = _fresh_archive(folder)
+
+    def part(name: str) -> Steps:
+        return Steps(at if name == die_in else 0, die)
+
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+        with part("archive") as archiving:
+            store.archive(DOMAIN, to=to)
+    with eventstore.open(folder, archives=[to]) as store:
+        domain = store.domain(DOMAIN)
+        with part("redact") as redacting:
+            domain.redact(prefix="subject", reason="asked")
+    tell(steps={"archive": archiving.count, "redact": redacting.count})
 
 
 _DROP = archive.drop
@@ -156,13 +181,13 @@ def _fresh_archive(folder: str) -> Path:
 
 def retain_whole(tell: Tell, folder: str, name: str, calls: int, die_in: str, at: int) -> None:
     """Open a store with sealed files, archive the first, and delete all of the past; die at step `at` of that."""
-    to = _fresh_archive(folder)
+    to, life = _fresh_archive(folder), Life(die_in, at)
     with eventstore.open(folder) as store:
         (first, *_) = store.archive(DOMAIN, to=to, dry_run=True)[0].files
         store.archive(DOMAIN, before=first.last + 1, to=to)
-        with Steps(at, die) as retaining:
+        with life.part("retain"):
             store.retain(eventstore.Retention(keep_events=0), delete=True)
-    tell(steps={"retain": retaining.count})
+    tell(steps=life.steps)
 
 
 def archive_again_and_again(tell: Tell, folder: str, name: str, calls: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 import eventstore
+from eventstore import aio
 from eventstore.model import Durability
 from eventstore.values import encode_value
 from tests import verifier
@@ -44,6 +45,14 @@ class Plan(msgspec.Struct, frozen=True):
     writes: list[Write]
     durability: Durability
     event_id: str | None
+
+    def gather(self, batch: eventstore.Batch, call: str) -> None:
+        """Put the writes into a batch."""
+        for write in self.writes:
+            if write.op == "put":
+                batch.write_value(write.key, write.value, run_id=call)
+            else:
+                batch.remove_value(write.key, run_id=call)
 
 
 def plan(call: str) -> Plan:
@@ -80,11 +89,15 @@ def carry_out(
         write = planned.writes[0]
         return [domain.write_value(write.key, write.value, event_id=event_id, durability=level, run_id=call)]
     with domain.batch(event_id=event_id, durability=level) as batch:
-        for write in planned.writes:
-            if write.op == "put":
-                batch.write_value(write.key, write.value, run_id=call)
-            else:
-                batch.remove_value(write.key, run_id=call)
+        planned.gather(batch, call)
+    return batch.receipts
+
+
+async def carry_out_awaited(domain: aio.DomainStore, call: str) -> list[eventstore.Receipt]:
+    """The same, awaited; with an event_id, so that it may be made again."""
+    planned = plan(call)
+    async with domain.batch(event_id=f"id of {call}", durability=planned.durability) as batch:
+        planned.gather(batch, call)
     return batch.receipts
 
 

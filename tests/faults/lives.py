@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,20 +122,25 @@ def write_and_die(tell: Tell, root: str, name: str, calls: int) -> None:
         die()
 
 
+def rounds_of(place: Path, name: str, rounds: int, calls: int, durability: Durability | None) -> Iterator[eventstore.Store]:
+    """In two sessions, again and again: so many calls, then what is done with the store that is given."""
+    for session in range(2):
+        with eventstore.open(place) as store:
+            domain = store.domain(DOMAIN)
+            mark(open=True)
+            for number in range(rounds):
+                for call in range(calls):
+                    promise(domain, f"{name}.{session}.{number}.{call}", durability)
+                yield store
+
+
 def seal(tell: Tell, root: str, log: str, name: str, rounds: int, durability: Durability | None = None) -> None:
     """Some calls, then a seal, again and again; then the store is opened anew and written on."""
     small_settings()
     with recorded(Path(root), Path(log)):
-        for session in range(2):
-            with eventstore.open(Path(root, "store")) as store:
-                domain = store.domain(DOMAIN)
-                mark(open=True)
-                for number in range(rounds):
-                    for part in range(3):
-                        promise(domain, f"{name}.{session}.{number}.{part}", durability)
-                    sealed = store.seal(DOMAIN)
-                    event = domain.event(sealed.position)
-                    mark(domain=DOMAIN, durability="power+", appended=[[event.position, event.checksum.hex()]])
+        for store in rounds_of(Path(root, "store"), name, rounds, 3, durability):
+            event = store.domain(DOMAIN).event(store.seal(DOMAIN).position)
+            mark(domain=DOMAIN, durability="power+", appended=[[event.position, event.checksum.hex()]])
 
 
 def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
@@ -143,18 +148,12 @@ def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
     small_settings()
     _archive_where_it_is()
     with recorded(Path(root), Path(log)):
-        for session in range(2):
-            with eventstore.open(Path(root, "store")) as store:
-                domain = store.domain(DOMAIN)
-                mark(open=True)
-                for number in range(rounds):
-                    for part in range(2):
-                        promise(domain, f"{name}.{session}.{number}.{part}", None)
-                    store.seal(DOMAIN)
-                    (report,) = store.archive(DOMAIN, to=Path(root, "archive"))
-                    assert len(report.files) == 1, report
-                    head = domain.head()
-                    mark(domain=DOMAIN, durability="power+", appended=[[head.position, head.checksum.hex()]])
+        for store in rounds_of(Path(root, "store"), name, rounds, 2, None):
+            store.seal(DOMAIN)
+            (report,) = store.archive(DOMAIN, to=Path(root, "archive"))
+            assert len(report.files) == 1, report
+            head = store.domain(DOMAIN).head()
+            mark(domain=DOMAIN, durability="power+", appended=[[head.position, head.checksum.hex()]])
 
 
 def _archive_where_it_is() -> None:

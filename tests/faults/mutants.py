@@ -313,6 +313,13 @@ IN_TURN = [
         r"assert dict_items.* <= dict_items",
     ),
     Mutant(
+        "a cancelled write goes on behind its caller's back",
+        "eventstore/awaited.py",
+        [("                if self._group.withdraw(waiting):\n                    raise\n", "                raise\n")],
+        "tests/faults/test_signals.py::test_a_storm_of_cancellations_loses_and_doubles_nothing[0]",
+        r"was answered with .*, and that changed",
+    ),
+    Mutant(
         "callers that share a transaction are answered although it failed",
         "eventstore/commit.py",
         [
@@ -626,9 +633,9 @@ ARCHIVED = [
         "eventstore/archive.py",
         [
             (
-                "        kept: list[KeptFile] = []\n        if group.record",
+                "        kept: list[KeptFile] = []\n        recorded = group.record",
                 "        kept: list[KeptFile] = []\n        with live.log.writing():\n            drop(log, file.first, file.last)\n"
-                "        if group.record",
+                "        recorded = group.record",
             )
         ],
         POWER_LOSS + "test_sealed_files_are_archived[ci]",

@@ -69,29 +69,44 @@ def interrupting(step: int) -> Steps:
     return Steps(step, lambda: signal.raise_signal(signal.SIGINT), without="c_call")
 
 
+class InterruptedCall:
+    """A call with a Ctrl-C at one of its steps."""
+
+    def __init__(self, domain: eventstore.DomainStore, name: str, step: int) -> None:
+        self._domain, self._name, self._step = domain, name, step
+        self._steps, self._interrupted = interrupting(step), False
+        self._receipts: list[eventstore.Receipt] | None = None
+        try:
+            with self._steps:
+                self._receipts = carry_out(domain, name, retry=True)
+        except KeyboardInterrupt:
+            self._interrupted = True
+
+    def require(self, nothing_left: Callable[[], None], tell: Tell) -> None:
+        """Where `nothing_left` raises AssertionError, tell of it and end the process: who went on might wait for ever."""
+        try:
+            nothing_left()
+        except AssertionError as error:
+            tell(step=self._step, left=str(error), after=self._steps.place)
+            os._exit(0)
+
+    def is_over(self, tell: Tell) -> bool:
+        """Make it again, and tell of it; whether it had come to its end before the step."""
+        again = carry_out(self._domain, self._name, retry=True)
+        assert self._receipts in (None, again), "a retry must give the first answer"
+        tell(interrupted=self._interrupted, **acknowledgement(self._name, again))
+        return self._step > self._steps.count and not self._interrupted
+
+
 def interrupt_each_step(tell: Tell, folder: str, first: int, writes: int) -> None:
     """Ctrl-C at step `first` of a call, at the next one, and so on until a call has no more steps, or something is left behind."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with eventstore.open(folder) as store:
         domain = store.domain(DOMAIN)
         for step in itertools.count(first):
-            call = call_of_size(f"step-{step}", writes)
-            interrupted, receipts = False, None
-            steps = interrupting(step)
-            try:
-                with steps:
-                    receipts = carry_out(domain, call, retry=True)
-            except KeyboardInterrupt:
-                interrupted = True
-            try:
-                require_nothing_held(domain)
-            except AssertionError as error:
-                tell(step=step, left=str(error), after=steps.place)
-                os._exit(0)  # who goes on here may wait for ever
-            again = carry_out(domain, call, retry=True)
-            assert receipts in (None, again), "a retry must give the first answer"
-            tell(interrupted=interrupted, **acknowledgement(call, again))
-            if step > steps.count and not interrupted:
+            call = InterruptedCall(domain, call_of_size(f"step-{step}", writes), step)
+            call.require(lambda: require_nothing_held(domain), tell)
+            if call.is_over(tell):
                 return
 
 

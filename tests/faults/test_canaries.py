@@ -1,7 +1,8 @@
 """Canaries: the library with one promise broken, and the test that must notice. The tests are tested.
 
 Each mutant (mutants.py) is a copy of the source with a few lines altered; a test is run against it in a process of its own and
-must fail, in its own words. The same test must pass against a copy that was not altered.
+must fail, in its own words. The same test must pass against a copy that was not altered: asked once for each, of a file's in one
+process, however many mutants it has to notice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -41,12 +43,24 @@ class Run(msgspec.Struct):
     output: str
 
 
-def copied(folder: Path) -> Path:
-    """A copy of the source, of its tests, and of what pytest reads. The links inside it lead to the copy."""
-    folder.mkdir()
+NAMED: dict[str, list[str]] = defaultdict(list)
+"""The tests that must notice a mutant, each once, by their file."""
+for _test in sorted({mutant.test for mutant in MUTANTS}):
+    NAMED[_test.partition("::")[0]].append(_test)
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source, of its tests, and of what pytest reads. The links inside it lead to the copy.
+
+    It is compiled: a process that reads a copy of it has nothing to compile but what was altered, which it knows by the content.
+    """
+    folder = tmp_path_factory.mktemp("healthy")
     for name in [*SOURCE, "tests"]:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
+    compiled = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *SOURCE, "tests"]
+    subprocess.run(compiled, cwd=folder, check=True, timeout=PATIENCE)
     return folder
 
 
@@ -61,29 +75,15 @@ def mutate(mutant: Mutant, copy: Path) -> None:
     path.write_text(content)
 
 
-def run(copy: Path, test: str) -> Run:
-    """Run one test, with all its parameters unless it names them, against the source that lies beside it."""
+def run(copy: Path, *tests: str) -> Run:
+    """Run tests, each with all its parameters unless it names them, against the source that lies beside them."""
     report = copy / "report.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "-x",
-        "-m",
-        "not long",
-        "-p",
-        "no:cacheprovider",
-        "--timeout",
-        str(PATIENCE),
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", "not long", "-p", "no:cacheprovider", f"--timeout={PATIENCE}"]
     around = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "EVENTSTORE_", "FAULTS_"))}
     around |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "yes", "FAULTS_SEED": SEED}
     done = subprocess.run(
-        [*command, f"--basetemp={copy / 'scratch'}", f"--junitxml={report}", test],
-        cwd=copy, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=PATIENCE + 30,
+        [*command, f"--basetemp={copy / 'scratch'}", f"--junitxml={report}", *tests],
+        cwd=copy, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=len(tests) * PATIENCE + 30,
     )  # fmt: skip
     found = Run(done.returncode, [], {}, done.stdout)
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
@@ -95,32 +95,29 @@ def run(copy: Path, test: str) -> Run:
     return found
 
 
-@pytest.fixture(scope="session")
-def require_healthy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """Raises AssertionError unless a test passes against a copy that was not altered; asked once for each test."""
-    copy = copied(tmp_path_factory.mktemp("healthy") / "copy")
-    healthy: set[str] = set()
-
-    def require(test: str) -> None:
-        if test not in healthy:
-            found = run(copy, test)
-            assert (found.code, found.failed) == (0, {}), found.output
-            assert found.passed, found.output
-            healthy.add(test)
-
-    return require
+def is_meant(name: str, test: str) -> bool:
+    """Whether a test that ran is the named one, or that with one of its parameters."""
+    return test.rpartition("::")[2] in (name, name.partition("[")[0])
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3 * PATIENCE)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=attrgetter("name"))
-def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path, require_healthy: Callable[[str], None]) -> None:
-    copy = copied(tmp_path / "copy")
+def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path, healthy: Path) -> None:
+    copy = shutil.copytree(healthy, tmp_path / "copy", symlinks=True)
     mutate(mutant, copy)
     found = run(copy, mutant.test)
     assert found.code == FAILED, f"{mutant.test} does not notice that {mutant.name}:\n{found.output}"
-    wanted = mutant.test.rpartition("::")[2]
-    said = [text for name, text in found.failed.items() if wanted in (name, name.partition("[")[0])]
+    said = [text for name, text in found.failed.items() if is_meant(name, mutant.test)]
     assert said, f"{mutant.test} did not fail by itself:\n{found.output}"
     assert re.search(mutant.says, said[0]), f"{mutant.test} failed, but not as it does when {mutant.name}:\n{said[0]}"
-    require_healthy(mutant.test)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(0)  # each test has its own, and the process one for all
+@pytest.mark.parametrize("tests", NAMED.values(), ids=NAMED.keys())
+def test_no_canary_sings_where_nothing_was_altered(tests: Sequence[str], tmp_path: Path, healthy: Path) -> None:
+    """What fails on a mutant must pass on a whole copy, else it is the copying that it notices."""
+    found = run(shutil.copytree(healthy, tmp_path / "copy", symlinks=True), *tests)
+    assert (found.code, found.failed) == (0, {}), found.output
+    assert [test for test in tests if not any(is_meant(name, test) for name in found.passed)] == [], found.output

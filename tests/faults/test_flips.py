@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import eventstore
 from tests.faults import damages, jobs
 from tests.faults.damages import KINDS, Damage
+from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, LOG, MANIFEST, WAL, Damaged, events_of, leave
 from tests.faults.workers import Server
 
@@ -120,23 +122,47 @@ def test_a_sample_of_flipped_bytes_of_a_sealed_store_is_found_or_neutral(
     require_none_silent(server, sealed, chosen, seed, in_memory)
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_every_flipped_byte_of_a_sealed_store_is_found_or_neutral(
-    server: Server, sealed: Damaged, in_memory: Path, seed: str, part: int
+@pytest.mark.parametrize("page", range(8))
+def test_a_table_that_begins_on_another_page_is_found(sealed: Damaged, tmp_path: Path, page: int) -> None:
+    """One byte of the schema says where `carried` begins: anywhere else there are rows of other columns, or none."""
+    newest = max((sealed.folder / LOG).glob("[0-9]*.db"))
+    content = bytearray(newest.read_bytes())
+    at = content.index(b"tablecarriedcarried") + len(b"tablecarriedcarried")
+    if page == content[at]:
+        return
+    content[at] = page
+    newest.write_bytes(content)
+    with pytest.raises(eventstore.EventStoreError), eventstore.open(sealed.folder) as store:
+        dict(store.domain(DOMAIN).items())
+
+
+class Share(msgspec.Struct, frozen=True):
+    """Every how many-th byte becomes another: of those in use, and of those around which there is nothing."""
+
+    used: int
+    empty: int
+
+    def of(self, store: Damaged, places: Sequence[Damage], seed: str) -> list[Damage]:
+        """Some of `places`, from random ones on."""
+        contents = {name: (store.folder / name).read_bytes() for name in {place.file for place in places}}
+        used, empty = list[Damage](), list[Damage]()
+        for place in places:
+            near = contents[place.file][max(place.offset - 8, 0) : place.offset + 8]
+            (used if any(near) else empty).append(place)
+        chance = random.Random(seed)
+        return used[chance.randrange(self.used) :: self.used] + empty[chance.randrange(self.empty) :: self.empty]
+
+
+FOR_LONG = pytest.param(Share(1, 1), marks=[pytest.mark.long, pytest.mark.timeout(7_200)], id="long")
+
+
+@pytest.mark.parametrize("share", [pytest.param(Share(12, 400), marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"), FOR_LONG])
+def test_flipped_bytes_of_a_sealed_store_are_found_or_neutral(
+    server: Server, sealed: Damaged, in_memory: Path, seed: str, share: Share
 ) -> None:
-    """A fourth of what is in use in each part; a page is 8,192 bytes, and most of these are empty."""
-    chosen = [each for each in sealed_bytes(sealed, seed) if in_use(sealed, each)][part::PARTS]
-    counts = require_none_silent(server, sealed, chosen, seed, in_memory)
+    counts = require_none_silent(server, sealed, share.of(sealed, sealed_bytes(sealed, seed), seed), seed, in_memory)
     for path in (sealed.folder / LOG).glob("[0-9]*.db"):
         assert counts[f"{path.relative_to(sealed.folder)} found"], f"{dict(counts)}"
-
-
-def in_use(store: Damaged, damage: Damage) -> bool:
-    """Whether there is anything within some bytes of the place: empty space within a page is all the same."""
-    content = (store.folder / damage.file).read_bytes()
-    return any(content[max(damage.offset - 8, 0) : damage.offset + 8])
 
 
 def test_pages_in_each_others_places_are_found_and_nothing_that_reads_them_runs_for_ever(
@@ -148,11 +174,14 @@ def test_pages_in_each_others_places_are_found_and_nothing_that_reads_them_runs_
     assert counts[f"{DB} found"] > len(chosen) // 4, f"FAULTS_SEED={seed}: {dict(counts)}"
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.parametrize("share", [pytest.param(Share(1, 10), marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"), FOR_LONG])
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_flipped_byte_is_found_or_neutral(server: Server, small: Damaged, in_memory: Path, seed: str, part: int) -> None:
-    counts = require_none_silent(server, small, every_byte(small, seed)[part::PARTS], seed, in_memory, with_write=False)
+def test_every_flipped_byte_is_found_or_neutral(
+    server: Server, small: Damaged, in_memory: Path, seed: str, part: int, share: Share
+) -> None:
+    """Every one that is in use."""
+    chosen = share.of(small, every_byte(small, seed), seed)[part::PARTS]
+    counts = require_none_silent(server, small, chosen, seed, in_memory, with_write=False)
     assert counts[f"{DB} found"], f"{dict(counts)}"
     assert counts[f"{WAL} found"], f"{dict(counts)}"
 
@@ -166,7 +195,7 @@ def require_random_damages_found(server: Server, store: Damaged, seed: str, scra
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [pytest.param(0, marks=pytest.mark.core), *range(1, PARTS)])
 def test_bits_bytes_sectors_pages_and_cuts_are_found_or_neutral(
     server: Server, larger: Damaged, in_memory: Path, seed: str, part: int
 ) -> None:

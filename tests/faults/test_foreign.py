@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError, manifest
+from eventstore import AccessError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError, database, manifest
 from eventstore.salvage import salvage
 from tests.faults.ledger import DOMAIN
 from tests.faults.stores import DB, HEAD, MANIFEST, Damaged, events_of, leave
@@ -380,6 +380,33 @@ def test_a_strangers_read_only_connection_sees_every_event_and_harms_nothing(tmp
 
 
 # Links
+
+
+@pytest.mark.parametrize("connect", [database.connect_reader, database.connect_writer])
+def test_a_schema_that_somebody_edited_is_not_trusted_and_loads_nothing(closed: Damaged, connect: Callable[..., Any]) -> None:
+    """Functions with effects are refused to triggers and views, pages that lie of their cells are an error, no library is loaded."""
+    with closing(connect(closed.db, busy_timeout_ms=0)) as connection:
+        asked = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("trusted_schema", "cell_size_check")]
+        assert asked == [0, 1]
+        with pytest.raises(database.sqlite3.OperationalError, match=r"not authorized|no such function"):
+            connection.execute("SELECT load_extension('libm.so.6')")
+
+
+def test_no_line_of_the_log_of_the_process_holds_a_value(closed: Damaged, caplog: pytest.LogCaptureFixture) -> None:
+    """Damage is told by domain, position and path; what the events hold may be anybody's secret."""
+    caplog.set_level("DEBUG")
+    with eventstore.open(closed.folder) as store:
+        store.domain(DOMAIN).write_values([(f"key-{number}", "told in confidence") for number in range(300)])
+    assert list(closed.folder.glob("logs/*/pointers/*"))
+    for path in closed.folder.glob("logs/*/pointers/*"):
+        closed.flip(path, path.stat().st_size // 2)
+    content = bytearray(closed.db.read_bytes())
+    content[content.index(b"told in confidence")] ^= 1
+    closed.db.write_bytes(content)
+    with eventstore.open(closed.folder, read_only=True) as store:
+        assert not store.verify().ok
+    assert len(caplog.records) >= 2, "nothing was logged: this proves nothing"
+    assert "confidence" not in caplog.text
 
 
 @pytest.mark.parametrize("file", [DB, HEAD], ids=["database", "head"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,15 @@ def sample(request: pytest.FixtureRequest) -> int:
     return found
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("span", ["once", "always"])
 @pytest.mark.parametrize(
     ("what", "how"),
     [("sync", EIO), ("sync", ENOSPC), ("write", EIO), ("write", ENOSPC), ("write", "short"), ("name", EIO), ("name", ENOSPC)],
 )
-def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sample: int, what: str, how: str, span: str) -> None:
+def test_a_refused_call(
+    recording_server: Server, in_memory: Path, seed: str, sample: int, what: str, how: str, span: str, record_property: Callable[..., None]
+) -> None:
     def run(fault: str) -> list[dict[str, object]]:
         folder = in_memory / "root"
         shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +54,9 @@ def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sa
     assert isinstance(calls, int)
     stride = 1 + calls // sample
     met: Counter[str] = Counter()
-    for n in range(random.Random(f"{seed}{what}{how}{span}").randint(1, stride), calls + 1, stride):
+    chosen = range(random.Random(f"{seed}{what}{how}{span}").randint(1, stride), calls + 1, stride)
+    record_property("tried refused calls", len(chosen))
+    for n in chosen:
         fault = f"{what}:{n}:{how}:{span}"
         ledger = Ledger()
         try:
@@ -67,3 +73,14 @@ def test_a_refused_call(recording_server: Server, in_memory: Path, seed: str, sa
             raise AssertionError(f"FAULTS_SEED={seed}: {fault}, of {calls} such calls") from error
     # A short write is none of the caller's business: what is missing is written next.
     assert bool(met) == (how != "short"), f"FAULTS_SEED={seed}: what the faults led to: {met}"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("n", range(28, 38))
+def test_a_disk_that_stays_full_from_a_seal_to_the_closing_is_a_typed_error(recording_server: Server, in_memory: Path, n: int) -> None:
+    """The seal stands, the file after it cannot be made: the next write says so, and so does who closes the store."""
+    (in_memory / "root").mkdir()
+    ledger = Ledger()
+    for said in recording_server.run(refusals.write_against, root=str(in_memory / "root"), name="full", fault=f"sync:{n}:{ENOSPC}:always"):
+        ledger.take(said)
+    ledger.require_kept(in_memory / "root" / "store")

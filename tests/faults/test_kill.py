@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.faults import jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
 from tests.faults.stores import leave
 from tests.faults.workers import ROOT, Job, Server, Worker
+
+pytestmark = pytest.mark.timeout(600)  # a hundred lives each, on a machine that may be busy
 
 LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
@@ -41,6 +43,7 @@ POINTS = {
     "test_killed_while_a_log_is_sealed": (2, DEATHS),
     "test_killed_while_a_log_is_rolled_forward": (1, DEATHS),
     "test_killed_while_files_are_archived": (2, DEATHS),
+    "test_killed_while_what_is_archived_is_redacted": (2, DEATHS),
     "test_killed_while_the_past_is_deleted": (1, DEATHS),
 }
 """How often each test runs with `-m faults`, and how many kill points it makes: RELIABILITY.md states the sum."""
@@ -68,10 +71,11 @@ class Points:
 
 
 @pytest.fixture
-def points(request: pytest.FixtureRequest) -> Iterator[Points]:
+def points(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Points]:
     """A count, which must come to what the test is said to make, unless it fails."""
     counted, before = Points(), request.session.testsfailed
     yield counted
+    record_property("tried kill points", counted.made)
     if request.session.testsfailed == before:
         assert counted.made == POINTS[request.function.__name__][1]
 
@@ -104,6 +108,7 @@ def require_writable(ledger: Ledger, folder: Path, name: str) -> None:
     ledger.require_kept(folder)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_one_writer_is_killed_fifty_times", 160))
 def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger, calls = tmp_path / "store", random.Random(f"{seed}-{part}"), Ledger(), 0
@@ -129,6 +134,7 @@ def test_one_writer_is_killed_fifty_times(server: Server, tmp_path: Path, seed: 
     assert calls > ENOUGH, "the writers hardly wrote: these kills prove nothing"
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("part", parts("test_three_writers_at_once_are_killed_fifty_times", 40))
 def test_three_writers_at_once_are_killed_fifty_times(server: Server, tmp_path: Path, seed: str, points: Points, part: int) -> None:
     folder, chance, ledger = tmp_path / "store", random.Random(f"{seed}-three-{part}"), Ledger()
@@ -250,6 +256,7 @@ def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1)
 
 
+@pytest.mark.core
 @pytest.mark.faults
 def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
     ledger = leave_behind(server, tmp_path / "template", seed, 20)
@@ -361,6 +368,7 @@ def sealed_template(server: Server, folder: Path, seed: str) -> Ledger:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
 @pytest.mark.parametrize("part", ["archive", "open"])
 def test_killed_while_files_are_archived(
     server: Server, tmp_path: Path, seed: str, points: Points, part: str, monkeypatch: pytest.MonkeyPatch
@@ -382,6 +390,40 @@ def test_killed_while_files_are_archived(
         assert not [path for path in folder.with_name("archive").rglob("*") if path.name.startswith(".tmp")]
 
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 1, jobs.archive_whole, prove)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
+@pytest.mark.parametrize("part", ["archive", "redact"])
+def test_killed_while_what_is_archived_is_redacted(server: Server, tmp_path: Path, seed: str, points: Points, part: str) -> None:
+    """No copy is left that holds the values and that nobody names, and with the archive attached none at all."""
+    template, words = tmp_path / "template", [f"told in confidence {seed}.{number}" for number in range(3)]
+    with eventstore.open(template) as store:
+        for word in words:
+            store.domain(DOMAIN).write_value("subject", {"word": word, "pad": "x" * 5_000})
+            store.domain(DOMAIN).write_value("other", word)
+            store.domain(DOMAIN).redact("other", reason="asked")
+            store.seal(DOMAIN)
+
+    def told_or_gone(place: Path, **options: Any) -> bool:
+        with eventstore.open(place, **options) as store:
+            held = store.domain(DOMAIN).redact(prefix="subject", reason="asked").held
+            assert store.verify().ok
+        left = [path for path in tmp_path.rglob("*") if path.is_file() and template not in path.parents and holds(path, words)]
+        assert held or not left
+        return not left
+
+    def prove(known: Ledger, folder: Path, name: str) -> None:
+        told_or_gone(folder)
+        assert told_or_gone(folder, archives=[folder.with_name("archive")])
+
+    die_everywhere(server, template, Ledger(), tmp_path, seed, points, part, 1, jobs.archive_and_redact, prove)
+
+
+def holds(path: Path, words: list[str]) -> bool:
+    """Whether one of these stands in a file that nobody has open."""
+    content = path.read_bytes()
+    return any(word.encode() in content for word in words)
 
 
 @pytest.mark.faults
@@ -408,13 +450,8 @@ def test_killed_while_the_past_is_deleted(server: Server, tmp_path: Path, seed: 
     die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "retain", 1, jobs.retain_whole, prove)
 
 
-def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing lost, no reader of what is at hand stopped, in three processes."""
-    folder, ledger = tmp_path / "store", Ledger()
-    with eventstore.open(folder) as store:
-        store.domain(DOMAIN)
-    workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
-    workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+def seals_of(workers: Sequence[Worker], ledger: Ledger) -> int:
+    """Let everybody live to the end, and note what they said; how many seals there were."""
     sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
     for worker in workers:
         said = worker.rest()
@@ -423,6 +460,17 @@ def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path
             sealed += bool(one.get("sealed"))
             ledger.take(one)
     assert sealed
+    return sealed
+
+
+def test_others_write_and_read_while_one_archives(server: Server, tmp_path: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lost, no reader of what is at hand stopped, in three processes."""
+    folder, ledger = tmp_path / "store", Ledger()
+    with eventstore.open(folder) as store:
+        store.domain(DOMAIN)
+    workers = [server.start(jobs.write_and_read_on, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
+    workers.append(server.start(jobs.archive_again_and_again, folder=str(folder), name=f"{seed}-archiver", calls=6))
+    sealed = seals_of(workers, ledger)
     with eventstore.open(folder) as store:
         assert store.verify().ok
     monkeypatch.setenv("EVENTSTORE_ARCHIVES", str(tmp_path / "archive"))
@@ -438,14 +486,7 @@ def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, s
         store.domain(DOMAIN)
     workers = [server.start(jobs.write_and_read, folder=str(folder), name=f"{seed}-{number}", calls=15) for number in range(2)]
     workers.append(server.start(jobs.seal_again_and_again, folder=str(folder), name=f"{seed}-sealer", calls=10))
-    sealed = 0  # not as often as it was tried: a call may append nothing to an empty log
-    for worker in workers:
-        said = worker.rest()
-        assert worker.wait() == 0, said
-        for one in said:
-            sealed += bool(one.get("sealed"))
-            ledger.take(one)
-    assert sealed
+    sealed = seals_of(workers, ledger)
     ledger.require_kept(folder)
     ledger.require_second_opinion(folder)
     assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1 + sealed

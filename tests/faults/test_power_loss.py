@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from tests.faults.survival import Story, judge
 from tests.faults.workers import Job, Server
 
 BOTH: list[Model] = ["posix", "ext4"]
+ENOUGH = 20
+"""Wrong states after which a test has seen enough."""
+LONG = 50
+"""How many times as many states are drawn with `-m long`: half a million in all."""
 
 
 @pytest.fixture
@@ -37,8 +43,8 @@ def trace(tmp_path: Path) -> Trace:
 class Losses:
     """Runs lives, cuts their power, judges what is left."""
 
-    def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int) -> None:
-        self.trace, self.seed = trace, seed
+    def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int, tried: Counter[str]) -> None:
+        self.trace, self.seed, self.tried = trace, seed, tried
         self._server, self.scratch, self._times = server, scratch, times
 
     def prepare(self, job: Job, **arguments: Any) -> None:
@@ -49,7 +55,7 @@ class Losses:
 
     def of(self, trace: Trace, seed: str) -> Losses:
         """The same for another recording."""
-        return Losses(self._server, trace, self.scratch, seed, self._times)
+        return Losses(self._server, trace, self.scratch, seed, self._times, self.tried)
 
     def record(self, *jobs: Job, **arguments: Any) -> None:
         """Record lives that run side by side, to their end."""
@@ -74,13 +80,15 @@ class Losses:
             assert (worker.wait() < 0) == (n > 0), f"the writer to be killed at {what} {n}: {said}"
         self.trace.require_complete()
 
-    def failures(self, count: int, models: Sequence[Model] = BOTH) -> tuple[int, dict[int, str]]:
-        """Judge `count` states: how many differed from each other, and what was wrong with which."""
+    def failures(self, count: int, models: Sequence[Model] = BOTH, *, enough: int = sys.maxsize) -> tuple[int, dict[int, str]]:
+        """Judge `count` states, until `enough` are wrong: how many differed from each other, and what was wrong with which."""
         story, seen = Story(self.trace), set[int]()
         wrong: dict[int, str] = {}
         chosen = os.environ.get("FAULTS_STATE")
         numbers = range(count * self._times) if chosen is None else [int(chosen)]
         for state in self.trace.states(self.seed, numbers, models):
+            if len(wrong) == enough:
+                break
             content = hash((state.instant, tuple(sorted(state.files.items()))))
             if content in seen:
                 continue
@@ -92,32 +100,42 @@ class Losses:
             except (AssertionError, eventstore.EventStoreError) as error:
                 wrong[state.number] = f"--state {state.number} (model {state.model}, after record {state.instant}): {error!r}"
             shutil.rmtree(folder)
+        self.tried.update({"tried states drawn after a power loss": len(numbers), "tried different states after a power loss": len(seen)})
         return len(seen), wrong
 
     def require_none(self, count: int, models: Sequence[Model] = BOTH) -> None:
         """Judge `count` states; nothing may be wrong with any."""
-        tried, wrong = self.failures(count, models)
+        tried, wrong = self.failures(count, models, enough=ENOUGH)
         again = f"python -m tests.faults.survival {self.trace.folder} --seed {self.seed} --models {' '.join(models)}"
-        assert not wrong, f"FAULTS_SEED={self.seed}: {len(wrong)} of {tried} states are wrong\n{again}\n" + "\n".join(
-            [*wrong.values()][:20]
-        )
+        assert not wrong, f"FAULTS_SEED={self.seed}: {len(wrong)} of {tried} states are wrong\n{again}\n" + "\n".join(wrong.values())
 
 
 @pytest.fixture(
     params=[
-        pytest.param(1, marks=pytest.mark.faults, id="ci"),
-        pytest.param(25, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
+        pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
+        pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
     ]
 )
-def losses(request: pytest.FixtureRequest, recording_server: Server, trace: Trace, in_memory: Path, seed: str) -> Iterator[Losses]:
+def losses(
+    request: pytest.FixtureRequest,
+    recording_server: Server,
+    trace: Trace,
+    in_memory: Path,
+    seed: str,
+    record_property: Callable[[str, object], None],
+) -> Iterator[Losses]:
     """See Losses."""
     log = logging.getLogger("eventstore")
     before = log.level
     log.setLevel(logging.ERROR)  # pointer files torn by the thousand, each a warning that pytest keeps with its traceback
-    yield Losses(recording_server, trace, in_memory, seed, request.param)
+    tried: Counter[str] = Counter()
+    yield Losses(recording_server, trace, in_memory, seed, request.param, tried)
     log.setLevel(before)
+    for name, count in tried.items():
+        record_property(name, count)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("durability", ["power", "power+", "process", None])
 def test_one_writer_of_one_domain(losses: Losses, durability: str | None) -> None:
     """At power nothing acknowledged is lost, at power+ the witness knows it, at process what is left is a whole beginning."""
@@ -131,6 +149,7 @@ def test_one_writer_of_several_domains(losses: Losses, durability: str | None) -
     losses.require_none(220)
 
 
+@pytest.mark.core
 def test_two_writers_at_once(losses: Losses) -> None:
     losses.record(lives.write, lives.write, calls=[12, 12], domains=[DOMAIN], durability=None)
     losses.require_none(550)
@@ -149,6 +168,7 @@ def test_a_new_store_is_absent_or_complete(losses: Losses, made: bool) -> None:
     losses.require_none(350)
 
 
+@pytest.mark.core
 def test_writers_are_killed_and_then_the_power_fails(losses: Losses) -> None:
     """What a killed writer had not synced yet is synced by whoever builds on it."""
     losses.record_killed([("name", n) for n in range(1, 12)] + [("sync", n) for n in range(1, 7)] + [("write", n) for n in range(2, 20, 3)])
@@ -162,6 +182,7 @@ def test_a_log_is_sealed_while_it_is_written(losses: Losses, durability: str | N
     losses.require_none(700)
 
 
+@pytest.mark.core
 def test_one_seals_while_another_writes(losses: Losses) -> None:
     losses.record(lives.seal, lives.write_along, rounds=3)
     losses.require_none(500)
@@ -227,9 +248,11 @@ def test_a_destroyed_key_stays_destroyed_and_every_other_is_there(losses: Losses
                     wrong[state.number] = f"{subject} was shredded, and is {found!r}"
             assert store.verify().ok
         shutil.rmtree(folder)
+    losses.tried["tried states drawn after a power loss"] += 200
     assert not wrong, f"FAULTS_SEED={losses.seed}: {wrong}"
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("at", [*range(8, 20), 30, 33])
 def test_what_a_failed_sync_may_have_dropped_is_written_again(losses: Losses, at: int) -> None:
     """The kernel reports a failed sync once; the pages count as written from then on, and are on no disk."""

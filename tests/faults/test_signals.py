@@ -72,23 +72,25 @@ def test_an_interrupt_of_the_leader_costs_nobody_else_his_receipts(server: Serve
     assert told == {"positions": list(range(1, 13)), "key": 1}
 
 
-def require_a_storm_survived(server: Server, folder: Path, seed: str, seconds: float) -> None:
+def require_a_storm_survived(server: Server, folder: Path, seed: str, seconds: float, job: Job = splits.write_under_fire) -> None:
     """Signals at random moments for so long, then death; every acknowledged call is there, once."""
     ledger, chance, signals = Ledger(), random.Random(seed), 0
-    writer = server.start(splits.write_under_fire, folder=str(folder), name=seed)
+    writer = server.start(job, folder=str(folder), name=seed)
     writer.told()
     end = time.monotonic() + seconds
     while time.monotonic() < end or signals < SIGNALS:
         writer.listen(chance.uniform(0, 0.004))
         writer.signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
         signals += 1
-    writer.listen(0.01)
+    told = [writer.told()]
+    while "interrupts" not in told[-1]:
+        told.append(writer.told())  # so that one that is slow has come to say what the signals did
     writer.kill()
-    told = writer.rest()
+    told += writer.rest()
     for said in told:
         ledger.take(said)
     ledger.require_kept(folder)
-    assert sum(said["interrupts"] for said in told) > ENOUGH, f"FAULTS_SEED={seed}: hardly a call was interrupted"
+    assert sum(said.get("interrupts", 0) for said in told) > ENOUGH, f"FAULTS_SEED={seed}: hardly a call was interrupted"
 
 
 def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
@@ -98,3 +100,9 @@ def test_a_storm_of_interrupts_loses_and_doubles_nothing(server: Server, tmp_pat
 @pytest.mark.faults
 def test_a_storm_of_five_seconds_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str) -> None:
     require_a_storm_survived(server, tmp_path / "store", seed, 5)
+
+
+@pytest.mark.parametrize("seconds", [0, pytest.param(5, marks=pytest.mark.faults)])
+def test_a_storm_of_cancellations_loses_and_doubles_nothing(server: Server, tmp_path: Path, seed: str, seconds: float) -> None:
+    """Each signal cancels tasks that share transactions; whoever was not cancelled has his receipts, whoever was asks again."""
+    require_a_storm_survived(server, tmp_path / "store", seed, seconds, groups.write_among_cancellations)

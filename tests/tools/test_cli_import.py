@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import eventstore as library
 from tests.tools.command import Answer, done, eventstore
+from tests.tools.test_cli_pages import on_a_terminal
 
 ROOT = Path(__file__).parents[2]
 DUMP = ROOT.parent / "shared" / "data" / "backtest-kit" / "dump"
@@ -407,6 +409,24 @@ def test_many_files_cross_the_borders_of_batches(tmp_path: Path) -> None:
     answer = eventstore("import", dump, tmp_path / "data", "--json")
     assert answer.code == 1
     assert report(answer) == {"a": (0, 1_233, 0)}
+
+
+def test_an_import_shows_on_a_terminal_how_far_it_is(data: Path, tmp_path: Path) -> None:
+    """A whole log taken over, events appended anew, and a folder of files."""
+    with library.open(data) as store:
+        store.domain("many").write_values([(("key", number), number) for number in range(1_500)])
+    done("export", data, "-o", tmp_path / "out.jsonl")
+    copy, another, tree = tmp_path / "copy", tmp_path / "another", tmp_path / "tree"
+    (tree / "notes").mkdir(parents=True)
+    (tree / "notes" / "hello.json").write_text("1")
+    done("init", another)
+    for source, store_of, what, reached in (
+        (tmp_path / "out.jsonl", copy, "many", "1000/?"),
+        (tmp_path / "out.jsonl", another, "many", "1000/?"),
+        (tree, another, "files", "1/1"),
+    ):
+        shown = on_a_terminal(["import", str(source), str(store_of)], colour=False, columns=100)
+        assert re.search(rf"{what} .*{re.escape(reached)}", shown), shown
 
 
 @pytest.mark.skipif(not DUMP.is_dir(), reason="the recorded tree is not part of the distribution")
