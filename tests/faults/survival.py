@@ -29,6 +29,8 @@ STORE = "store"
 """The store's folder below the recorded root."""
 ARCHIVE = "archive"
 """Where sealed files of it are moved, beside it."""
+ARCHIVE_AS_NAMED = f"/proc/self/cwd/{ARCHIVE}"
+"""As its events name it, whichever copy of both is looked at: by where it lies from the root, which is the working directory."""
 
 
 class Said(msgspec.Struct):
@@ -56,7 +58,7 @@ class Story:
         self.said = [(at, msgspec.convert(record.said, Said)) for at, record in enumerate(records, 1) if record.kind == "M"]
         self.events: dict[str, list[Event]] = {}
         self.ends: dict[str, set[int]] = {}
-        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[trace.root / ARCHIVE]) as store:
+        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[ARCHIVE_AS_NAMED]) as store:
             for name in store.domains():
                 events = list(store.domain(name).events())
                 self._require_sound(name, events)
@@ -116,7 +118,7 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
     gone: list[str] = []
-    with contextlib.chdir(folder), eventstore.open(place, archives=[folder / ARCHIVE]) as store:
+    with contextlib.chdir(folder), eventstore.open(place, archives=[ARCHIVE_AS_NAMED]) as store:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
@@ -128,7 +130,7 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
         report = store.verify()
         assert report.ok, report.findings
     for word in gone:
-        held = [path for path in place.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+        held = [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
         assert not held, f"redacted on record, and still in {held}"
     if random.Random(state.number).random() < 0.1:
         # What was written after it lasts, and another opening finds nothing to say against it.

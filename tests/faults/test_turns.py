@@ -406,9 +406,11 @@ class Lives(RuleBasedStateMachine):
         book = self.books[name]
         floor = book.floor(self.attached[party])
         found = self.done(party, "look", domain=name, positions=every)
-        assert (found["head"], found["floor"]) == (len(book.facts), floor)
+        # Who has a file open that another process moved away may read on in it.
+        assert found["head"] == len(book.facts)
+        assert found["floor"] <= floor
         for position, view in zip(every, found["views"], strict=True):
-            if position is not None and position < floor:
+            if position is not None and position < floor and (found["floor"] == floor or "floor" in view):
                 assert view == {"floor": floor}, f"as of {position}"
             else:
                 wanted = self.wanted(name, position)

@@ -228,7 +228,7 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    for name in ("backups", "damages", "groups", "holders", "jobs", "limits", "lives", "refusals", "splits", "turns"):
+    for name in ("backups", "damages", "groups", "holders", "jobs", "limits", "lives", "pasts", "refusals", "splits", "turns"):
         import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()
