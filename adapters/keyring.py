@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from eventstore.clock import now_us
+from eventstore.codec import FORMAT, other_format
 from eventstore.errors import ConfigError, EngineError, FormatError, NotFoundError
 from eventstore.files import FILE_MODE, lock, os_errors, sync_folder, unlock
 
@@ -148,6 +149,8 @@ class Keyring:
                     raise ValueError(f"key {entry.id} is not of {KEY_BYTES} bytes")
         except (msgspec.MsgspecError, ValueError) as error:
             raise FormatError("keys", None, f"{self.path} is no key file, or damaged ({error}); put a copy back") from error
+        if owner.format != FORMAT:
+            raise other_format(str(self.path), owner.format)
         if owner.store_id != self._store_id:
             raise ConfigError(f"{self.path} holds the keys of store {owner.store_id}, not of {self._store_id}; name this store's own file")
         return entries
@@ -211,7 +214,7 @@ class Keyring:
             new.unlink()
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_encode(_Owner(0, self._store_id)) + b"\n")
+            file.write(_encode(_Owner(FORMAT, self._store_id)) + b"\n")
             file.writelines(_encode(entry) + b"\n" for entry in entries)
             file.flush()
             os.fsync(file.fileno())

@@ -87,7 +87,9 @@ class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{name} is no anchor: {error}; expected the line that `eventstore anchor` gave") from error
         if anchor.format != FORMAT:
-            raise ConfigError(f"{name} is no anchor: it says format {anchor.format}, expected {FORMAT}")
+            raise ConfigError(
+                f"{name} is no anchor of format {FORMAT} but a draft's ({anchor.format}): only the version that made it can judge by it"
+            )
         wrong = next((domain for domain in anchor.heads if not is_domain_name(domain)), None)
         if wrong is not None:
             raise ConfigError(f"{name} is no anchor: {wrong!r} is no name of a domain")

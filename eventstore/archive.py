@@ -173,15 +173,24 @@ def _abandon(group: GroupCommit, log: FileLog) -> None:
     for move in begun:
         try:
             said = latest(log.archived(group.live.fresh().system)).get(move.first)
-            if said is None or said.to != move.to:
-                last = said.last if said is not None else log.file(move.first).last if move.first in log.sealed() else None
-                copy = archived_file(Path(move.to), log.store_id, log.domain, move.first)
-                with os_errors(f"removing {copy}"):
+            copy = archived_file(Path(move.to), log.store_id, log.domain, move.first)
+            with os_errors(f"removing {copy}"):
+                if not _is_recorded(None if said is None else said.path(log.store_id, log.domain), copy):
+                    last = said.last if said is not None else log.file(move.first).last if move.first in log.sealed() else None
                     _remove_copy(log, copy, last, ours=moves.is_ours(log.folder, move))
             with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
                 moves.end(log.folder, move)
         except EventStoreError as error:
             _log.warning("%s: a copy that was begun may be left in an archive: %s", log.domain, error)
+
+
+def _is_recorded(recorded: Path | None, copy: Path) -> bool:
+    """Whether an event names this copy, by whatever path. Raises AccessError if nobody can tell: it may be all that is left."""
+    if recorded is None or recorded == copy:
+        return recorded is not None
+    if not recorded.exists():
+        raise AccessError(f"{recorded}, which is on record, is not there, and {copy} may be all that is left of its file")
+    return copy.exists() and recorded.samefile(copy)
 
 
 def _remove_copy(log: FileLog, copy: Path, last: int | None, *, ours: bool) -> None:

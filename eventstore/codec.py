@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from eventstore.errors import ChecksumError, FormatError, GapError, InvalidKeyError
+from eventstore.errors import ChecksumError, FormatError, GapError, InvalidKeyError, NewerFormatError, StoreFormatError
 from eventstore.model import SYSTEM_KEY, Event, Head, Key, Linked, WriteRule
 
-FORMAT = 0
-"""The format's number: a draft until sealing and erasure are proven (FORMAT.md)."""
+FORMAT = 1
+"""The format's number (FORMAT.md). Stores of the drafts before it, which say 0, are not opened; what they exported is imported."""
 
 MAX_KEY_BYTES = 1_024
 MAX_KEY_INT = 2**53
@@ -22,8 +22,13 @@ SALT_BYTES = 16
 OPS = ("put", "remove", "open", "rules", "redact", "seal", "archive", "loss")
 _OP_BYTES = {op: op.encode() for op in OPS}
 
-# c_0 = sha256(prefix || m_0) and c_n = sha256(c_n-1 || m_n) are one rule if the prefix stands before the birth row.
-GENESIS = Head(-1, b"eventstore/%d\x00" % FORMAT)
+
+def genesis(number: int) -> Head:
+    """What stands before the birth row in a format: so c_0 = sha256(prefix || m_0) and c_n = sha256(c_n-1 || m_n) are one rule."""
+    return Head(-1, b"eventstore/%d\x00" % number)
+
+
+GENESIS = genesis(FORMAT)
 
 _pack_header = struct.Struct(">QQQqBBHI").pack
 _sha256 = hashlib.sha256
@@ -427,20 +432,28 @@ def seal_system(previous: Head, *, prev: int, recorded_us: int, op: str, data: A
     return seal(previous, prev=prev, recorded_us=recorded_us, when_us=None, op=op, key=SYSTEM_KEY, meta=None, data=text, salt=salt)
 
 
-def read_birth(event: Event | None, domain: str) -> Birth:
-    """The content of row 0, proven. Raises FormatError, ChecksumError."""
+def read_birth(event: Event | None, domain: str, number: int = FORMAT) -> Birth:
+    """The content of row 0 of a log of format `number`, proven. Raises FormatError, ChecksumError."""
     if event is None:
         raise FormatError(domain, 0, "the birth row is missing")
-    check(GENESIS, event, domain)
+    check(genesis(number), event, domain)
     if event.key != SYSTEM_KEY or event.op != "open" or not isinstance(event.data, str):
         raise FormatError(domain, 0, "the first row is not a birth row")
     try:
         birth = msgspec.json.decode(event.data, type=Birth)
     except msgspec.MsgspecError as error:
         raise FormatError(domain, 0, f"the birth row says nothing readable: {error}") from error
-    if birth.format != FORMAT:
-        raise FormatError(domain, 0, f"the birth row is of format {birth.format}, the file of format {FORMAT}")
+    if birth.format != number:
+        raise FormatError(domain, 0, f"the birth row is of format {birth.format}, the file of format {number}")
     return birth
+
+
+def other_format(path: str, found: int) -> StoreFormatError:
+    """The error for a file that says another format than this version's."""
+    if found > FORMAT:
+        return NewerFormatError(path, f"format {found}, this version knows {FORMAT}; upgrade eventstore-kit")
+    draft = f"made by a draft before format 1 (it says {found}), which is not opened any more"
+    return StoreFormatError(path, f"{draft}: `eventstore export` it with the version that made it, then `eventstore import` that file here")
 
 
 def erased(event: Event) -> Event:

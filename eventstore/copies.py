@@ -17,8 +17,8 @@ from typing import Annotated
 
 import msgspec
 
-from eventstore.codec import FORMAT
-from eventstore.errors import BackupError, FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from eventstore.codec import FORMAT, other_format
+from eventstore.errors import BackupError, FormatError, NotAStoreError
 from eventstore.files import os_errors
 from eventstore.manifest import NAME as STORE_NAME
 from eventstore.manifest import ManifestHead
@@ -67,7 +67,7 @@ class _Versioned(msgspec.Struct):
 
 
 def load(folder: Path) -> Backup:
-    """Read backup.json. Raises NotAStoreError, NewerFormatError, FormatError; touches nothing."""
+    """Read backup.json. Raises NotAStoreError, StoreFormatError, FormatError; touches nothing."""
     path = folder / NAME
     with os_errors(f"reading {path}"):
         try:
@@ -76,10 +76,8 @@ def load(folder: Path) -> Backup:
             raise NotAStoreError(str(folder), f"no backup here: {NAME} is missing; `eventstore backup` makes one") from None
     try:
         found = msgspec.json.decode(content, type=_Versioned).format
-        if found > FORMAT:
-            raise NewerFormatError(str(path), f"format {found}, this version knows {FORMAT}; upgrade eventstore-kit")
-        if found < FORMAT:
-            raise StoreFormatError(str(path), f"format {found} is no longer read, this version knows {FORMAT}")
+        if found != FORMAT:
+            raise other_format(str(path), found)
         backup = msgspec.json.decode(content, type=Backup)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         by_hand = "`eventstore salvage COPY OUT` takes the events out of a copy beside it"

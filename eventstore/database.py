@@ -16,14 +16,13 @@ from sqlite_utils import Database
 # one process drop each other's locks, and acknowledged rows with them (RELIABILITY.md R4).
 from sqlite_utils.utils import sqlite3 as sqlite3
 
-from eventstore.codec import FORMAT
+from eventstore.codec import FORMAT, other_format
 from eventstore.errors import (
     AccessError,
     DiskFullError,
     EngineError,
     EventStoreError,
     FormatError,
-    NewerFormatError,
     NotAStoreError,
     Outcome,
     ReadOnlyError,
@@ -229,15 +228,13 @@ def require_ours(connection: sqlite3.Connection, path: Path, domain: str) -> Non
         if application_id != APPLICATION_ID:
             found = f"application id {application_id:#x}, expected {APPLICATION_ID:#x}"
             raise NotAStoreError(str(path), f"{found}: another program's database, or its header is damaged; {_WAY_OUT}")
-        if version > USER_VERSION:
-            raise NewerFormatError(str(path), f"format {version - 1}, this version knows {FORMAT}; upgrade eventstore-kit")
-        if version < USER_VERSION:
-            raise StoreFormatError(str(path), f"user_version {version}, expected {USER_VERSION}: an older draft, no longer read")
+        if version != USER_VERSION:
+            raise other_format(str(path), version - 1)
         database = Database(connection, execute_plugins=False)
         names = database.table_names()
         for name, schema in {"event": TABLE, **({"carried": CARRIED_TABLE} if first_of(path) else {})}.items():
             if name not in names or database.table(name).schema != schema:
-                raise StoreFormatError(str(path), f"the table `{name}` is not that of format {FORMAT}: another draft, or altered by a tool")
+                raise StoreFormatError(str(path), f"the table `{name}` is not that of format {FORMAT}: altered by a tool")
     except sqlite3.DatabaseError as error:
         raise not_ours(error, path, domain) from error
     except UnicodeDecodeError as error:  # from the binding, when SQLite quotes a damaged schema

@@ -12,9 +12,9 @@ import msgspec
 
 from eventstore import files
 from eventstore.clock import now_us
-from eventstore.codec import FORMAT
+from eventstore.codec import FORMAT, other_format
 from eventstore.database import log_files
-from eventstore.errors import FormatError, NewerFormatError, NotAStoreError, StoreFormatError
+from eventstore.errors import FormatError, NotAStoreError
 from eventstore.files import make_folder, os_errors, replace_file, sync_folder
 from eventstore.model import Head
 
@@ -48,7 +48,7 @@ class _Versioned(msgspec.Struct):
 
 
 def load(folder: Path) -> Manifest:
-    """Read store.json. Raises NotAStoreError, NewerFormatError, FormatError; touches nothing."""
+    """Read store.json. Raises NotAStoreError, StoreFormatError, FormatError; touches nothing."""
     path = folder / NAME
     with os_errors(f"reading {path}"):
         try:
@@ -59,10 +59,8 @@ def load(folder: Path) -> Manifest:
         found = msgspec.json.decode(content, type=_Versioned)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotAStoreError(str(path), f"not the manifest of an event store ({error})") from error
-    if found.format > FORMAT:
-        raise NewerFormatError(str(path), f"format {found.format}, this version knows {FORMAT}; upgrade eventstore-kit")
-    if found.format < FORMAT:
-        raise StoreFormatError(str(path), f"format {found.format} is no longer read, this version knows {FORMAT}")
+    if found.format != FORMAT:
+        raise other_format(str(path), found.format)
     try:
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

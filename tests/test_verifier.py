@@ -35,7 +35,7 @@ SCHEMA = """
     PRAGMA page_size = 8192;
     PRAGMA encoding = 'UTF-8';
     PRAGMA application_id = 0x45564B31;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
     CREATE TABLE event(
         position INTEGER PRIMARY KEY, prev INTEGER NOT NULL, recorded_us INTEGER NOT NULL, when_us INTEGER, op TEXT NOT NULL,
         checksum BLOB NOT NULL, key TEXT NOT NULL, meta TEXT, salt BLOB, digest BLOB, data ANY
@@ -86,7 +86,7 @@ def seal(rows: list[Row], start: int = 0) -> None:
     """Compute the checksums of every row from `start` on, as the owner does, or a forger who knows the format."""
     for at in range(start, len(rows)):
         row = rows[at]
-        before = rows[at - 1].checksum if at else b"eventstore/0\0"
+        before = rows[at - 1].checksum if at else b"eventstore/1\0"
         text = (row.op + row.key + (row.meta or "")).encode()
         row.checksum = hashlib.sha256(before + header_of(row) + text + digest_of(row)).digest()
 
@@ -115,7 +115,7 @@ def build(path: Path, rows: list[Row], *, schema: str = SCHEMA) -> Path:
 
 def birth(**changes: Any) -> Row:
     """Row 0 of the format's test vector; `changes` are to what it says."""
-    says = {"format": 0, "store_id": STORE_ID, "domain": "signal", "created_us": T0, "write": "replace"} | changes
+    says = {"format": 1, "store_id": STORE_ID, "domain": "signal", "created_us": T0, "write": "replace"} | changes
     return Row(0, 0, T0, None, "open", "[]", None, b"\xa0" * 16, None, json.dumps(says, separators=(",", ":")))
 
 
@@ -176,19 +176,19 @@ def test_vectors_of_the_format(tmp_path: Path) -> None:
         "00000000000000030000000000000001000643706cbd3003ffffffffffffffff0106002000000000",
     ]
     assert [digest_of(row).hex() for row in rows] == [
-        "7fd94224ff8e58e29cdf5e038f1f43d08ec03e5e62307ed0ea5b8fd9211bff3c",
+        "dae6e379de8ec464edd66ea72589d7f8508bb63edd297fd5aaad47c83496a1af",
         "a2c3217e1db9625da305411c41252f5e00b51430f39ea5d59202bdb2f2889908",
         "d9d622b4b028fcfb1bbbe97a95dcbfa831fcc7629037244bc0ee41b0e242ae5d",
         "00" * 32,
     ]
     assert [row.checksum.hex() for row in rows] == [
-        "a69b100254568bd799ec410b3e10a9bd4b3b0a6c6523e0e7473f43cc94b50621",
-        "931f77bec376d457f7fdabb50bc8380abca3c2027d2a578521719131a148d6ba",
-        "a7a06709b80462a4e9c65a55a378e5c351d30577889a8947bd462c9c97bcbf49",
-        "1e45a51c6a21f049e0c70e5f44d65c74be5eae008071cc7f4fa7b66d990d37de",
+        "13b8b3db9dadfefef6d408a2154d22271116035d6ea096b6465229e8931e71b8",
+        "8dfda669aac572055d827669cfe297d2d0c22c477ded8dc821b9026e0b74b249",
+        "593d7cfe512dde6598f12bbe92a84303dc377a3f557b89bf585d9ca54084a2af",
+        "c2f3d7cfe24e0d138824df84e5cb421ba5ca7083c583c88f5dee0e7705230961",
     ]
     witness = witness_of(rows)
-    assert witness.hex() == "00000000000000031e45a51c6a21f049e0c70e5f44d65c74be5eae008071cc7f4fa7b66d990d37de7837619df96dba51"
+    assert witness.hex() == "0000000000000003c2f3d7cfe24e0d138824df84e5cb421ba5ca7083c583c88f5dee0e770523096125ff89eb354132f3"
     assert findings(tmp_path, rows, witness) == []
 
 
@@ -399,10 +399,10 @@ RESEALED: dict[str, tuple[Forge, list[tuple[int | None, str]]]] = {
     "key of 1025 bytes": (edit(4, key=f'["{"k" * 1021}"]'), [(4, "key")]),
     "a hole": (hole, [(5, "position")]),
     "a birth of another kind": (edit(0, op="loss"), [(0, "birth"), (0, "op")]),
-    "a birth without a domain": (edit(0, data='{"format":0}'), [(0, "birth")]),
+    "a birth without a domain": (edit(0, data='{"format":1}'), [(0, "birth")]),
     "a birth that is no JSON": (edit(0, data="signal"), [(0, "birth"), (0, "data")]),
-    "a birth of a newer format": (edit(0, data=birth(format=1).data), [(0, "birth")]),
-    "a birth with a format in quotes": (edit(0, data=birth(format="0").data), [(0, "birth")]),
+    "a birth of a newer format": (edit(0, data=birth(format=2).data), [(0, "birth")]),
+    "a birth with a format in quotes": (edit(0, data=birth(format="1").data), [(0, "birth")]),
     "a birth with a bad store id": (edit(0, data=birth(store_id="ABC").data), [(0, "birth")]),
     "a birth with a path for a domain": (edit(0, data=birth(domain="../x").data), [(0, "birth")]),
     "a birth with a number for a domain": (edit(0, data=birth(domain=12).data), [(0, "birth")]),
@@ -541,7 +541,7 @@ def test_every_byte_of_a_witness_counts(tmp_path: Path) -> None:
     "change",
     [
         "PRAGMA application_id = 1",
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 1",
         "DROP TABLE event",
         "ALTER TABLE event RENAME COLUMN meta TO notes",
         "ALTER TABLE event ADD COLUMN notes TEXT",

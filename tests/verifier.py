@@ -49,7 +49,7 @@ Kind = Literal[
     "carried",  # what a file takes over from the one before it is not what was sealed there
 ]
 
-FORMAT = 0
+FORMAT = 1
 APPLICATION_ID = 0x45564B31
 USER_VERSION = FORMAT + 1
 PAGE_SIZE = 8192

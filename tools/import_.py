@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from eventstore import copies, manifest
+from eventstore.codec import FORMAT
 from eventstore.errors import ConfigError, CorruptionError
 from eventstore.files import os_errors
 from eventstore.model import Domain
@@ -58,9 +59,9 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
     with os_errors(f"reading {source}"), ExitStack() as stack:
         stream = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
         reader = Reader(open_lines(stream, source), source)
-        # A new store becomes the one whose events come first in the file.
-        is_new = not Path(location, manifest.NAME).exists()
-        with open_store(location, store_id=reader.first.store_id if is_new else None) as store:
+        # A new store becomes the one whose events come first in the file; not a draft's, whose history it cannot have.
+        becomes = not Path(location, manifest.NAME).exists() and reader.first.format == FORMAT
+        with open_store(location, store_id=reader.first.store_id if becomes else None) as store:
             report.store_id = store.store_id
             try:
                 import_events(reader, store, report, domain=domain, progress=progress)

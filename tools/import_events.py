@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from eventstore.codec import GENESIS, check, decode_key, read_birth
+from eventstore.codec import FORMAT, check, decode_key, genesis, read_birth
 from eventstore.coding import Coding
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError, MissingKeyError
@@ -48,7 +48,7 @@ def import_events(
         if domain is not None and header.domain != domain:
             continue
         try:
-            if header.store_id == store.store_id and header.domain not in store.domains():
+            if header.format == FORMAT and header.store_id == store.store_id and header.domain not in store.domains():
                 report.of(header.domain).adopted += _adopt(store, header, events, progress)
                 report.of(header.domain).floor = store.domain(header.domain).floor
             else:
@@ -71,7 +71,7 @@ def _adopt(store: Store, header: Header, events: Iterator[Event], progress: Prog
 def _append(store: Store, header: Header, events: Iterator[Event], counts: Imported, progress: Progress | None) -> None:
     """Append the events that `store` does not have yet, each proven before; a batch of them is one transaction."""
     first = next(events, None)
-    birth = read_birth(first, header.domain)
+    birth = read_birth(first, header.domain, header.format)
     if first is None:
         return
     if header.domain not in store.domains():
@@ -79,7 +79,7 @@ def _append(store: Store, header: Header, events: Iterator[Event], counts: Impor
     target = raw_domain(store, header.domain)
     known = _Known(target, header, own=header.store_id == store.store_id)
     batch: list[Event] = []
-    for event in _proven(first, events, header.domain):
+    for event in _proven(first, events, header):
         if event.key == SYSTEM_KEY:
             continue
         if known.has(event):
@@ -97,11 +97,11 @@ def _append(store: Store, header: Header, events: Iterator[Event], counts: Impor
         _write(target, header, batch, counts)
 
 
-def _proven(first: Event, events: Iterator[Event], domain: str) -> Iterator[Event]:
+def _proven(first: Event, events: Iterator[Event], header: Header) -> Iterator[Event]:
     """The events after the birth row, each checked against the one before it."""
-    head = check(GENESIS, first, domain)
+    head = check(genesis(header.format), first, header.domain)
     for event in events:
-        head = check(head, event, domain)
+        head = check(head, event, header.domain)
         yield event
 
 

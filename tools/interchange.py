@@ -11,9 +11,12 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from eventstore.codec import FORMAT
-from eventstore.errors import ConfigError, FormatError, InvalidKeyError, NewerFormatError
+from eventstore.codec import FORMAT, other_format
+from eventstore.errors import ConfigError, FormatError, InvalidKeyError
 from eventstore.model import Domain, Event
+
+DRAFT = 0
+"""What the drafts before format 1 said: their events are hashed by the same rules, but for what stands before the first."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -167,8 +170,8 @@ class Reader:
 
     def _header(self, line: bytes) -> Header:
         header = _decode_header(line)
-        if header.format != FORMAT:
-            raise NewerFormatError(self._name, f"format {header.format}, this version knows {FORMAT}; upgrade eventstore-kit")
+        if header.format not in (DRAFT, FORMAT):
+            raise other_format(self._name, header.format)
         try:
             Domain(header.domain)
         except InvalidKeyError as error:

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from hashlib import sha256, sha512
 from typing import Any, NamedTuple
 
-FORMAT = 0
+FORMAT = 1
 MAX_BYTES = 64 * 2**20
 OPS = ("put", "remove", "open", "rules", "redact", "seal", "archive", "loss")
 

@@ -385,7 +385,7 @@ def test_a_root_that_is_not_the_logs_is_altered_although_the_checksum_stands(fol
 def test_the_text_is_canonical_and_comes_back(anchor: Anchor) -> None:
     text = anchor.text()
     plain: dict[str, Any] = {
-        "format": 0,
+        "format": 1,
         "store_id": anchor.store_id,
         "made_us": anchor.made_us,
         "heads": {name: {"position": LAST, "checksum": each.checksum, "root": each.root} for name, each in anchor.heads.items()},
@@ -408,8 +408,8 @@ MALFORMED: dict[str, Callable[[str], str | bytes]] = {
     "white space": lambda text: text.replace(":", ": "),
     "two newlines": lambda text: text + "\n\n",
     "another order": lambda text: json.dumps(dict(reversed(json.loads(text).items())), separators=(",", ":")),
-    "a member twice": lambda text: text.replace('"format":0', '"format":0,"format":0'),
-    "a member more": lambda text: text.replace('"format":0', '"format":0,"good":true'),
+    "a member twice": lambda text: text.replace('"format":1', '"format":1,"format":1'),
+    "a member more": lambda text: text.replace('"format":1', '"format":1,"good":true'),
     "no heads": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "heads"}),
     "a short checksum": lambda text: text.replace('"checksum":"', '"checksum":"0', 1),
     "a short root": lambda text: text.replace('"root":"', '"root":"0', 1),
@@ -418,7 +418,7 @@ MALFORMED: dict[str, Callable[[str], str | bytes]] = {
     "a position beyond SQLite": lambda text: text.replace('"position":6', f'"position":{2**63}', 1),
     "a path for a domain": lambda text: text.replace("orders", "../orders"),
     "a store_id that is none": lambda text: text.replace('"store_id":"', '"store_id":"x'),
-    "an older format": lambda text: text.replace('"format":0', '"format":-1'),
+    "an older format": lambda text: text.replace('"format":1', '"format":0'),
     "a signature that is none": lambda text: text.replace('"store_id"', '"signature":{"key":"00","signature":"00"},"store_id"'),
     "too deep": lambda _: "[" * 100_000,
 }
@@ -433,7 +433,7 @@ def test_what_is_no_anchor_is_refused_by_name(anchor: Anchor, spoil: Callable[[s
 
 def test_an_anchor_of_a_later_format_asks_for_a_newer_version(anchor: Anchor) -> None:
     with pytest.raises(NewerFormatError, match="format 9"):
-        Anchor.parse(anchor.text().replace('"format":0', '"format":9,"roots":[]'))
+        Anchor.parse(anchor.text().replace('"format":1', '"format":9,"roots":[]'))
 
 
 # ---- signatures
@@ -474,7 +474,7 @@ def test_a_signed_anchor_is_believed_and_covers_the_bytes_that_the_format_names(
     assert signed.signature is not None
     assert signed.signature.key == keys.private.public_key().public_bytes_raw().hex()
     without = {name: value for name, value in json.loads(signed.text()).items() if name != "signature"}
-    covered = b"eventstore-anchor/0\x00" + json.dumps(without, sort_keys=True, separators=(",", ":")).encode()
+    covered = b"eventstore-anchor/1\x00" + json.dumps(without, sort_keys=True, separators=(",", ":")).encode()
     keys.private.public_key().verify(bytes.fromhex(signed.signature.signature), covered)
     assert sign(signed, keys.file) == signed, "Ed25519 gives the same signature for the same bytes"
 

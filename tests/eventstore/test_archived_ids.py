@@ -266,9 +266,9 @@ def test_nothing_goes_before_its_ids_are_kept(tmp_path: Path, store: Store, how:
     head = store.domain(DOMAIN).head()
     in_the_way = log_folder(tmp_path / "data") / f"{0:020d}-{6:020d}.ids"
     in_the_way.mkdir()
-    goes = {"to": tmp_path / "archive"} if how == "archived" else {"delete": True}
+    to = tmp_path / "archive" if how == "archived" else None
     with pytest.raises(eventstore.AccessError, match="keeping event ids"):
-        store.retain(Retention(keep_events=3), DOMAIN, **goes)
+        store.retain(Retention(keep_events=3), DOMAIN, to=to, delete=to is None)
     assert store.domain(DOMAIN).group.live.log.floor() == 0
     assert not [event for event in store.domain(DOMAIN).events(head.position) if event.op == "archive"]
     in_the_way.rmdir()

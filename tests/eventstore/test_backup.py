@@ -345,7 +345,7 @@ def backup_of_another_store(target: Path) -> None:
 
 def damaged_backup(target: Path) -> None:
     backup_of_another_store(target)
-    (target / "backup.json").write_bytes(b'{"format":0,"store_id":7}')
+    (target / "backup.json").write_bytes(b'{"format":1,"store_id":7}')
 
 
 def newer_backup(target: Path) -> None:

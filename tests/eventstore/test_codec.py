@@ -19,7 +19,7 @@ from eventstore.witness import pack_witness, unpack_witness
 
 FORMAT_PAGE = Path(__file__).parents[2] / "FORMAT.md"
 CODED = '{"codec":"aes-gcm:k1"}'
-BIRTH = Birth(format=0, store_id="00112233445566778899aabbccddeeff", domain="signal", created_us=1763000000000000, write="replace")
+BIRTH = Birth(format=1, store_id="00112233445566778899aabbccddeeff", domain="signal", created_us=1763000000000000, write="replace")
 
 
 # ---- the vectors of FORMAT.md section 4
@@ -45,11 +45,11 @@ VECTORS = [
     Vector(
         op="open",
         key="[]",
-        data='{"format":0,"store_id":"00112233445566778899aabbccddeeff","domain":"signal","created_us":1763000000000000,"write":"replace"}',
+        data='{"format":1,"store_id":"00112233445566778899aabbccddeeff","domain":"signal","created_us":1763000000000000,"write":"replace"}',
         salt=b"\xa0" * 16,
         header="00000000000000000000000000000000000643706cbd300000000000000000000204000200000000",
-        digest="7fd94224ff8e58e29cdf5e038f1f43d08ec03e5e62307ed0ea5b8fd9211bff3c",
-        checksum="a69b100254568bd799ec410b3e10a9bd4b3b0a6c6523e0e7473f43cc94b50621",
+        digest="dae6e379de8ec464edd66ea72589d7f8508bb63edd297fd5aaad47c83496a1af",
+        checksum="13b8b3db9dadfefef6d408a2154d22271116035d6ea096b6465229e8931e71b8",
     ),
     Vector(
         op="put",
@@ -60,7 +60,7 @@ VECTORS = [
         salt=b"\xa1" * 16,
         header="00000000000000010000000000000000000643706cbd300100060a24181e4000070300200000001f",
         digest="a2c3217e1db9625da305411c41252f5e00b51430f39ea5d59202bdb2f2889908",
-        checksum="931f77bec376d457f7fdabb50bc8380abca3c2027d2a578521719131a148d6ba",
+        checksum="8dfda669aac572055d827669cfe297d2d0c22c477ded8dc821b9026e0b74b249",
     ),
     Vector(
         op="put",
@@ -69,7 +69,7 @@ VECTORS = [
         salt=b"\xa2" * 16,
         header="00000000000000020000000000000000000643706cbd300200000000000000000203001500000000",
         digest="d9d622b4b028fcfb1bbbe97a95dcbfa831fcc7629037244bc0ee41b0e242ae5d",
-        checksum="a7a06709b80462a4e9c65a55a378e5c351d30577889a8947bd462c9c97bcbf49",
+        checksum="593d7cfe512dde6598f12bbe92a84303dc377a3f557b89bf585d9ca54084a2af",
     ),
     Vector(
         op="remove",
@@ -78,10 +78,10 @@ VECTORS = [
         when_us=-1,
         header="00000000000000030000000000000001000643706cbd3003ffffffffffffffff0106002000000000",
         digest="00" * 32,
-        checksum="1e45a51c6a21f049e0c70e5f44d65c74be5eae008071cc7f4fa7b66d990d37de",
+        checksum="c2f3d7cfe24e0d138824df84e5cb421ba5ca7083c583c88f5dee0e7705230961",
     ),
 ]
-WITNESS = "00000000000000031e45a51c6a21f049e0c70e5f44d65c74be5eae008071cc7f4fa7b66d990d37de7837619df96dba51"
+WITNESS = "0000000000000003c2f3d7cfe24e0d138824df84e5cb421ba5ca7083c583c88f5dee0e770523096125ff89eb354132f3"
 
 
 def sealed_vectors() -> list[Event]:
@@ -114,7 +114,7 @@ def test_seal_gives_the_checksum_of_the_vector(position: int) -> None:
 def test_the_vector_is_what_its_own_header_and_digest_hash_to(position: int) -> None:
     """With the header and D as printed, section 4's two lines alone give the checksum: the vector explains itself."""
     vector = VECTORS[position]
-    before = b"eventstore/0\0" if position == 0 else bytes.fromhex(VECTORS[position - 1].checksum)
+    before = b"eventstore/1\0" if position == 0 else bytes.fromhex(VECTORS[position - 1].checksum)
     message = bytes.fromhex(vector.header) + f"{vector.op}{vector.key}{vector.meta or ''}".encode() + bytes.fromhex(vector.digest)
     assert sha256(before + message).hexdigest() == vector.checksum
     if vector.data is not None and vector.salt is not None:
@@ -462,10 +462,23 @@ def test_a_birth_row_is_proven_before_it_is_believed() -> None:
         one_event(op="open", key="[]", data="no JSON"),
         *(
             seal_system(GENESIS, prev=0, recorded_us=1, op="open", data={**msgspec.structs.asdict(BIRTH), **wrong}, salt=b"s" * 16)
-            for wrong in ({"format": "0"}, {"format": 1}, {"write": "sometimes"}, {"more": 1})
+            for wrong in ({"format": "1"}, {"format": 0}, {"format": 2}, {"write": "sometimes"}, {"more": 1})
         ),
     ],
-    ids=["a put", "a user's key", "a system put", "a blob", "no data", "empty", "no JSON", "text", "newer", "unknown rule", "more"],
+    ids=[
+        "a put",
+        "a user's key",
+        "a system put",
+        "a blob",
+        "no data",
+        "empty",
+        "no JSON",
+        "text",
+        "a draft",
+        "newer",
+        "unknown rule",
+        "more",
+    ],
 )
 def test_a_first_row_that_is_no_birth_row_is_refused(first: Event) -> None:
     with pytest.raises(FormatError):

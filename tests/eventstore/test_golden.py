@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore import Anchor, BackupError, CompactedError, Domain, RedactedError, Store
+from eventstore import (
+    Anchor,
+    BackupError,
+    CompactedError,
+    ConfigError,
+    Domain,
+    NewerFormatError,
+    RedactedError,
+    Store,
+    StoreFormatError,
+)
 from eventstore.adapters.signing import require_signature
 from eventstore.codec import FORMAT
 from eventstore.database import log_files
@@ -21,6 +31,7 @@ from eventstore.tools import verify_bundle
 from eventstore.tools.import_ import import_
 from tests import verifier
 from tests.golden import make
+from tests.tools.command import eventstore as command
 
 NAMES = sorted(make.STORES)
 BIG = 7**4000
@@ -262,3 +273,76 @@ def test_the_stores_say_the_format_of_this_version(tmp_path: Path) -> None:
     for name in NAMES:
         folder = folder_of(name, tmp_path / name)
         assert json.loads((folder / "store" / "store.json").read_bytes())["format"] == FORMAT
+
+
+# ---- drafts
+
+DRAFT = make.HERE / "format0"
+REFUSED = "made by a draft before format 1 .*: `eventstore export` it with the version that made it, then `eventstore import` that file"
+
+
+def draft(name: str, tmp_path: Path) -> Path:
+    """A folder of the last draft: kept to be refused."""
+    return make.unpack(DRAFT / f"{name}.tar.gz", tmp_path / "draft")
+
+
+@pytest.mark.parametrize("options", [{}, {"read_only": True}, {"accept_loss": True}], ids=str)
+@pytest.mark.parametrize("name", ["backup", "exported", "proven", "shredded"])
+def test_a_store_of_a_draft_is_refused_and_left_as_it_is(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    folder = draft(name, tmp_path)
+    before = everything(folder)
+    with pytest.raises(StoreFormatError, match=REFUSED) as caught:
+        eventstore.open(folder / "store", **options)
+    assert not isinstance(caught.value, NewerFormatError)
+    answer = command("verify", folder / "store", "--json")
+    assert (answer.code, answer.error()["error"]) == (2, "StoreFormatError")
+    assert everything(folder) == before
+
+
+def test_a_file_of_a_draft_in_a_store_of_today_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    folder = draft("exported", tmp_path)
+    manifest = folder / "store" / "store.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format":0', b'"format":1'))
+    before = {path: content for path, content in everything(folder).items() if path.endswith((".db", "head"))}
+    with eventstore.open(folder / "store") as store, pytest.raises(StoreFormatError, match=REFUSED):
+        store.domain("shapes")
+    assert before.items() <= everything(folder).items()
+
+
+def test_what_else_a_draft_left_is_refused(tmp_path: Path) -> None:
+    backup = draft("backup", tmp_path)
+    before = everything(backup)
+    with pytest.raises(StoreFormatError, match=REFUSED):
+        restore(backup / "backup", tmp_path / "again")
+    with pytest.raises(StoreFormatError, match=REFUSED):
+        eventstore.open(backup / "backup", read_only=True)
+    with eventstore.open(tmp_path / "new", store_id="c" * 32) as store, pytest.raises(StoreFormatError, match=REFUSED):
+        store.backup(backup / "backup")
+    assert (everything(backup), (tmp_path / "again").exists()) == (before, False)
+    shredded = draft("shredded", tmp_path / "keys")
+    with pytest.raises(StoreFormatError, match=REFUSED):
+        eventstore.open(tmp_path / "other", keys=shredded / "keys.jsonl").domain(make.SUBJECTS).write_value("ann", 1)
+    proven = draft("proven", tmp_path / "anchor")
+    with pytest.raises(ConfigError, match=r"is no anchor of format 1 but a draft's"):
+        Anchor.parse((proven / "anchor.json").read_bytes())
+    assert verify_bundle.main([str(proven / "bundle.json"), "--public-key", str(proven / "public.pem")]) == 2
+
+
+def test_what_a_draft_exported_is_imported_anew_each_event_proven(tmp_path: Path) -> None:
+    folder = draft("exported", tmp_path)
+    expected = json.loads((DRAFT / "exported.json").read_text(encoding="utf-8"))["store"]["domains"]["shapes"]
+    report = import_(str(folder / "export.jsonl"), str(tmp_path / "new"))
+    assert (report.problems, report.domains["shapes"].written) == ([], expected["head"][0])
+    with eventstore.open(tmp_path / "new") as store:
+        said = make.observed(store)["domains"]["shapes"]
+        assert (store.verify().ok, store.store_id == "1" * 32) == (True, False)
+    assert plain_json(said["now"]) == expected["now"]
+    assert [[event[3:6], event[7]] for event in said["events"][1:]] == [[event[3:6], event[7]] for event in expected["events"][1:]]
+    origins = [json.loads(event[6])["origin"] for event in said["events"][1:]]
+    assert [[origin["position"], origin["checksum"]] for origin in origins] == [[event[0], event[-1]] for event in expected["events"][1:]]
+    again = import_(str(folder / "export.jsonl"), str(tmp_path / "new"))
+    assert (again.domains["shapes"].written, again.domains["shapes"].unchanged) == (0, expected["head"][0])
+    lines = (folder / "export.jsonl").read_text(encoding="utf-8").replace('"last"', '"lost"')
+    (folder / "export.jsonl").write_text(lines.replace('\\"last\\"', '\\"lost\\"'), encoding="utf-8")
+    (problem,) = import_(str(folder / "export.jsonl"), str(tmp_path / "forged")).problems
+    assert "checksum" in problem.message

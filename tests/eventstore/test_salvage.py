@@ -726,7 +726,7 @@ def test_progress_is_told(data: Path, tmp_path: Path) -> None:
         (lambda data, out: out.symlink_to(data / "new"), ConfigError, "must not touch"),
         (lambda data, out: out.symlink_to(data.parent / "no" / "where"), ConfigError, "make it first"),
         (
-            lambda data, out: (data / "store.json").write_text((data / "store.json").read_text().replace('"format":0', '"format":9')),
+            lambda data, out: (data / "store.json").write_text((data / "store.json").read_text().replace('"format":1', '"format":9')),
             NewerFormatError,
             "upgrade",
         ),

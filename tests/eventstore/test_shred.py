@@ -267,7 +267,7 @@ def test_the_key_file_of_another_store_is_refused(tmp_path: Path, open_store: Ca
             eventstore.open(tmp_path / "other", keys=keys, owner="me")  # and the owner's lease is given back
 
 
-@pytest.mark.parametrize("content", [b"{}\n", b"no keys at all\n", b'{"format":0,"store_id":"x"}\n{"id":1}\n', b""])
+@pytest.mark.parametrize("content", [b"{}\n", b"no keys at all\n", b'{"format":1,"store_id":"x"}\n{"id":1}\n', b""])
 def test_a_key_file_that_is_none_is_refused(tmp_path: Path, keys: Path, content: bytes) -> None:
     keys.touch(0o600)
     keys.write_bytes(content)

@@ -267,10 +267,10 @@ def manifest_with(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"format": 1}, NewerFormatError),
+        ({"format": 2}, NewerFormatError),
         ({"format": 99, "heads": None, "planets": ["earth"]}, NewerFormatError),
-        ({"format": -1}, StoreFormatError),
-        ({"format": "0"}, NotAStoreError),
+        ({"format": 0}, StoreFormatError),
+        ({"format": "1"}, NotAStoreError),
         ({"format": None}, NotAStoreError),
         ({"heads": None}, FormatError),
         ({"heads": {DOMAIN: {"position": 5}}}, FormatError),
@@ -288,7 +288,7 @@ def test_a_store_of_another_format_or_a_damaged_one_is_refused_untouched(
     assert tree(closed.folder) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"format":', b'{"format":0,"store_id":"\xff"}', b'{"name":"an app"}'])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"format":', b'{"format":1,"store_id":"\xff"}', b'{"name":"an app"}'])
 def test_a_manifest_that_is_none_is_refused_untouched(closed: Damaged, content: bytes) -> None:
     closed.manifest.write_bytes(content)
     before = tree(closed.folder)

@@ -113,7 +113,7 @@ def test_a_store_without_its_manifest_is_2(data: Path) -> None:
 
 def test_a_newer_store_is_2(data: Path) -> None:
     manifest = data / "store.json"
-    manifest.write_text(manifest.read_text().replace('"format":0', '"format":9'))
+    manifest.write_text(manifest.read_text().replace('"format":1', '"format":9'))
     assert eventstore("get", data, "notes", "hello", "--json").error()["error"] == "NewerFormatError"
     assert eventstore("get", data, "notes", "hello").code == 2
 

@@ -63,7 +63,7 @@ def test_a_line_is_an_event_field_by_field() -> None:
     assert said["digest"] is None
     blob = msgspec.structs.replace(event, data=b"\x00\xff")
     assert json.loads(encode_event(blob))["data"] == {"base64": "AP8="}
-    assert json.loads(HEADER) == {"format": 0, "store_id": "00112233445566778899aabbccddeeff", "domain": "notes"}
+    assert json.loads(HEADER) == {"format": 1, "store_id": "00112233445566778899aabbccddeeff", "domain": "notes"}
 
 
 def some_event(position: int) -> bytes:
@@ -89,7 +89,7 @@ def test_domains_follow_each_other() -> None:
     lines = [HEADER, some_event(0), some_event(1), encode_header("ff" * 16, "other"), encode_header("ff" * 16, "third"), some_event(0)]
     assert [(domain, len(found)) for domain, found in read(*lines)] == [("notes", 2), ("other", 0), ("third", 1)]
     passed_over = [header for header, _ in Reader(lines, "x.jsonl")]
-    assert passed_over[1] == Header(0, "ff" * 16, "other")
+    assert passed_over[1] == Header(1, "ff" * 16, "other")
     assert len(passed_over) == 3
 
 
@@ -117,7 +117,7 @@ def test_what_does_not_begin_with_a_header_is_no_export(lines: Iterable[bytes]) 
 
 def test_a_newer_format_is_refused() -> None:
     with pytest.raises(NewerFormatError):
-        Reader([HEADER.replace(b'"format":0', b'"format":9')], "x.jsonl")
+        Reader([HEADER.replace(b'"format":1', b'"format":9')], "x.jsonl")
 
 
 def test_a_domain_of_no_name_is_refused() -> None:
