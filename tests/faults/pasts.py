@@ -48,11 +48,10 @@ def redact_in_archive(tell: Tell, root: str, log: str, name: str, rounds: int) -
 def delete_recorded(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
     """Some writes, a seal, every other time an archiving, and all of the past is deleted, for good."""
     small_settings()
-    archive_where_it_is()
     archive = Path(root, "archive")
-    with recorded(Path(root), Path(log)), contextlib.chdir(root):
+    with recorded(Path(root), Path(log)):
         for number in range(rounds):
-            with eventstore.open(Path(root, "store"), archives=[ARCHIVE_AS_NAMED]) as store:
+            with eventstore.open(Path(root, "store"), archives=[archive]) as store:
                 domain = store.domain(DOMAIN)
                 mark(open=True)
                 for part in range(3):

@@ -113,7 +113,7 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     assert not made or (place / "store.json").is_file(), "the store was made, and is gone"
     if story.loss is not None and not _is_accepted(story, state, place):
         return {}
-    if (folder / ARCHIVE).exists():
+    if made and (folder / ARCHIVE).exists():
         _require_named(place)
     found: dict[str, int] = {}
     # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
@@ -122,7 +122,7 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
-            _require_kept(story, state, name, events)
+            _require_kept(story, state, name, _found(story, name, events))
             _require_erased(name, events)
             gone += [said.erased for _, said in story.said if said.erased and said.domain == name and said.appended[-1][0] <= len(events)]
             found[name] = len(events)
@@ -138,6 +138,15 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
             assert {name: len(store.domain(name)) > 0 for name in found} == dict.fromkeys(found, True)
             assert {name: store.domain(name).head().position for name in found} == {name: count + 1 for name, count in found.items()}
     return found
+
+
+def _found(story: Story, domain: str, events: list[Event]) -> list[Event]:
+    """The events but for those by which this opening put on record what it erased in an archive, after a redaction that was cut short."""
+    written, count = story.events.get(domain, []), len(events)
+    redacted = any(event.op == "redact" for event in events)
+    while redacted and events[count - 1].op == "archive" and erased(events[count - 1]) not in map(erased, written[count - 1 : count]):
+        count -= 1
+    return events[:count]
 
 
 def _require_named(place: Path) -> None:
