@@ -42,6 +42,7 @@ def losses(
     request: pytest.FixtureRequest,
     recording_server: Server,
     in_memory: Path,
+    tmp_path: Path,
     seed: str,
     record_property: Callable[[str, object], None],
 ) -> Iterator[Losses]:
@@ -49,7 +50,7 @@ def losses(
     log = logging.getLogger("eventstore")
     before = log.level
     log.setLevel(logging.ERROR)
-    trace = Trace(in_memory / "trace")
+    trace = Trace(tmp_path)
     (trace.root / ARCHIVE).mkdir(parents=True)
     tried: Counter[str] = Counter()
     yield Losses(recording_server, trace, in_memory, seed, request.param, tried)
@@ -131,12 +132,12 @@ def test_killed_while_an_archive_is_erased_in(
 # ---- deleted
 
 
-def test_the_past_is_deleted_for_good_and_nothing_else_with_it(losses: Losses, in_memory: Path) -> None:
+def test_the_past_is_deleted_for_good_and_nothing_else_with_it(losses: Losses, tmp_path: Path) -> None:
     """A file is there or was recorded as deleted; what every key is stays; what was said to be deleted does not come back."""
     losses.record(pasts.delete_recorded, rounds=4)
     said = [(at, record.said) for at, record in enumerate(losses.trace.records, 1) if record.kind == "M"]
     # Where it was recorded, as events name the archive by its path.
-    losses.trace.root.rename(in_memory / "recorded")
+    losses.trace.root.rename(tmp_path / "recorded")
     judge(losses, 250, losses.trace.root, lambda state, folder: require_deleted(said, state, folder))
 
 
