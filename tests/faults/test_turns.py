@@ -410,9 +410,12 @@ class Lives(RuleBasedStateMachine):
         assert found["head"] == len(book.facts)
         assert found["floor"] <= floor
         for position, view in zip(every, found["views"], strict=True):
-            if position is not None and position < floor and (found["floor"] == floor or "floor" in view):
-                assert view == {"floor": floor}, f"as of {position}"
+            if "floor" in view:
+                assert position is not None
+                assert position < view["floor"]
+                assert found["floor"] <= view["floor"] <= floor
             else:
+                assert position is None or position >= found["floor"]
                 wanted = self.wanted(name, position)
                 assert view == {"items": wanted, "length": len(wanted)}, f"as of {position}"
 
