@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from eventstore.errors import (
     StoreFormatError,
     UnavailableError,
 )
-from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, has_descriptors, lock_holder, stat_or_none, sync_folder
+from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, file_size_limit, has_descriptors, lock_holder, stat_or_none, sync_folder
 from eventstore.model import Durability, Event
 
 # Extended result codes (https://www.sqlite.org/rescode.html), which pysqlite3 has no names for.
@@ -261,7 +260,7 @@ def _no_space(error: sqlite3.Error, path: Path) -> bool:
     broken disk that is nearly full is told as full. What the error says of its outcome does not depend on it.
     """
     extended = getattr(error, "sqlite_errorcode", 0)
-    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    limited = file_size_limit() is not None
     if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does
         disk = os.statvfs(path.parent)
         return limited or disk.f_bavail * disk.f_frsize < _SHM_BYTES

@@ -17,6 +17,7 @@ from typing import Any
 
 if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
     import fcntl
+    import resource
 
 from eventstore.errors import AccessError, DiskFullError, EngineError, ReadOnlyError, UnavailableError
 
@@ -68,6 +69,12 @@ def has_descriptors(count: int) -> bool:
     return True
 
 
+def file_size_limit() -> int | None:
+    """How many bytes a file may grow to in this process (RLIMIT_FSIZE), None where nothing limits it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a file's own fsync does not (its entry may be lost with the power)."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -110,15 +117,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def copy_files(paths: Iterable[Path], folder: Path) -> None:
-    """Copy files into `folder`, durably, by a subprocess. Raises EngineError.
+    """Copy files into `folder`, durably, by a subprocess. Raises EngineError, DiskFullError.
 
     Closing a descriptor of a database in this process would drop the locks SQLite holds on it (RELIABILITY.md R4).
     """
     present = [path for path in paths if path.exists()]
     command = ["cp", "-p", "--", *map(str, present), str(folder)]
-    copied = subprocess.run(command, capture_output=True, text=True, check=False)
+    # LC_ALL, and SIGXFSZ left ignored as Python has it: cp has words alone to tell a full disk by, and must live to say them.
+    environment = {**os.environ, "LC_ALL": "C"}
+    copied = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, restore_signals=False)
     if copied.returncode != 0:
-        raise EngineError(f"copying into {folder}: {copied.stderr.strip()}")
+        said = copied.stderr.strip() or f"cp ended with {copied.returncode}"
+        with os_errors(f"copying into {folder}"):
+            raise OSError(next((number for number in _FULL if said.endswith(os.strerror(number))), 0), said)
     # cp leaves them in the cache: evidence that the next power loss takes along is none.
     for path in present:
         sync_file(folder / path.name)
@@ -217,6 +228,11 @@ def lock(descriptor: int, what: str, *, shared: bool = False, timeout_ms: int) -
                     f"{what}: locked by {by} for more than {timeout_ms} ms; wait for it to finish, or raise busy_timeout_ms", holder=holder
                 ) from None
             time.sleep(random.uniform(0.0001, 0.0005))
+
+
+def lock_bytes(descriptor: int, start: int, length: int) -> None:
+    """Share a POSIX lock on a range of a file, as SQLite does, at once. Raises OSError."""
+    fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
 
 
 @contextlib.contextmanager

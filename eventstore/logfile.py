@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
-import resource
 import stat
 import tempfile
 import threading
@@ -23,7 +21,7 @@ from eventstore.carried import Seal, read_seal
 from eventstore.codec import GENESIS, erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
-from eventstore.files import FILE_MODE, copy_files, inode, stat_or_none, sync_file, sync_folder
+from eventstore.files import FILE_MODE, copy_files, file_size_limit, inode, lock_bytes, stat_or_none, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head, Linked
 
 _PAGE_BYTES = 4 * 2**20
@@ -457,9 +455,9 @@ class LogFile:
         """
         if getattr(error, "sqlite_errorcode", 0) not in (database.IOERR_WRITE, sqlite3.SQLITE_IOERR):  # pysqlite3 says no more
             return False
-        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = file_size_limit()
         sizes = [status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None]
-        return limit != resource.RLIM_INFINITY and max(sizes) + database.PAGE_BYTES + _WAL_FRAME_HEADER > limit
+        return limit is not None and max(sizes) + database.PAGE_BYTES + _WAL_FRAME_HEADER > limit
 
     def _set_synchronous(self, durability: Durability) -> None:
         wanted = database.SYNCHRONOUS[durability]
@@ -564,7 +562,7 @@ class LogFile:
             for path, start, length in ((self.path, *_SHARED_LOCK), (shm, *_SHM_DEAD_MAN_LOCK)):
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 _held.append(descriptor)  # for the life of the process: closing it would drop the lock
-                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+                lock_bytes(descriptor, start, length)
             joined = self.is_same()
         except OSError:
             joined = False

@@ -25,7 +25,7 @@ LOCK_NAME = "store.lock"
 class ManifestHead(msgspec.Struct, frozen=True):
     """A Head with its checksum in hexadecimal."""
 
-    position: int
+    position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     checksum: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
     def head(self) -> Head:

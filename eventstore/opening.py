@@ -18,6 +18,7 @@ from eventstore.errors import ConfigError
 from eventstore.failstop import OnHalt
 from eventstore.lease import require_owner_name
 from eventstore.log import Engine
+from eventstore.meta import meta_text
 from eventstore.metrics import OnCommit
 from eventstore.model import DURABILITIES, MIN_FREE_BYTES, Durability
 from eventstore.store import CACHE_BYTES, Store
@@ -74,7 +75,7 @@ def open_store(
     location = _path(location, "the location of a store is a folder's path or memory:")
     _require_names(store_id, owner)
     _require_functions(on_halt=on_halt, on_commit=on_commit)
-    keyring = _key_file(keys)
+    who, keyring = _actor(actor), _key_file(keys)
     # All options before the engine: it takes the owner's lease, and nobody would release it.
     cache_bytes, largest = _count("cache_bytes", cache_bytes, CACHE_BYTES), _largest(max_value_bytes)
     policy = SealPolicy(_count("seal_bytes", seal_bytes, 0), _count("seal_age_s", seal_age_s, 0))
@@ -92,7 +93,7 @@ def open_store(
     return Store(
         engine,
         location,
-        actor=actor or os.environ.get("EVENTSTORE_ACTOR") or None,
+        actor=who,
         accept_loss=accept_loss,
         cache_bytes=cache_bytes,
         max_value_bytes=largest,
@@ -115,6 +116,13 @@ def _require_names(store_id: str | None, owner: str | None) -> None:
         raise ConfigError(f"store_id is 32 hexadecimal digits, not {store_id!r}")
     if owner is not None:
         require_owner_name(owner)
+
+
+def _actor(actor: str | None) -> str | None:
+    """Who writes, held to what a write may say of itself: said now, not at the first write, and never stored."""
+    who = os.environ.get("EVENTSTORE_ACTOR") or None if actor is None or actor == "" else actor
+    meta_text({"actor": who}, None)
+    return who
 
 
 def _require_functions(**hooks: object) -> None:

@@ -90,6 +90,7 @@ class Commands(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run a command line and exit."""
+        _stand_in_for_closed_streams()
         words = list(sys.argv[1:] if args is None else args)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal whose encoding lacks a character still gets the rest
@@ -101,11 +102,38 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; here, because click itself would answer a closed pipe with 1, which means that something was found."""
+        if sys.stdout is None:
+            raise click.UsageError(
+                "standard output is closed, so nothing was done: no receipt could be given; send it to /dev/null instead"
+            )
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             _let_go_of(sys.stdout)
             return PIPE_CLOSED
+
+
+class _Closed(io.RawIOBase):
+    """Standard input where there is none: whoever reads it is told, and does not take it for an empty one."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        raise OSError("standard input is closed")
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Where a descriptor was closed before the command began, Python has None for the stream, and the next file opened takes its number."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Closed()))
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
 
 
 def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:

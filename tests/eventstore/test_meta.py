@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eventstore
+import eventstore.aio
 from eventstore import ConfigError, DomainStore, DuplicateEventError, Event, InvalidKeyError, InvalidValueError, Store
 from eventstore.meta import EventMeta, meta_text
 
@@ -145,6 +149,20 @@ def test_the_calls_actor_comes_before_the_stores(verb: str) -> None:
         every_write(d, actor="anna")[verb]()
         assert (said(last(d)) or {})["actor"] == "anna"
         assert (last(d).meta or "").count("actor") == 1
+
+
+@pytest.mark.parametrize("actor", [5, 0, True, [], ["bot"], b"bot", "\ud83d", "x" * 70_000])
+def test_an_actor_that_no_write_may_name_is_refused_when_the_store_is_opened(actor: Any, tmp_path: Path) -> None:
+    for opening in (eventstore.open, lambda *given, **named: asyncio.run(eventstore.aio.open(*given, **named))):
+        with pytest.raises(ConfigError):
+            opening(tmp_path / "data", actor=actor)
+    assert list(tmp_path.iterdir()) == [], "refused before anything was made"
+
+
+def test_an_actor_of_the_environment_that_is_no_text_is_refused_when_the_store_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTSTORE_ACTOR", os.fsdecode(b"\xff"))
+    with pytest.raises(ConfigError):
+        eventstore.open("memory:")
 
 
 def test_the_environment_may_name_the_actor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
+import resource
 import secrets
 import shutil
 import subprocess
@@ -18,13 +20,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eventstore
-from eventstore import ConfigError, Domain, Event, NewerFormatError, NotAStoreError, NotFoundError, Store, UnavailableError
+from eventstore import (
+    ConfigError,
+    DiskFullError,
+    Domain,
+    Event,
+    FormatError,
+    NewerFormatError,
+    NotAStoreError,
+    NotFoundError,
+    Store,
+    UnavailableError,
+)
 from eventstore.carver import Image, page_sizes
 from eventstore.codec import SALT_BYTES, encode_key, erased, seal, seal_system
 from eventstore.database import sqlite3
 from eventstore.model import SYSTEM_KEY
 from eventstore.salvage import Positions, SalvageReport, Span, salvage
 from eventstore.sqlite import SqliteLog
+from eventstore.tools.doctor import doctor
+from tests.faults.limits import limit
 
 DOMAIN = "orders"
 LOG = Path("logs", DOMAIN)
@@ -285,6 +300,38 @@ def test_a_witness_proves_the_event_after_it(data: Path, tmp_path: Path) -> None
     content["heads"][DOMAIN] = {"position": 5, "checksum": before[5].checksum.hex()}
     manifest.write_bytes(msgspec.json.encode(content))
     assert salvaged(data, tmp_path / "out").domains[0].kept == positions((1, 4), (6, ALL))
+
+
+@pytest.mark.parametrize("position", [-1, 2**63, 2**64, 10**40])
+def test_a_head_that_no_log_can_have_is_a_damaged_manifest_and_salvage_goes_on_with_the_logs(
+    position: int, data: Path, tmp_path: Path
+) -> None:
+    manifest = data / "store.json"
+    # As text: msgspec writes no number of more than 64 bits.
+    manifest.write_text(re.sub(r'"position":\d+', f'"position":{position}', manifest.read_text()))
+    assert f'"position":{position}' in manifest.read_text()
+    told = f"{manifest} is damaged"
+    with pytest.raises(FormatError, match=re.escape(told)):
+        eventstore.open(data)
+    with pytest.raises(FormatError, match=re.escape(told)):
+        doctor(str(data))
+    report = salvaged(data, tmp_path / "out")
+    assert report.domains[0].kept == positions((1, ALL))
+    assert any(told in problem for problem in report.problems)
+
+
+def test_a_disk_too_full_for_the_copies_is_told_as_full_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    before = contents(data)
+    with limit(resource.RLIMIT_FSIZE, PAGE), pytest.raises(DiskFullError, match="free some space and try again"):
+        salvage(data, tmp_path / "out")
+    assert (contents(data), [path.name for path in tmp_path.iterdir()]) == (before, ["data"])
+
+
+def test_a_disk_too_full_for_the_evidence_is_told_as_full(data: Path) -> None:
+    (data / LOG / "head").write_bytes(b"\xff" * 48)
+    full = pytest.raises(DiskFullError, match=r"copying into .*free some space and try again")
+    with limit(resource.RLIMIT_FSIZE, 5 * PAGE), eventstore.open(data, accept_loss=True) as store, full:
+        store.domain(DOMAIN)
 
 
 def test_what_a_whole_page_held_is_lost_without_a_trace(data: Path, tmp_path: Path) -> None:

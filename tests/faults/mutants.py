@@ -287,7 +287,7 @@ IN_TURN = [
     Mutant(
         "a forked child believes in locks that a fork does not copy",
         "eventstore/logfile.py",
-        [("                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)\n", "")],
+        [("                lock_bytes(descriptor, start, length)\n", "")],
         "tests/faults/test_fork.py::test_a_parent_may_close_while_its_child_writes",
         r"FencedError|TailLostError|FormatError|in close_beside_a_child",
     ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -376,3 +378,30 @@ def test_a_disk_that_is_full_is_said_once(data: Path, monkeypatch: pytest.Monkey
     assert eventstore("put", data, "notes", "hello", "2", "--json").error()["error"] == "DiskFullError"
     assert len(eventstore("put", data, "notes", "hello", "2", "--json").err.splitlines()) == 1
     assert done("get", data, "notes", "hello").out == "1\n"
+
+
+def closed(redirection: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """The command, begun by a shell that closes a stream of its own."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "eventstore", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_nothing_is_written_where_standard_output_was_closed(data: Path) -> None:
+    for redirection in (">&-", ">&- <&-", ">&- 2>&-"):
+        answer = closed(redirection, "put", data, "d", "k", "1")
+        assert (answer.returncode, "Traceback" in answer.stderr, data.exists()) == (3, False, False)
+        assert "2>&-" in redirection or answer.stderr.startswith("error: standard output is closed")
+
+
+def test_a_closed_standard_input_is_no_empty_one(data: Path, tmp_path: Path) -> None:
+    for words in (("put", data, "d", "k", "-"), ("import", "-", data)):
+        answer = closed("<&-", *words)
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert "standard input is closed" in answer.stderr
+        assert "Traceback" not in answer.stderr
+    assert closed("<&-", "put", data, "d", "k", "1").returncode == 0, "nobody read it"
+
+
+def test_a_closed_standard_error_changes_no_exit_code(data: Path) -> None:
+    assert closed("2>&-", "put", data, "d", "k", "1").returncode == 0
+    assert closed("2>&-", "get", data, "d", "other").returncode == 1
