@@ -1,0 +1,387 @@
+"""The framework's own JSON files: the layout that it has, written so that a power cut takes nothing that was acknowledged.
+
+A record is a file, and the ids are its path, so this keeps only what a path can say: no `/` in an id, and of two contexts whose
+parts make one folder's name together ("a" and "b_c", "a_b" and "c") the one that came first. What it cannot keep apart it refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from eventstore.adapters.contracts import OPTIONAL, Contract
+from eventstore.adapters.shelf import ABSENT, Parts, Shelf, When, as_json
+from eventstore.codec import encode_key
+from eventstore.errors import ConfigError, ContractError, InvalidValueError
+from eventstore.files import FILE_MODE, make_folder, os_errors, sync_folder
+from eventstore.projections.key_states import natural_order
+from eventstore.values import decode_value, encode_value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ROOT = "dump"
+"""Where the framework keeps its files: this folder of the working directory."""
+
+SUFFIX = ".json"
+TEMPORARY = ".tmp-"
+"""How the half of an atomic write is called, here and by the framework."""
+STALE_S = 120
+"""Seconds after which such a half belongs to nobody any more."""
+CLAIM = ".context"
+"""The file that says whose a folder is, where the folder's name does not."""
+QUARANTINE = ".quarantine"
+"""The folder, below the root, where documents are put that are no JSON."""
+
+# A temporary file's name is longer than the document's by what stands in front of it.
+_LONGEST_NAME = 255 - 48
+
+
+class Logger(Protocol):
+    """What reports are told to: a logging.Logger, or whatever has these two of its methods."""
+
+    def info(self, msg: str, /, *args: Any) -> Any:
+        """Something was put in order."""
+        ...
+
+    def warning(self, msg: str, /, *args: Any) -> Any:
+        """Something is wrong, and was gone around."""
+        ...
+
+
+_log: Logger = logging.getLogger("eventstore")
+
+
+def set_logger(logger: Logger | None) -> None:
+    """Tell `logger` what is found in files and put aside; None: logging's logger `eventstore`. Raises ConfigError for what is none."""
+    global _log
+    given = logging.getLogger("eventstore") if logger is None else logger
+    missing = [name for name in ("info", "warning") if not callable(getattr(given, name, None))]
+    if missing:
+        raise ConfigError(f"{given!r} is no logger: it lacks {' and '.join(missing)}")
+    _log = given
+
+
+class JsonBackend:
+    """Shelves that are folders below `root`. One thread of its own reads and writes, so what is asked for first happens first."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self._shelves: dict[str, Shelf] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._thread = ThreadPoolExecutor(1, "eventstore-json")
+
+    async def shelf(self, contract: Contract) -> Shelf:
+        """See Backend.shelf."""
+        return self._shelves.setdefault(contract.name, JsonShelf(JsonFiles(self.root, contract), self))
+
+    async def in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`work(...)`, after all that was asked for before."""
+        if self._pid != os.getpid():
+            self._start()  # in a forked child: the thread is the parent's
+        return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+
+
+class JsonShelf:
+    """JsonFiles, awaited."""
+
+    def __init__(self, files: JsonFiles, backend: JsonBackend) -> None:
+        self._files, self._in_order = files, backend.in_order
+
+    async def prepare(self, context: Parts) -> None:
+        """See Shelf.prepare: halves of writes that somebody left long ago are removed."""
+        await self._in_order(self._files.sweep, context)
+
+    async def read(self, key: Parts) -> Any:
+        """See Shelf.read. A record that was removed says so in its member `removed`."""
+        return await self._in_order(self._files.read, key)
+
+    async def has(self, key: Parts) -> bool:
+        """See Shelf.has."""
+        return await self._in_order(self._files.has, key)
+
+    async def write(self, key: Parts, value: Any, when: When | None) -> None:
+        """See Shelf.write. A file has no place for `when`."""
+        await self._in_order(self._files.write, key, text_of(value))
+
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+        """See Shelf.write_rows. Each is whole or not there; cut short, some are."""
+        await self._in_order(self._files.write_rows, [(key, text_of(value)) for key, value in rows])
+
+    async def remove(self, key: Parts) -> bool:
+        """See Shelf.remove."""
+        return await self._in_order(self._files.remove, key)
+
+    async def items(self, context: Parts) -> list[tuple[str, Any]]:
+        """See Shelf.items."""
+        return await self._in_order(lambda: list(self._files.items(context)))
+
+    async def read_candles(self, context: Parts, since: int, step: int, limit: int) -> list[dict[str, Any]] | None:
+        """See Shelf.read_candles."""
+        return await self._in_order(self._files.read_candles, context, since, step, limit)
+
+    async def add_candles(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
+        """See Shelf.add_candles."""
+        rows = [((*context, candle["timestamp"]), text_of(candle)) for candle in candles]
+        await self._in_order(self._files.write_rows, rows)
+
+
+class JsonFiles:
+    """The files of one contract. Raises ContractError for a key that no path can say, EngineError and its kinds for the machine."""
+
+    def __init__(self, root: Path, contract: Contract) -> None:
+        self._root, self._contract = root, contract
+        self._claimed: set[Parts] = set()
+
+    # ---- where
+
+    def folder(self, context: Parts) -> Path:
+        """The folder of a context's records."""
+        return self._root.joinpath(*self._named(context, self._contract.path[:-1]))
+
+    def path(self, key: Parts) -> Path:
+        """The file of a record."""
+        *folders, name = self._named(key, self._contract.path)
+        if name.startswith(TEMPORARY):
+            raise ContractError(f"{self._where(key)}: a file whose name starts with {TEMPORARY!r} is the half of a write")
+        return self._root.joinpath(*folders, name + SUFFIX)
+
+    def _named(self, key: Parts, path: Sequence[str | tuple[str, ...]]) -> list[str]:
+        values = dict(zip((*self._contract.context, self._contract.id), key, strict=False))
+        joined = [[segment] if isinstance(segment, str) else _told(values, segment) for segment in path]
+        return [self._name(key, parts) for parts in joined if parts]
+
+    def _name(self, key: Parts, parts: Sequence[str]) -> str:
+        name = "_".join(parts)
+        if not _is_text(name):
+            raise ContractError(f"{self._where(key)}: {name!r} holds a lone surrogate, which no file's name can; {_ADVICE}")
+        if "/" in name or "\0" in name or name in ("", ".", "..", QUARANTINE):
+            raise ContractError(f"{self._where(key)}: {name!r} is no name for a file or a folder; {_ADVICE}")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ContractError(f"{self._where(key)}: no file's or folder's name here takes more than {_LONGEST_NAME} bytes; {_ADVICE}")
+        return name
+
+    def _where(self, key: Parts) -> str:
+        return f"{self._contract.name} {list(key)!r}"
+
+    # ---- whose
+
+    def _require_ours(self, key: Parts, folder: Path, *, claim: bool = False) -> None:
+        """Hold a folder whose name could be another context's against what it says of itself. Raises ContractError."""
+        context = key[: len(self._contract.context)]
+        if context in self._claimed or not self._is_ambiguous(context):
+            return
+        said = folder / CLAIM
+        if claim:
+            self._make_folder(folder)
+            _create(said, json.dumps(context).encode())
+        try:
+            owner = tuple(json.loads(said.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError):
+            expected = ", ".join(self._contract.context)
+            raise ContractError(f"{said} should say whose this folder is, as a list of {expected}, and does not") from None
+        if owner != context:
+            raise ContractError(f"{self._where(context)}: {folder} is the folder of {list(owner)!r}: both have one name; {_ADVICE}")
+        self._claimed.add(context)
+
+    def _is_ambiguous(self, context: Parts) -> bool:
+        """Whether other parts could make the same name: some of those joined by `_` holds one."""
+        values = dict(zip(self._contract.context, context, strict=True))
+        segments = [segment for segment in self._contract.path[:-1] if isinstance(segment, tuple)]
+        joined = [[str(values[name]) for name in segment if name != "backtest"] for segment in segments]  # that one is of two words
+        return any(len(parts) > 1 and "_" in "".join(parts) for parts in joined)
+
+    # ---- what
+
+    def sweep(self, context: Parts) -> None:
+        """Remove halves of writes that are older than STALE_S."""
+        folder, oldest = self.folder(context), time.time() - STALE_S
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(folder):
+                try:
+                    if entry.name.startswith(TEMPORARY) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)
+                        _log.info("%s: removed, the half of a write that was cut short", entry.path)
+                except OSError as error:
+                    _log.warning("%s: the half of a write that was cut short cannot be removed: %s", entry.path, error)
+
+    def read(self, key: Parts) -> Any:
+        """The record, ABSENT if there is none. A document that is no JSON is put aside, reported, and counts as none."""
+        path = self.path(key)
+        with os_errors(f"reading {path}"):
+            self._require_ours(key, path.parent)
+            return self._read(path)
+
+    def _read(self, path: Path) -> Any:
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return ABSENT
+        try:
+            return decode_value(content.decode())
+        except (InvalidValueError, UnicodeDecodeError) as error:
+            self._put_aside(path, error)
+            return ABSENT
+
+    def _put_aside(self, path: Path, error: Exception) -> None:
+        aside = self._root / QUARANTINE / path.relative_to(self._root)
+        self._make_folder(aside.parent)
+        aside = aside.with_name(f"{aside.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}")
+        path.rename(aside)
+        sync_folder(aside.parent)
+        sync_folder(path.parent)
+        _log.warning("%s is no JSON document (%s): it was put aside as %s, and counts as never written", path, error, aside)
+
+    def has(self, key: Parts) -> bool:
+        """Whether there is a file."""
+        path = self.path(key)
+        with os_errors(f"looking for {path}"):
+            self._require_ours(key, path.parent)
+            return path.is_file()
+
+    def write(self, key: Parts, text: str) -> None:
+        """Put a document in place, whole, and durable when this returns."""
+        self._put([(key, self.path(key), text.encode())])
+
+    def write_rows(self, rows: Sequence[tuple[Parts, str]]) -> None:
+        """Write the documents that are not there, or, unless the first stands, are there with other bytes."""
+        given = [(key, self.path(key), text.encode()) for key, text in rows]  # a key that cannot be is refused before anything is written
+        self._put([(key, path, content) for key, path, content in given if not self._stands(path, content)])
+
+    def _stands(self, path: Path, content: bytes) -> bool:
+        with os_errors(f"reading {path}"):
+            return path.is_file() and (self._contract.write == "first" or path.read_bytes() == content)
+
+    def _put(self, documents: Sequence[tuple[Parts, Path, bytes]]) -> None:
+        """Write documents, each whole; then make their names durable, a folder at a time."""
+        for key, path, content in documents:
+            with os_errors(f"writing {path}"):
+                self._require_ours(key, path.parent, claim=True)
+                self._make_folder(path.parent)
+                with _half(path, content) as temporary:
+                    temporary.rename(path)
+        for folder in {path.parent for _, path, _ in documents}:
+            with os_errors(f"writing {folder}"):
+                sync_folder(folder)
+
+    def remove(self, key: Parts) -> bool:
+        """Mark the document as removed where the contract has it so, else remove it; False if it was."""
+        path = self.path(key)
+        with os_errors(f"removing {path}"):
+            if not self._contract.soft:
+                if not path.is_file():
+                    return False
+                path.unlink()
+                sync_folder(path.parent)
+                return True
+            value = self.read(key)
+        if value is ABSENT or (isinstance(value, dict) and value.get("removed") is True):
+            return False
+        self.write(key, text_of({**(value if isinstance(value, dict) else {}), "removed": True}))
+        return True
+
+    def items(self, context: Parts) -> Iterator[tuple[str, Any]]:
+        """The documents of a context's folder, by their names without the suffix."""
+        folder = self.folder(context)
+        with os_errors(f"listing {folder}"):
+            try:
+                names = os.listdir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for id_ in sorted(_ids(names), key=_natural):
+                value = self._read(folder / (id_ + SUFFIX))
+                if value is not ABSENT:
+                    yield id_, value
+
+    def read_candles(self, context: Parts, since: int, step: int, limit: int) -> list[dict[str, Any]] | None:
+        """The candles, a file each; None at the first that is missing."""
+        found: list[dict[str, Any]] = []
+        for place in range(limit):
+            candle = self.read((*context, since + place * step))
+            if not isinstance(candle, dict):
+                return None
+            found.append(candle)
+        return found
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and those above it, each durable."""
+        missing = [folder]
+        while not missing[-1].parent.is_dir():
+            missing.append(missing[-1].parent)
+        for each in reversed(missing):
+            make_folder(each)
+
+
+_ADVICE = "the event store keeps such keys apart"
+
+
+def _told(values: dict[str, Any], segment: tuple[str, ...]) -> list[str]:
+    """The parts that a folder's or a file's name is joined of; an optional one that is empty is none of them."""
+    return [str(values[name]) for name in segment if (name, values[name]) != (OPTIONAL, "")]
+
+
+def _is_text(text: str) -> bool:
+    """Whether a file's name can hold it: no half of an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text_of(value: Any) -> str:
+    """The JSON text of a record. Raises InvalidValueError."""
+    if isinstance(value, msgspec.Raw):
+        return encode_value(value)
+    try:
+        return encode_value(value)
+    except InvalidValueError:
+        return encode_value(as_json(value))
+
+
+def _ids(names: Sequence[str]) -> Iterator[str]:
+    """The ids among the names of files; one that is no text is no id of ours."""
+    return (name.removesuffix(SUFFIX) for name in names if _is_text(name) and name.endswith(SUFFIX) and not name.startswith(TEMPORARY))
+
+
+def _natural(id_: str) -> list[Any]:
+    return natural_order(encode_key((id_, "")))
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Make a file that is there whole, or leave the one that is there."""
+    if not path.exists():
+        with _half(path, content) as temporary, contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _half(path: Path, content: bytes) -> Iterator[Path]:
+    """The first half of an atomic write: a file beside `path` that holds its content, durably; gone at the end unless it was renamed."""
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
