@@ -92,7 +92,10 @@ def _event_backend(location: str, durability: Durability | None = None, actor: s
 
 
 async def close() -> None:
-    """Close the stores that were opened here, once the writes under way are done; the next call opens them again."""
+    """Close the stores that were opened here, once the writes under way are done; the next call opens them again.
+
+    What was kept in memory is gone.
+    """
     opened = [backend for backend in _backends.values() if isinstance(backend, EventBackend)]
     _backends.clear()
     for adapter in _adapters:

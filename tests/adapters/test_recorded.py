@@ -96,6 +96,7 @@ async def _replayed(backend: Backend, folder: Path, name: str) -> tuple[int, lis
     return replay.calls, wrong
 
 
+@pytest.mark.timeout(600)  # JSON files: each write is two waits for the disk
 def test_a_part_of_a_session_answers_as_recorded(backend: Backend) -> None:
     calls, wrong = asyncio.run(_replayed(backend, DATA, "live"))
     assert wrong == []
