@@ -145,28 +145,27 @@ class JsonFiles:
 
     def __init__(self, root: Path, contract: Contract) -> None:
         self._root, self._contract = root, contract
-        self._claimed: set[Parts] = set()
+        self._ours: set[Parts] = set()
 
     # ---- where
 
     def folder(self, context: Parts) -> Path:
         """The folder of a context's records."""
-        return self._root.joinpath(*self._named(context, self._contract.path[:-1]))
+        return self._root.joinpath(*(self._name(context, name) for name in self._joined(context, self._contract.path[:-1])))
 
     def path(self, key: Parts) -> Path:
         """The file of a record."""
-        *folders, name = self._named(key, self._contract.path)
+        *folders, name = self._joined(key, self._contract.path)
         if name.startswith(TEMPORARY):
-            raise ContractError(f"{self._where(key)}: a file whose name starts with {TEMPORARY!r} is the half of a write")
-        return self._root.joinpath(*folders, name + SUFFIX)
+            raise ContractError(f"{self._where(key)}: a file whose name starts with {TEMPORARY!r} is the half of a write; {_ADVICE}")
+        return self._root.joinpath(*(self._name(key, each) for each in (*folders, name + SUFFIX)))
 
-    def _named(self, key: Parts, path: Sequence[str | tuple[str, ...]]) -> list[str]:
+    def _joined(self, key: Parts, path: Sequence[str | tuple[str, ...]]) -> list[str]:
         values = dict(zip((*self._contract.context, self._contract.id), key, strict=False))
-        joined = [[segment] if isinstance(segment, str) else _told(values, segment) for segment in path]
-        return [self._name(key, parts) for parts in joined if parts]
+        told = [[segment] if isinstance(segment, str) else _told(values, segment) for segment in path]
+        return ["_".join(parts) for parts in told if parts]
 
-    def _name(self, key: Parts, parts: Sequence[str]) -> str:
-        name = "_".join(parts)
+    def _name(self, key: Parts, name: str) -> str:
         if not _is_text(name):
             raise ContractError(f"{self._where(key)}: {name!r} holds a lone surrogate, which no file's name can; {_ADVICE}")
         if "/" in name or "\0" in name or name in ("", ".", "..", QUARANTINE):
@@ -181,31 +180,49 @@ class JsonFiles:
     # ---- whose
 
     def _require_ours(self, key: Parts, folder: Path, *, claim: bool = False) -> None:
-        """Hold a folder whose name could be another context's against what it says of itself. Raises ContractError."""
+        """Hold a folder against what it says of whose it is. Raises ContractError.
+
+        It says so where its name does not: some of the parts that are joined by `_` hold one. Whoever writes there first is the owner.
+        """
         context = key[: len(self._contract.context)]
-        if context in self._claimed or not self._is_ambiguous(context):
+        if context in self._ours:
             return
-        said = folder / CLAIM
+        odd, said = self._is_odd(context), folder / CLAIM
+        if odd and folder.is_dir() and not said.exists():
+            raise ContractError(f"{self._where(context)}: {folder} is there, and by its name another context's; {_ADVICE}")
         if claim:
             self._make_folder(folder)
-            _create(said, json.dumps(context).encode())
+            if odd or self._is_ambiguous(context):
+                _create(said, json.dumps(context).encode())
+        owner = self._owner(said)
+        if owner is not None and owner != context:
+            raise ContractError(f"{self._where(context)}: {folder} is the folder of {list(owner)!r}: both have one name; {_ADVICE}")
+        if claim or owner is not None:
+            self._ours.add(context)
+
+    def _owner(self, said: Path) -> Parts | None:
         try:
-            owner = tuple(json.loads(said.read_bytes()))
-        except FileNotFoundError:
-            return
+            return tuple(json.loads(said.read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (ValueError, TypeError):
             expected = ", ".join(self._contract.context)
             raise ContractError(f"{said} should say whose this folder is, as a list of {expected}, and does not") from None
-        if owner != context:
-            raise ContractError(f"{self._where(context)}: {folder} is the folder of {list(owner)!r}: both have one name; {_ADVICE}")
-        self._claimed.add(context)
+
+    def _named_together(self, context: Parts) -> list[dict[str, str]]:
+        """The parts that are joined to a folder's name, where there are several."""
+        values = dict(zip(self._contract.context, map(str, context), strict=True))
+        segments = [segment for segment in self._contract.path[:-1] if isinstance(segment, tuple) and len(segment) > 1]
+        return [{name: values[name] for name in segment} for segment in segments]
 
     def _is_ambiguous(self, context: Parts) -> bool:
-        """Whether other parts could make the same name: some of those joined by `_` holds one."""
-        values = dict(zip(self._contract.context, context, strict=True))
-        segments = [segment for segment in self._contract.path[:-1] if isinstance(segment, tuple)]
-        joined = [[str(values[name]) for name in segment if name != "backtest"] for segment in segments]  # that one is of two words
-        return any(len(parts) > 1 and "_" in "".join(parts) for parts in joined)
+        """Whether other parts make the same name as well; `backtest` is one of two words, and stands last."""
+        return any("_" in value for parts in self._named_together(context) for name, value in parts.items() if name != "backtest")
+
+    def _is_odd(self, context: Parts) -> bool:
+        """Whether an optional part is left out or not as the engine never does: with it a name has a part more, which `_` can feign."""
+        joined = [parts for parts in self._named_together(context) if OPTIONAL in parts]
+        return any((parts[OPTIONAL] == "") == (parts["backtest"] == "backtest") for parts in joined)
 
     # ---- what
 

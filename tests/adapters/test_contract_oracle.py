@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -170,7 +170,7 @@ class Agreement(RuleBasedStateMachine):
 
 
 TestAgreement = Agreement.TestCase
-TestAgreement.settings = settings(max_examples=12, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+TestAgreement.settings = settings(max_examples=12, stateful_step_count=25)
 
 hostile = st.sampled_from(
     (
@@ -195,6 +195,15 @@ hostile = st.sampled_from(
     )
 ) | st.text(max_size=6)
 """What would lead out of a folder, end a name, or make two of one."""
+
+
+def splits(text: str, count: int) -> st.SearchStrategy[tuple[str, ...]]:
+    """The ways to make so many parts of a text that was joined by `_`."""
+    joints = [place for place, character in enumerate(text) if character == "_"]
+    if len(joints) < count - 1:
+        return st.just((text,) * count)
+    places = st.lists(st.sampled_from(joints), min_size=count - 1, max_size=count - 1, unique=True).map(sorted)
+    return places.map(lambda ends: tuple(text[first + 1 : last] for first, last in zip([-1, *ends], [*ends, len(text)], strict=True)))
 
 
 @settings(max_examples=60)
