@@ -284,7 +284,7 @@ def test_the_first_candle_at_a_moment_stands(backend: Backend) -> None:
     async def check() -> None:
         kept = Kept(CANDLE, backend)
         await kept.call("write", candles(START + MINUTE))
-        await kept.call("write", candles(START + 2 * MINUTE, START, START + MINUTE, START, price=9))
+        await kept.call("write", candles(START + 2 * MINUTE, START, START + MINUTE, price=9) + candles(START, price=7))
         assert [candle["open"] for candle in await kept.call("read", 3, START, 0)] == [9, 1.5, 9]
 
     run(check)

@@ -77,3 +77,11 @@ def test_names_are_the_engines() -> None:
 def test_a_call_that_does_not_fit_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="exchange_name"):
         PersistSignalInstance("BTCUSDT", "strat")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+@ROWS
+def test_readme_says_what_the_row_says(contract: Contract) -> None:
+    key = ", ".join([*contract.context, *filter(None, [contract.id])])
+    methods = ", ".join(f"`{method.name}`" for method in contract.methods)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"| {contract.name} | {contract.shape} | {key} | {methods} |\n" in readme
