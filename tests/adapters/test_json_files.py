@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,21 @@ def test_writes_that_nobody_waited_for_happen_in_order() -> None:
         return await state.read_state_data()
 
     assert asyncio.run(check()) == {"n": 29}
+
+
+def test_a_document_and_its_name_are_durable_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is synced, in order: the bytes under another name, and, once they have their own, the folder that says so."""
+    asyncio.run(kept("State", "s1", "b").write_state_data({"n": 1}, 1))
+    folder, synced, fsync = DUMP / "state" / "s1" / "b", list[tuple[bool, str]](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        (named,) = folder.glob("b.json")
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), named.read_text()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    asyncio.run(kept("State", "s1", "b").write_state_data({"n": 2}, 1))
+    assert synced == [(False, '{"n":1}'), (True, '{"n":2}')]
 
 
 def test_a_folder_that_cannot_be_written_is_said() -> None:

@@ -18,6 +18,7 @@ from eventstore.adapters.persist import (
     PersistStateAdapter,
     PersistStorageAdapter,
 )
+from eventstore.adapters.registry import backend_at
 from eventstore.errors import ConfigError, ContractError
 
 SIGNAL = ("BTCUSDT", "strat", "binance")
@@ -247,9 +248,13 @@ def test_first_callers_share_one_opening() -> None:
     async def check() -> None:
         signals = PersistSignalInstance(*SIGNAL)
         await asyncio.gather(*(signals.wait_for_init(first) for first in (True, False, False)))
-        first = asyncio.create_task(PersistSignalInstance(*SIGNAL).wait_for_init())
+        signals = PersistSignalInstance(*SIGNAL, backend=backend_at("another"))
+        first, second = (asyncio.create_task(signals.wait_for_init(initial)) for initial in (True, False))
         await asyncio.sleep(0)
-        first.cancel()
-        assert await PersistSignalInstance(*SIGNAL).read_signal_data() is None
+        await asyncio.sleep(0)
+        first.cancel()  # the one that began it
+        await second
+        assert first.cancelled()
+        assert await signals.read_signal_data() is None
 
     asyncio.run(check())
