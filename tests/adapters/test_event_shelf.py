@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import eventstore
+from eventstore import aio
 from eventstore.adapters import persist
+from eventstore.adapters.contracts import CONTRACTS
+from eventstore.adapters.event_shelf import EventShelf
 from eventstore.adapters.persist import PersistCandleInstance, PersistNotificationInstance, PersistSignalInstance, PersistStateInstance
 from eventstore.adapters.registry import backend_at
-from eventstore.projections.series import FIELDS
+from eventstore.adapters.shelf import Parts
+from eventstore.domain import DomainStore
+from eventstore.projections.series import FIELDS, columns_of
 from eventstore.retention import Retention
 
 START, MINUTE = 1_704_067_200_000, 60_000
 CONTEXT = ("BTCUSDT", "1m", "binance")
+CANDLE = CONTRACTS["Candle"]
 
 
 def candles(*places: int, price: float = 1.0) -> list[dict[str, Any]]:
@@ -120,6 +127,34 @@ def test_of_two_stores_that_write_the_same_moments_the_first_counts() -> None:
         assert await read(series(), 0, 36) is not None
 
     asyncio.run(check())
+
+
+class Overtaken(EventShelf):
+    """Another program writes what this one has just found to be new."""
+
+    other: DomainStore | None = None
+
+    def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = super()._new(context, candles)
+        if self.other is not None and found:
+            first, self.other = self.other, None
+            first.write_value((*context, found[0]["timestamp"]), columns_of([{**found[0], "open": 7}]))
+        return found
+
+
+def test_candles_of_a_call_that_was_overtaken_are_not_lost() -> None:
+    """Both would write under one key: the second looks again for what is still missing."""
+
+    async def check(store: eventstore.Store, other: eventstore.Store) -> None:
+        async with aio.Store(store) as awaited:
+            shelf = Overtaken(store.domain(CANDLE.domain), await awaited.domain(CANDLE.domain))
+            shelf.other = other.domain(CANDLE.domain)
+            await shelf.add_candles(CONTEXT, candles(0, 1, 2))
+            found = await shelf.read_candles(CONTEXT, START, MINUTE, 3)
+            assert [candle["open"] for candle in found or []] == [7, 1, 1]
+
+    with eventstore.open("data") as store, eventstore.open("data") as other:
+        asyncio.run(check(store, other))
 
 
 def test_redacted_rows_are_passed_over() -> None:

@@ -56,7 +56,7 @@ def test_a_candle_takes_64_bytes_at_most() -> None:
     count = 20_000
     at_once.add(kept([place * STEP for place in range(count)], 1))
     for place in range(count):
-        one_by_one.add(Columns(*[[1.0]] * len(FIELDS), timestamp=[place * STEP]))
+        one_by_one.add(Columns([1], [1], [1], [1], [1], timestamp=[place * STEP]))
     for series in (at_once, one_by_one):
         size = sum(sys.getsizeof(column) for column in (series._times, *series._columns))
         assert size / count <= 64
