@@ -20,12 +20,11 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from eventstore.adapters.contracts import OPTIONAL, Contract
+from eventstore.adapters.contracts import Contract
+from eventstore.adapters.json_layout import ADVICE, CLAIM, LONGEST_NAME, QUARANTINE, SUFFIX, TEMPORARY, Layout, ids
 from eventstore.adapters.shelf import ABSENT, Parts, Shelf, When, as_json
-from eventstore.codec import encode_key
 from eventstore.errors import ConfigError, ContractError, InvalidValueError
 from eventstore.files import FILE_MODE, make_folder, os_errors, sync_folder
-from eventstore.projections.key_states import natural_order
 from eventstore.values import decode_value, encode_value
 
 P = ParamSpec("P")
@@ -34,18 +33,8 @@ R = TypeVar("R")
 ROOT = "dump"
 """Where the framework keeps its files: this folder of the working directory."""
 
-SUFFIX = ".json"
-TEMPORARY = ".tmp-"
-"""How the half of an atomic write is called, here and by the framework."""
 STALE_S = 120
 """Seconds after which such a half belongs to nobody any more."""
-CLAIM = ".context"
-"""The file that says whose a folder is, where the folder's name does not."""
-QUARANTINE = ".quarantine"
-"""The folder, below the root, where documents are put that are no JSON."""
-
-# A temporary file's name is longer than the document's by what stands in front of it.
-_LONGEST_NAME = 255 - 48
 
 
 class Logger(Protocol):
@@ -144,40 +133,10 @@ class JsonFiles:
     """The files of one contract. Raises ContractError for a key that no path can say, EngineError and its kinds for the machine."""
 
     def __init__(self, root: Path, contract: Contract) -> None:
-        self._root, self._contract = root, contract
+        self._root, self._contract, self._layout = root, contract, Layout(root, contract)
         self._ours: set[Parts] = set()
 
-    # ---- where
-
-    def folder(self, context: Parts) -> Path:
-        """The folder of a context's records."""
-        return self._root.joinpath(*(self._name(context, name) for name in self._joined(context, self._contract.path[:-1])))
-
-    def path(self, key: Parts) -> Path:
-        """The file of a record."""
-        *folders, name = self._joined(key, self._contract.path)
-        if name.startswith(TEMPORARY):
-            raise ContractError(f"{self._where(key)}: a file whose name starts with {TEMPORARY!r} is the half of a write; {_ADVICE}")
-        return self._root.joinpath(*(self._name(key, each) for each in (*folders, name + SUFFIX)))
-
-    def _joined(self, key: Parts, path: Sequence[str | tuple[str, ...]]) -> list[str]:
-        values = dict(zip((*self._contract.context, self._contract.id), key, strict=False))
-        told = [[segment] if isinstance(segment, str) else _told(values, segment) for segment in path]
-        return ["_".join(parts) for parts in told if parts]
-
-    def _name(self, key: Parts, name: str) -> str:
-        if not _is_text(name):
-            raise ContractError(f"{self._where(key)}: {name!r} holds a lone surrogate, which no file's name can; {_ADVICE}")
-        if "/" in name or "\0" in name or name in ("", ".", "..", QUARANTINE):
-            raise ContractError(f"{self._where(key)}: {name!r} is no name for a file or a folder; {_ADVICE}")
-        if len(name.encode()) > _LONGEST_NAME:
-            raise ContractError(f"{self._where(key)}: no file's or folder's name here takes more than {_LONGEST_NAME} bytes; {_ADVICE}")
-        return name
-
-    def _where(self, key: Parts) -> str:
-        return f"{self._contract.name} {list(key)!r}"
-
-    # ---- whose
+    # ---- whose a folder is
 
     def _require_ours(self, key: Parts, folder: Path, *, claim: bool = False) -> None:
         """Hold a folder against what it says of whose it is. Raises ContractError.
@@ -185,18 +144,18 @@ class JsonFiles:
         It says so where its name does not: some of the parts that are joined by `_` hold one. Whoever writes there first is the owner.
         """
         context = key[: len(self._contract.context)]
-        if context in self._ours:
+        if context in self._ours or not self._layout.is_joined:
             return
-        odd, said = self._is_odd(context), folder / CLAIM
+        odd, said = self._layout.is_odd(context), folder / CLAIM
         if odd and folder.is_dir() and not said.exists():
-            raise ContractError(f"{self._where(context)}: {folder} is there, and by its name another context's; {_ADVICE}")
+            raise ContractError(f"{self._layout.where(context)}: {folder} is there, and by its name another context's; {ADVICE}")
         if claim:
             self._make_folder(folder)
-            if odd or self._is_ambiguous(context):
+            if odd or self._layout.is_ambiguous(context):
                 _create(said, json.dumps(context).encode())
         owner = self._owner(said)
         if owner is not None and owner != context:
-            raise ContractError(f"{self._where(context)}: {folder} is the folder of {list(owner)!r}: both have one name; {_ADVICE}")
+            raise ContractError(f"{self._layout.where(context)}: {folder} is the folder of {list(owner)!r}: both have one name; {ADVICE}")
         if claim or owner is not None:
             self._ours.add(context)
 
@@ -209,26 +168,11 @@ class JsonFiles:
             expected = ", ".join(self._contract.context)
             raise ContractError(f"{said} should say whose this folder is, as a list of {expected}, and does not") from None
 
-    def _named_together(self, context: Parts) -> list[dict[str, str]]:
-        """The parts that are joined to a folder's name, where there are several."""
-        values = dict(zip(self._contract.context, map(str, context), strict=True))
-        segments = [segment for segment in self._contract.path[:-1] if isinstance(segment, tuple) and len(segment) > 1]
-        return [{name: values[name] for name in segment} for segment in segments]
-
-    def _is_ambiguous(self, context: Parts) -> bool:
-        """Whether other parts make the same name as well; `backtest` is one of two words, and stands last."""
-        return any("_" in value for parts in self._named_together(context) for name, value in parts.items() if name != "backtest")
-
-    def _is_odd(self, context: Parts) -> bool:
-        """Whether an optional part is left out or not as the engine never does: with it a name has a part more, which `_` can feign."""
-        joined = [parts for parts in self._named_together(context) if OPTIONAL in parts]
-        return any((parts[OPTIONAL] == "") == (parts["backtest"] == "backtest") for parts in joined)
-
-    # ---- what
+    # ---- what is in it
 
     def sweep(self, context: Parts) -> None:
         """Remove halves of writes that are older than STALE_S."""
-        folder, oldest = self.folder(context), time.time() - STALE_S
+        folder, oldest = self._layout.folder(context), time.time() - STALE_S
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(folder):
                 try:
@@ -240,7 +184,7 @@ class JsonFiles:
 
     def read(self, key: Parts) -> Any:
         """The record, ABSENT if there is none. A document that is no JSON is put aside, reported, and counts as none."""
-        path = self.path(key)
+        path = self._layout.path(key)
         with os_errors(f"reading {path}"):
             self._require_ours(key, path.parent)
             return self._read(path)
@@ -259,7 +203,7 @@ class JsonFiles:
     def _put_aside(self, path: Path, error: Exception) -> None:
         aside = self._root / QUARANTINE / path.relative_to(self._root)
         self._make_folder(aside.parent)
-        aside = aside.with_name(f"{aside.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}")
+        aside = aside.with_name(f"{aside.name[:LONGEST_NAME]}.{secrets.token_hex(4)}")
         path.rename(aside)
         sync_folder(aside.parent)
         sync_folder(path.parent)
@@ -267,18 +211,20 @@ class JsonFiles:
 
     def has(self, key: Parts) -> bool:
         """Whether there is a file."""
-        path = self.path(key)
+        path = self._layout.path(key)
         with os_errors(f"looking for {path}"):
             self._require_ours(key, path.parent)
             return path.is_file()
 
     def write(self, key: Parts, text: str) -> None:
         """Put a document in place, whole, and durable when this returns."""
-        self._put([(key, self.path(key), text.encode())])
+        self._put([(key, self._layout.path(key), text.encode())])
 
     def write_rows(self, rows: Sequence[tuple[Parts, str]]) -> None:
         """Write the documents that are not there, or, unless the first stands, are there with other bytes."""
-        given = [(key, self.path(key), text.encode()) for key, text in rows]  # a key that cannot be is refused before anything is written
+        given = [
+            (key, self._layout.path(key), text.encode()) for key, text in rows
+        ]  # a key that cannot be is refused before anything is written
         self._put([(key, path, content) for key, path, content in given if not self._stands(path, content)])
 
     def _stands(self, path: Path, content: bytes) -> bool:
@@ -299,7 +245,7 @@ class JsonFiles:
 
     def remove(self, key: Parts) -> bool:
         """Mark the document as removed where the contract has it so, else remove it; False if it was."""
-        path = self.path(key)
+        path = self._layout.path(key)
         with os_errors(f"removing {path}"):
             if not self._contract.soft:
                 if not path.is_file():
@@ -315,13 +261,13 @@ class JsonFiles:
 
     def items(self, context: Parts) -> Iterator[tuple[str, Any]]:
         """The documents of a context's folder, by their names without the suffix."""
-        folder = self.folder(context)
+        folder = self._layout.folder(context)
         with os_errors(f"listing {folder}"):
             try:
                 names = os.listdir(folder)
             except (FileNotFoundError, NotADirectoryError):
                 return
-            for id_ in sorted(_ids(names), key=_natural):
+            for id_ in ids(names):
                 value = self._read(folder / (id_ + SUFFIX))
                 if value is not ABSENT:
                     yield id_, value
@@ -345,23 +291,6 @@ class JsonFiles:
             make_folder(each)
 
 
-_ADVICE = "the event store keeps such keys apart"
-
-
-def _told(values: dict[str, Any], segment: tuple[str, ...]) -> list[str]:
-    """The parts that a folder's or a file's name is joined of; an optional one that is empty is none of them."""
-    return [str(values[name]) for name in segment if (name, values[name]) != (OPTIONAL, "")]
-
-
-def _is_text(text: str) -> bool:
-    """Whether a file's name can hold it: no half of an emoji."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def text_of(value: Any) -> str:
     """The JSON text of a record. Raises InvalidValueError."""
     if isinstance(value, msgspec.Raw):
@@ -370,15 +299,6 @@ def text_of(value: Any) -> str:
         return encode_value(value)
     except InvalidValueError:
         return encode_value(as_json(value))
-
-
-def _ids(names: Sequence[str]) -> Iterator[str]:
-    """The ids among the names of files; one that is no text is no id of ours."""
-    return (name.removesuffix(SUFFIX) for name in names if _is_text(name) and name.endswith(SUFFIX) and not name.startswith(TEMPORARY))
-
-
-def _natural(id_: str) -> list[Any]:
-    return natural_order(encode_key((id_, "")))
 
 
 def _create(path: Path, content: bytes) -> None:
