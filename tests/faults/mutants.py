@@ -692,4 +692,42 @@ ARCHIVED = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED]
+KEPT_APART = [
+    Mutant(
+        "whose a folder is does not matter",
+        "adapters/json_files.py",
+        [("if owner is not None and owner != context:", "if owner is not None and owner is context:")],
+        "tests/adapters/test_json_files.py::test_of_two_contexts_with_one_path_the_first_keeps_it",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "the name of a document is not durable",
+        "adapters/json_files.py",
+        [("                sync_folder(folder)\n", "                pass\n")],
+        "tests/adapters/test_json_files.py::test_a_document_and_its_name_are_durable_before_the_answer",
+        r"assert \[\(False",
+    ),
+    Mutant(
+        "erased candles are handed out of memory",
+        "adapters/event_shelf.py",
+        [("if erases and not anew:", "if erases and anew:")],
+        "tests/adapters/test_event_shelf.py::test_redacted_candles_are_gone_and_stay_so",
+        r"assert \[1.0\] is None",
+    ),
+    Mutant(
+        "candles of a call that came second are dropped",
+        "adapters/event_shelf.py",
+        [("            if receipt.appended:\n", "            if receipt:\n")],
+        "tests/adapters/test_event_shelf.py::test_candles_of_a_call_that_was_overtaken_are_not_lost",
+        r"assert \[\] == \[7, 1, 1\]",
+    ),
+    Mutant(
+        "the last candle at a moment counts",
+        "projections/series.py",
+        [("                last -= 1\n                continue\n", "                del self._times[place]\n")],
+        "tests/projections/test_series.py::test_a_series_is_what_was_written_first",
+        r"AssertionError|IndexError",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART]
