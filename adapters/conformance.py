@@ -655,6 +655,33 @@ def check_what_a_seal_says_follows_from_the_events(engine: Engine) -> None:
 
 
 @_every_engine
+def check_a_seal_that_was_prepared_says_what_follows_from_the_events(engine: Engine) -> None:
+    """`What draft_seal() says is the same without it`, whatever was appended since. `Changes nothing that can be asked.`"""
+    log = engine.open_log("signal")
+    log.prepare_seal()
+    _append(log, 2)
+    log.prepare_seal()
+    _same(log.head().position, 2, "preparing appends nothing")
+    _append(log, 1, op="remove", data=None)
+    _append(log, 1, key='["b"]')
+    digest = CarriedDigest()
+    for each in log.linked([0, 3, 4]):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(0, 5), "what was appended since is carried, and what it replaced is not")
+    (first,) = _seal(log)
+    log.prepare_seal()
+    _seal(log)
+    log.prepare_seal()
+    _append(log, 1)
+    digest = CarriedDigest()
+    for each in log.linked([0, 4, first.position, 6, 7]):
+        digest.add(each.event.position, each.previous or b"", each.event.checksum)
+    with log.writing():
+        _same(log.draft_seal(), digest.seal(7, 8), "what was prepared before a seal has nothing to say of the next one")
+
+
+@_every_engine
 def check_what_is_carried_can_be_folded_and_proven(engine: Engine) -> None:
     """`What is carried over the seal at start ... by position, the seal last`; `carried(0) is the birth row alone.`"""
     log = engine.open_log("signal")

@@ -111,6 +111,10 @@ class MemoryLog:
         latest = {event.key: event.position for event in events}
         return [event.position for event in events if event.key == SYSTEM_KEY or latest[event.key] == event.position]
 
+    def prepare_seal(self) -> None:
+        """See EventLog.prepare_seal: everything is in memory."""
+        self._require_open()
+
     def draft_seal(self) -> Seal:
         """See EventLog.draft_seal: a list goes on as it is; the seal is an event like any other, and a place to fold from."""
         last, digest = len(self._events), CarriedDigest()

@@ -137,8 +137,9 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
         `already`, and looked for anew. `dry_run` says what would be erased.
 
-        The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, ConfigError for a
-        position of the log's own events, EngineError, after which it can be called again.
+        The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, CompactedError if that
+        may be, but only in files that are not at hand; ConfigError for a position of the log's own events, EngineError, after which
+        it can be called again.
         """
         said = self._said(reason, actor)
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:
@@ -146,6 +147,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         chosen = None if positions is None else _positions(positions)
         found = _Found(self, lambda selection, after, until: self._selected(selection, key, prefix, chosen, after, until))
         if not found.selection:
+            if found.selection.met is not None:
+                raise found.selection.met  # a value there never was, or one that only the archive has
             what = f"the key {encode_key(key)}" if key is not None else "any key there" if prefix is not None else "those positions"
             raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
         if dry_run:
@@ -204,8 +207,8 @@ def _at_hand(events: Iterator[Event], selection: Selection) -> Iterator[Event]:
     while True:
         try:
             event = next(events, None)
-        except CompactedError:
-            selection.cut_off = True
+        except CompactedError as error:
+            selection.cut_off, selection.met = True, error
             return
         if event is None:
             return

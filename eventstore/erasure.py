@@ -15,7 +15,7 @@ import msgspec
 
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.commit import OwnEvent, append_own
-from eventstore.errors import ConfigError, EventStoreError
+from eventstore.errors import CompactedError, ConfigError, EventStoreError
 from eventstore.files import os_errors, sha256_of, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import PAGE, EventLog, FileLog
@@ -69,6 +69,8 @@ class Selection:
         self.already: set[int] = set()
         self.cut_off = False
         """Whether older ones may stand in files that are not at hand."""
+        self.met: CompactedError | None = None
+        """What was met where they are not."""
 
     def add(self, events: Iterable[Event]) -> None:
         """Take note of events of users. Raises ConfigError for one of the log itself."""

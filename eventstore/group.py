@@ -15,8 +15,8 @@ from typing import Protocol
 
 from eventstore.clock import Clock, now_us
 from eventstore.commit import Call, drain
-from eventstore.compaction import SealPolicy, SealReport, record_in, report_of, seal_log
-from eventstore.errors import CompactedError, ConfigError, CorruptionError, EngineError, EventStoreError, UnavailableError
+from eventstore.compaction import SealPolicy, SealReport, prepare_seal, record_in, report_of, seal_log
+from eventstore.errors import ConfigError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.failstop import FailStop
 from eventstore.live import Live
 from eventstore.log import Busy
@@ -70,6 +70,8 @@ class GroupCommit:
         self.live, self.clock, self.failstop, self.meter, self.policy = live, clock, failstop, meter, policy
         self._seals = policy != _NEVER
         self._no_seal_before_s = 0.0
+        self._to_seal = False
+        """Whether the policy asks for a seal that nobody has begun to make."""
         self._queue: deque[Waiting] = deque()
         self._moving = threading.Lock()
         """Held while calls go from the queue to a transaction: whoever takes one back finds it in the one or in the other."""
@@ -118,7 +120,7 @@ class GroupCommit:
                 (answer,) = self._drain(head, [call])
                 self._save_pointers()
                 if self._seals:
-                    self._seal_if_due()
+                    self._judge_seal()
         except EventStoreError as error:
             self._met(error)
             if isinstance(error, EngineError):
@@ -174,8 +176,7 @@ class GroupCommit:
         self.failstop.require_running()
         live = self.live
         try:
-            with contextlib.suppress(CompactedError):  # then nobody knows them, and sealing changes nothing about it
-                live.ids.prepare()
+            prepare_seal(live)
             with live.log.writing() as head:
                 began_ns, bytes_before = time.perf_counter_ns(), live.log.extent().bytes
                 seal = seal_log(live, head, self.clock)
@@ -208,22 +209,36 @@ class GroupCommit:
         finally:
             self.tell()
 
-    def _seal_if_due(self) -> None:
-        """What the policy asks for, by whoever has just written. What was written stays written if it cannot be done."""
-        if time.monotonic() < self._no_seal_before_s or not self.policy.is_due(self.live.log.extent(), now_us()):
-            return
-        try:
-            seal_log(self.live, self.live.states.head, self.clock)
-        except (EventStoreError, OSError) as error:
+    def _judge_seal(self) -> None:
+        """Note whether the policy asks for a seal. Under the lock: it is asked for once, and again if it could not be made."""
+        if time.monotonic() >= self._no_seal_before_s and self._is_due():
             self._no_seal_before_s = time.monotonic() + _SEAL_AGAIN_S
+            self._to_seal = True
+
+    def _is_due(self) -> bool:
+        return self.policy.is_due(self.live.log.extent(), now_us())
+
+    def _seal_as_told(self) -> None:
+        """What the policy asks for. Others write on until the seal is prepared; what was written stays written if it cannot be made."""
+        self._to_seal = False
+        try:
+            prepare_seal(self.live)
+            with self.live.log.writing() as head:
+                self.failstop.require_running()
+                if self._is_due():  # no other process was faster
+                    seal_log(self.live, head, self.clock)
+            self._no_seal_before_s = 0.0
+        except (EventStoreError, OSError) as error:
             _log.warning("%s could not be sealed, and is written on: %s", self.live.log.domain, error)
 
     def tell(self) -> None:
-        """Call the hooks, with no lock held."""
+        """With no lock held, and nobody waiting for this thread to commit: call the hooks, and seal if the policy asks for it."""
         if self.meter.untold:
             self.meter.tell()
         if self.failstop.cause is not None:
             self.failstop.announce()
+        if self._to_seal:
+            self._seal_as_told()
 
     # ---- the queue
 
@@ -262,7 +277,7 @@ class GroupCommit:
                     _answer(taken, self._drain(head, [waiting.call for waiting in taken]))
                     self._save_pointers()
                     if self._seals:
-                        self._seal_if_due()
+                        self._judge_seal()
         except Busy:
             return False
         except EventStoreError as error:

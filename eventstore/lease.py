@@ -1,4 +1,4 @@
-"""Lease: the one process that acts under an owner's name (RELIABILITY.md, "a forgotten second bot")."""
+"""Lease: the one process that acts under an owner's name (RELIABILITY.md, promises)."""
 
 from __future__ import annotations
 

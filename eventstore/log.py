@@ -133,6 +133,13 @@ class EventLog(Protocol):
         """
         ...
 
+    def prepare_seal(self) -> None:
+        """Read what draft_seal() would read, ahead of it, so that writers wait only for what comes after. Not inside `writing()`.
+
+        Changes nothing that can be asked; what draft_seal() says is the same without it. Raises EngineError.
+        """
+        ...
+
     def draft_seal(self) -> Seal:
         """What a `seal` event must say that is appended next. Must be called inside `writing()`. Raises EngineError.
 

@@ -38,6 +38,12 @@ _ROWS = """SELECT position, prev, recorded_us, when_us, checksum, key, meta,
 FROM event WHERE position > ? AND position <= ? ORDER BY position"""
 _CHECKSUMS = "SELECT position, checksum FROM event WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
 _CHECKSUMS_AT_A_TIME = 10_000
+# By key and not by prev: of a log whose prev is wrong, no key may be lost on the way. Each of the log's own events is a key of its
+# own, and no user's has such a name. One row of all: between two rows of a result another thread may take the interpreter.
+_LATEST = f"""SELECT max(latest), json_group_object(key, latest) FROM (
+ SELECT CASE WHEN key = '{SYSTEM_KEY}' THEN key || position ELSE key END AS key, max(position) AS latest FROM (
+  SELECT position, key FROM event WHERE position > ? AND position <= ? ORDER BY position LIMIT ?) GROUP BY 1)"""
+_LATEST_AT_A_TIME = 10_000
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
 WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
 _HELD = "SELECT position FROM event WHERE position IN (SELECT value FROM json_each(?)) AND data IS NOT NULL AND key <> ? ORDER BY position"
@@ -52,6 +58,8 @@ _CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
  WHERE link.prev > 0 AND link.prev < link.position AND depth < ?2)
 """
 _IN_CHAIN = "position IN (SELECT position FROM link) ORDER BY position DESC"
+
+_positions = msgspec.json.Decoder(dict[str, int]).decode
 
 
 # Where SQLite keeps its locks: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and UNIX_SHM_DMS.
@@ -283,6 +291,15 @@ class LogFile:
         """The next positions with their checksums: those columns stand first, so large values cost nothing."""
         with self._reading, self._translated():
             return self._reader.execute(_CHECKSUMS, (after, until, _CHECKSUMS_AT_A_TIME)).fetchall()
+
+    def latest(self, after: int, until: int) -> tuple[int, dict[str, int]] | None:
+        """Of the next rows the last position, and that of the latest of each key, the log's own events each by a key of its own.
+
+        None if no more rows are there. No value is read.
+        """
+        with self._reading, self._translated():
+            last, positions = self._reader.execute(_LATEST, (after, until, _LATEST_AT_A_TIME)).fetchone()
+        return None if last is None else (last, _positions(positions))
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows. Texts as bytes: what is hashed and looked at as bytes need not become text, and bytes again."""

@@ -7,8 +7,10 @@ opened that ends in a seal without the file after it. SQLite copies from file to
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from eventstore import database
 from eventstore.carried import CarriedDigest, read_seal
@@ -16,14 +18,11 @@ from eventstore.codec import GENESIS
 from eventstore.database import sqlite3
 from eventstore.errors import FormatError
 from eventstore.files import os_errors
-from eventstore.model import SYSTEM_KEY, Event
+from eventstore.logfile import LogFile
+from eventstore.model import Event
 
-# By key and not by prev: of a log whose prev is wrong, no key may be lost on the way. Each of the log's own events is a group
-# of its own, so that all of them are found in the same pass: writers wait while it reads the whole file.
-_CARRY = f"""INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event WHERE position IN (
- SELECT max(position) FROM sealed.event WHERE position < ? GROUP BY key, CASE WHEN key = '{SYSTEM_KEY}' THEN position END)
-ORDER BY position"""
-_CARRY_ONE = f"INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event WHERE position = ?"
+_CARRY = f"""INSERT INTO main.event({database.COLUMNS}) SELECT {database.COLUMNS} FROM sealed.event
+WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
 _LINK = """INSERT INTO main.carried(position, previous) SELECT event.position, before.checksum
 FROM main.event JOIN sealed.event AS before ON before.position = event.position - 1 WHERE event.position BETWEEN ? AND ? ORDER BY 1"""
 _LINK_AGAIN = """INSERT INTO main.carried(position, previous) SELECT carried.position, carried.previous
@@ -31,26 +30,58 @@ FROM main.event JOIN sealed.carried USING (position) WHERE event.position < ? OR
 _LINKED = "SELECT position, previous, checksum FROM main.event LEFT JOIN main.carried USING (position) ORDER BY position"
 
 
-class Draft:
-    """The file after `sealed`, begun under a name that nobody reads: what it carries over the seal that stands, or will, at `last`."""
+class Latest:
+    """What the file after `file` will carry, as far as it was read: the positions of the log's own events, and of each key's latest.
 
-    def __init__(self, sealed: Path, domain: str, last: int) -> None:
-        self._sealed, self._domain, self._last = sealed, domain, last
-        self._first = database.first_of(sealed)
-        self.path = database.log_file(sealed.parent, last + 1)
+    An event stays where it is, under its key, so what was read is right whoever writes on: it can be read before the log is
+    held, and then only what came since. No values are in it, so that a redaction has nothing to reach.
+    """
+
+    def __init__(self, file: LogFile) -> None:
+        self.file = file
+        self._until = -1
+        self._positions: dict[str, int] = {}
+
+    def read_on(self, until: int) -> None:
+        """Take in what comes up to `until`, a page at a time: readers wait for no more than one. Raises EngineError, FormatError."""
+        while (page := self.file.latest(self._until, until)) is not None:
+            reached, positions = page
+            if reached <= self._until:
+                # A page of the file stands in another one's place: going on from here would never end.
+                message = f"rows come out of order after position {self._until}: the database file is damaged; run `eventstore verify`"
+                raise FormatError(self.file.domain, None, message)
+            self._until = reached
+            self._positions.update(positions)
+
+    def positions(self) -> list[int]:
+        """Where the events stand that are carried, rising."""
+        return sorted(self._positions.values())
+
+
+class Draft:
+    """The file after the one that `latest` is of, begun under a name that nobody reads: what it carries over the seal at `last`.
+
+    That seal stands, or will; what comes before it and was not read yet is taken in.
+    """
+
+    def __init__(self, latest: Latest, last: int) -> None:
+        file = latest.file
+        self._sealed, self._domain, self._last, self._first = file.path, file.domain, last, file.first
+        self.path = database.log_file(file.path.parent, last + 1)
+        latest.read_on(last - 1)
         with self._translated():
             self._connection = database.begin_file(self.path)
             try:
-                self._carry()
+                self._begin(latest.positions())
             except BaseException:
                 self.discard()
                 raise
 
-    def _carry(self) -> None:
+    def _begin(self, positions: Sequence[int]) -> None:
         connection = self._connection
         connection.execute(database.CARRIED_TABLE)
         connection.execute("ATTACH ? AS sealed", (f"{self._sealed.as_uri()}?mode=ro",))
-        connection.execute(_CARRY, (self._last,))
+        self._carry(positions)
         if self._first == 0:
             connection.execute("INSERT INTO main.carried VALUES (0, ?)", (GENESIS.checksum,))
         else:
@@ -64,11 +95,14 @@ class Draft:
         self.seal = digest.seal(self._first, self._last)
         """What the seal must say."""
 
+    def _carry(self, positions: Sequence[int]) -> None:
+        self._connection.execute(_CARRY, (msgspec.json.encode(positions).decode(),))
+
     def finish(self) -> Path:
         """Make the draft the next file of the log, now that it is sealed; gives its path. Raises FormatError if the seal names another."""
         connection = self._connection
         with self._translated():
-            connection.execute(_CARRY_ONE, (self._last,))
+            self._carry([self._last])
             connection.execute(_LINK, (self._last, self._last))
             row = connection.execute(f"SELECT {database.COLUMNS} FROM main.event WHERE position = ?", (self._last,)).fetchone()
             if row is None or read_seal(Event(*row), self._domain) != self.seal:

@@ -42,7 +42,7 @@ from eventstore.logfiles import LogFiles
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, HeldCopy, WriteRule
 from eventstore.reading import LogReader
 from eventstore.remnants import copies_of
-from eventstore.rolling import Draft
+from eventstore.rolling import Draft, Latest
 from eventstore.witness import HeadFile
 
 _log = logging.getLogger("eventstore")
@@ -99,6 +99,8 @@ class SqliteLog(LogReader):
         self._sealed: LogFile | None = None
         """The file that was found to end in a seal. As long as it is the live one, the log has to go on in another."""
         self._draft: Draft | None = None
+        self._latest: Latest | None = None
+        """What was read ahead of the next seal; of the live file, or of one that was sealed meanwhile."""
         self._archives = [Path(folder) for folder in archives]
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
@@ -520,12 +522,30 @@ class SqliteLog(LogReader):
 
     # ---- from file to file
 
+    def prepare_seal(self) -> None:
+        """See EventLog.prepare_seal: all rows of the live file but their values, and once more what came meanwhile."""
+        self._require_open()
+        latest = Latest(self._file)
+        try:
+            for _ in range(2):
+                latest.read_on(latest.file.end().head.position)
+        except EngineError:
+            self._require_open()
+            if latest.file is self._file:
+                raise
+            return  # sealed by others meanwhile, or opened anew by resume(): there is another file to be read
+        self._latest = latest
+
     def draft_seal(self) -> Seal:
         """See EventLog.draft_seal: the file after the seal is begun, for only what is in it can be named."""
         self._require_space()
         self._discard_draft()
-        self._draft = Draft(self._file.path, self.domain, self._known.position + 1)
+        self._draft = Draft(self._take_latest(), self._known.position + 1)
         return self._draft.seal
+
+    def _take_latest(self) -> Latest:
+        latest, self._latest = self._latest, None
+        return latest if latest is not None and latest.file is self._file else Latest(self._file)
 
     def _discard_draft(self) -> None:
         if self._draft is not None:
@@ -583,7 +603,7 @@ class SqliteLog(LogReader):
             _log.warning("%s: the checkpoint of the sealed file failed, it is whole with its WAL: %s", self.domain, error)
         draft, self._draft = self._draft, None
         if draft is None or draft.seal.last != self._known.position:
-            draft = Draft(self._file.path, self.domain, self._known.position)
+            draft = Draft(Latest(self._file), self._known.position)
         try:
             return draft.finish()
         except BaseException:
@@ -749,7 +769,7 @@ class SqliteLog(LogReader):
             self._mutex, self._reopening = threading.RLock(), threading.Lock()
             self._file.abandon()
             self._files.abandon()
-            self._draft = None
+            self._draft = self._latest = None
             self._head_file.close()
 
     # ---- guards

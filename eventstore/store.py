@@ -181,9 +181,9 @@ class Store:
         """End the live file of a domain by a `seal` event, and go on in a new one that begins with what every key is now.
 
         That is what compaction is here: nothing is deleted, and everything can be read as before. But a sealed file never changes
-        again, and can be moved away; then what the domain was before it takes that file, and the live one stays small. Writers
-        wait meanwhile, about as long as it takes to read the live file once. Nothing appended since the last seal: nothing is done,
-        and the report says so. Raises NotFoundError, ReadOnlyError, EngineError.
+        again, and can be moved away; then what the domain was before it takes that file, and the live one stays small. The live file
+        is read while others write on; they wait only while what every key is gets copied. Nothing appended since the last seal:
+        nothing is done, and the report says so. Raises NotFoundError, ReadOnlyError, EngineError.
         """
         if domain not in self.domains():
             raise NotFoundError(f"no domain {domain!r} in {self.location}")

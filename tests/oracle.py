@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Key = str | tuple[str | int, ...]
@@ -19,6 +19,10 @@ SEALED = "sealed"
 """What a seal says, in place of its figures."""
 ARCHIVED = "archived"
 """What an archive event says, likewise."""
+REDACTED = "redacted"
+"""What a redaction says, likewise."""
+ERASED = "erased"
+"""What a fact holds whose value was redacted: no JSON text, so nothing that is written is the same."""
 Expected = str | int
 """ANY, ABSENT, PRESENT, or a position."""
 
@@ -172,6 +176,15 @@ class Domain:
     def archive(self) -> None:
         """A sealed file was moved away. It changes nothing but the positions after it."""
         self.facts.append(Fact(len(self.facts) + 1, SYSTEM, ARCHIVED, None))
+
+    def redact(self, positions: Iterable[int]) -> list[int]:
+        """Erase the values at these positions; gives those that still stood there. Where none did, nothing is said."""
+        standing = sorted({position for position in positions if self.facts[position - 1].text not in (None, ERASED)})
+        for position in standing:
+            self.facts[position - 1] = replace(self.facts[position - 1], text=ERASED)
+        if standing:
+            self.facts.append(Fact(len(self.facts) + 1, SYSTEM, REDACTED, None))
+        return standing
 
     def forget(self, handle: object) -> None:
         """A handle was closed: calls that appended nothing were remembered by it alone."""

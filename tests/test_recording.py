@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.adapters.contracts import CONTRACTS
 from eventstore.errors import InvalidValueError
 from eventstore.model import Key
-from eventstore.tools.recording import CONTRACTS, Write, read_recording, writes_of
+from eventstore.tools.recording import Write, read_recording, writes_of
 
 WHEN = '"2024-01-01T00:05:00.000Z"'
 WHEN_US = 1_704_067_500_000_000

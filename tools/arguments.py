@@ -20,6 +20,8 @@ from eventstore.tools.terminal import escape
 from eventstore.values import encode_value
 
 _EXPECTED = {"absent": ABSENT, "present": PRESENT}
+_DIGITS = 19
+"""Of 2^63 - 1."""
 
 
 def key_of(text: str) -> Key:
@@ -28,7 +30,7 @@ def key_of(text: str) -> Key:
     if text.startswith("["):
         try:
             parts = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             quoted = json.dumps([text], ensure_ascii=False)
             raise InvalidKeyError(
                 f"key {text!r} begins like a JSON array but is none: {error}; as plain text it is written '{quoted}'"
@@ -70,8 +72,13 @@ def value_of(text: str) -> msgspec.Raw:
     return value
 
 
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def _number(text: str) -> int | None:
+    """What digits mean; None for anything else. Raises BadParameter for more of them than any number in a log has."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > _DIGITS:
+        raise click.BadParameter(f"{text[:_DIGITS]}… has {len(text)} digits; a position has {_DIGITS} at most")
+    return int(text)
 
 
 def _without_newline(content: bytes) -> bytes:
@@ -90,20 +97,21 @@ def as_of(text: str | None) -> datetime | int | None:
     """An --as-of: digits are a position, everything else a time."""
     if text is None:
         return None
-    if _is_digits(text):
-        return int(text)
-    return moment_at(moment_of(text))
+    position = _number(text)
+    return moment_at(moment_of(text)) if position is None else position
 
 
 def expected_of(text: str) -> Expected | int:
     """An --expected: absent, present or a position."""
     if text in _EXPECTED:
         return _EXPECTED[text]
-    if _is_digits(text):
-        return int(text)
-    raise click.BadParameter(f"{text!r} is not absent, present or a position", param_hint="--expected")
+    position = _number(text)
+    if position is None:
+        raise click.BadParameter(f"{text!r} is not absent, present or a position", param_hint="--expected")
+    return position
 
 
 def schema_of(text: str) -> str | int:
     """A --schema: digits are a number, everything else a name."""
-    return int(text) if _is_digits(text) else text
+    number = _number(text)
+    return text if number is None else number

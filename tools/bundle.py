@@ -35,7 +35,7 @@ from eventstore.errors import ConfigError
 from eventstore.files import os_errors, replace_file
 from eventstore.model import Domain, Key
 from eventstore.tools.anchor import kept_anchor
-from eventstore.tools.stores import existing_store
+from eventstore.tools.stores import existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
 
@@ -71,8 +71,10 @@ def bundle(
     progress: Progress | None = None,
 ) -> BundleReport:
     """Bundle events of one domain. Raises as Store.bundle() does, ConfigError for a file that exists or a bad key."""
-    if output is not None and os.path.lexists(output):
-        raise ConfigError(f"{output} exists already, and may have been handed out: name another file")
+    if output is not None:
+        require_outside_stores(output)
+        if os.path.lexists(output):
+            raise ConfigError(f"{output} exists already, and may have been handed out: name another file")
     old = None if since is None else kept_anchor(since)
     with existing_store(location, read_only=read_only, archives=archives) as store:
         made = store.bundle(

@@ -2,7 +2,7 @@
 
 A domain's live file ends with a `seal` event, and the next one begins with what every key is now, so that it is small again.
 Sealed files stay beside it, are read as before, and can be moved to an archive. Where nothing came since the last seal,
-nothing is done. Writers wait meanwhile; the report says how long. With --before only those domains are sealed whose live
+nothing is done. Writers wait while that is copied; the report says how long. With --before only those domains are sealed whose live
 file begins with an event recorded before TIME; --dry-run changes nothing and says what would be sealed.
 
 Example:

@@ -31,7 +31,7 @@ from eventstore.codec import GENESIS, check
 from eventstore.domain import DomainStore
 from eventstore.files import FILE_MODE, os_errors, sync_folder
 from eventstore.tools.interchange import encode_event, encode_header
-from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
+from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
 
 
@@ -104,7 +104,11 @@ def _export_domain(store_id: str, domain: DomainStore, output: Output, progress:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` when the block ends without an error, and then is durable; else it leaves no trace."""
+    """A file that takes the name `path` when the block ends without an error, and then is durable; else it leaves no trace.
+
+    Raises ConfigError for a place in a store's folder.
+    """
+    require_outside_stores(path)
     if path.exists() and not path.is_file():
         with os_errors(f"writing {path}"), path.open("wb") as device:
             yield device

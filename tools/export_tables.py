@@ -28,7 +28,7 @@ from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError
 from eventstore.files import FILE_MODE, os_errors, remove_abandoned, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Event
-from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
+from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
 APPLICATION_ID = 0x45564B54
@@ -92,7 +92,8 @@ def export_tables(
     """
     target = Path(os.path.realpath(path))
     with os_errors(f"writing {path}"), existing_store(location, read_only=read_only, archives=archives) as store:
-        _require_free(target, Path(os.path.realpath(location)))
+        require_outside_stores(path)
+        _require_free(target)
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
         remove_abandoned(target.parent, rf"\.tmp-(\d+)-[0-9a-f]{{8}}-{re.escape(target.name)}")
         temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
@@ -110,10 +111,8 @@ def export_tables(
         return TablesReport(store.location, str(path), written, keys)
 
 
-def _require_free(target: Path, store: Path) -> None:
+def _require_free(target: Path) -> None:
     """Nothing is overwritten but an older database of ours."""
-    if target.is_relative_to(store):
-        raise ConfigError(f"{target} is in the store itself; name a file elsewhere")
     if not os.path.lexists(target):
         return
     refusal = f"{target} is there already, and no earlier export; name a new file, or remove that one first"

@@ -12,15 +12,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from eventstore.adapters.contracts import CONTRACTS, Contract, camel
 from eventstore.clock import parse_moment
 from eventstore.errors import ConfigError, InvalidValueError
 from eventstore.model import Key, Part
-
-Form = Literal["one", "keyed", "rows", "series"]
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -30,41 +29,6 @@ class Write(msgspec.Struct, frozen=True):
     key: Key
     text: str | None
     when_us: int | None
-
-
-class Contract(msgspec.Struct, frozen=True):
-    """How the calls of one contract name a key.
-
-    `context` are the parts every call of an instance shares, in the order the engine constructs it with. Then, by `form`:
-    one: `(value, when?)`. keyed: `(value, id, when?)`, and the id is the key's last part. rows: `([row, ...])`, each row's own id is.
-    series: `([candle, ...])`, the first candle's timestamp is.
-    """
-
-    context: tuple[str, ...]
-    form: Form = "one"
-
-
-_POSITION = ("symbol", "strategyName", "exchangeName")
-
-CONTRACTS: dict[str, Contract] = {
-    "Signal": Contract(_POSITION),
-    "Schedule": Contract(_POSITION),
-    "Strategy": Contract(_POSITION),
-    "Risk": Contract(("riskName", "exchangeName")),
-    "Partial": Contract(_POSITION, "keyed"),
-    "Breakeven": Contract(_POSITION, "keyed"),
-    "Candle": Contract(("symbol", "interval", "exchangeName"), "series"),
-    "Storage": Contract(("backtest",), "rows"),
-    "Notification": Contract(("backtest",), "rows"),
-    "Log": Contract((), "rows"),
-    "Measure": Contract(("bucket",), "keyed"),
-    "Interval": Contract(("bucket",), "keyed"),
-    "Memory": Contract(("signalId", "bucketName"), "keyed"),
-    "Recent": Contract((*_POSITION, "frameName", "backtest")),
-    "State": Contract(("signalId", "bucketName")),
-    "Session": Contract(("strategyName", "exchangeName", "frameName", "symbol", "backtest")),
-    "Dictionary": Contract(("signalId", "dictionaryName")),
-}
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -159,19 +123,19 @@ def _skip(text: str, at: int) -> int:
 
 
 def _writes(request: Request, args: str, contract: Contract, when_us: int | None) -> Iterator[Write]:
-    domain, context = request.contract.lower(), [_part(request.context[name]) for name in contract.context]
+    domain, context = request.contract.lower(), [_part(request.context[camel(name)]) for name in contract.context]
     values = [text for _, text in _parts(args)]
     if request.method.startswith("remove"):
         yield Write(domain, _key(*context, _id(request.args[0])), None, when_us)
-    elif contract.form == "rows":
+    elif contract.shape == "rows":
         for row, text in _parts(values[0]):
             yield Write(domain, _key(*context, msgspec.convert(row, _Row).id), text, when_us)
-    elif contract.form == "series":
+    elif contract.shape == "series":
         if request.args[0]:  # an empty list holds nothing to keep, and no timestamp to name it by
             first = msgspec.convert(request.args[0][0], _Candle).timestamp
             yield Write(domain, _key(*context, first), values[0], when_us)
     else:
-        last = (_id(request.args[1]),) if contract.form == "keyed" else ()
+        last = (_id(request.args[1]),) if contract.shape == "keyed" else ()
         yield Write(domain, _key(*context, *last), values[0], when_us)
 
 
@@ -194,7 +158,7 @@ def _key(*parts: Part) -> Key:
 
 def _when(request: Request, contract: Contract) -> int | None:
     """The moment a call carries, in microseconds: a Date's JSON, or integer milliseconds."""
-    place = {"one": 1, "keyed": 2}.get(contract.form)
+    place = {"one": 1, "keyed": 2}.get(contract.shape)
     if place is None or place >= len(request.args) or request.method.startswith("remove"):
         return None
     when: int | str = msgspec.convert(request.args[place], int | str)

@@ -17,6 +17,7 @@ import pytest
 
 import eventstore
 from eventstore import ClosedError, DiskFullError, Event, HaltedError, KeyState, Receipt, WrongExpectedError, aio, awaited
+from eventstore.logfile import LogFile
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
 
 T = TypeVar("T")
@@ -49,6 +50,25 @@ async def opened(folder: Path, **options: Any) -> AsyncIterator[tuple[aio.Store,
 def transactions_of(domain: aio.DomainStore) -> Transactions:
     """The power to hold what the domain commits."""
     return Transactions(domain._domain)
+
+
+def test_tasks_write_while_a_thread_seals_for_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with opened(tmp_path, seal_bytes=1) as (_, domain):
+            loop, latest, written = asyncio.get_running_loop(), LogFile.latest, threading.Event()
+
+            def read(file: LogFile, after: int, until: int) -> tuple[int, dict[str, int]] | None:
+                if not written.is_set():
+                    written.set()
+                    asyncio.run_coroutine_threadsafe(domain.write_value("other", 1), loop).result(PATIENCE)
+                return latest(file, after, until)
+
+            monkeypatch.setattr(LogFile, "latest", read)
+            await domain.write_value("key", 1)
+            await soon(lambda: len(list((tmp_path / "logs" / "d").glob("[0-9]*.db"))) > 1)
+
+    run(work())
+    assert [event.op for event in require_whole(tmp_path)] == ["put", "put", "seal"]
 
 
 def require_whole(folder: Path) -> list[Event]:

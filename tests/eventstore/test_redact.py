@@ -510,6 +510,24 @@ def test_an_archive_that_is_not_attached_is_named_and_done_once_it_is(tmp_path: 
         assert store.verify().ok
 
 
+@pytest.mark.parametrize("chosen", [{"key": "alice"}, {"prefix": ()}], ids=["key", "prefix"])
+def test_what_only_an_archive_may_have_is_no_value_that_never_was(tmp_path: Path, chosen: dict[str, Any]) -> None:
+    word, folder, archive = secret(), tmp_path / "data", tmp_path / "archive"
+    with eventstore.open(folder) as store:
+        people = store.domain("people")
+        people.write_value("alice", word)
+        people.remove_value("alice")
+        store.seal("people")
+        store.archive("people", to=archive)
+    with eventstore.open(folder) as store:
+        with pytest.raises(eventstore.CompactedError) as raised:
+            store.domain("people").redact(**chosen, reason="asked")
+        assert raised.value.archive == str(archive)
+    with eventstore.open(folder, archives=[archive]) as store:
+        report = store.domain("people").redact(**chosen, reason="asked")
+        assert (report.erased, report.complete, files_with(tmp_path, word)) == ([1], True, [])
+
+
 def archived_twice(folder: Path, archive: Path, words: Sequence[str]) -> None:
     """As sealed_twice(), with both files in an archive."""
     sealed_twice(folder, words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 
 import eventstore
 import eventstore.codec
-from eventstore import CompactedError, Event, LostIdsError, Store, logfiles, manifest
+from eventstore import CompactedError, Event, LostIdsError, Store, database, logfile, logfiles, manifest
 from eventstore.database import log_files, sqlite3
 from eventstore.files import copy_files
+from eventstore.logfile import LogFile
 from eventstore.model import SYSTEM_KEY
+from eventstore.rolling import Latest
 from eventstore.salvage import salvage
-from eventstore.sqlite import SqliteLog
+from eventstore.sqlite import SqliteLog, _is_held
 from eventstore.view import DomainView
 
 DOMAIN = "orders"
@@ -340,6 +343,168 @@ def test_few_sealed_files_stay_open(tmp_path: Path, store: Store, monkeypatch: p
     assert len(opened) <= 3
 
 
+# What writers wait for
+
+
+def steps_under_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How much SQLite does, in thousands of its own instructions, while a seal keeps writers out."""
+    log = store.domain(DOMAIN).group.live.log
+    assert isinstance(log, SqliteLog)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += _is_held(log._mutex)
+
+    def counted(*arguments: Any) -> sqlite3.Connection:
+        connection = connect(*arguments)
+        connection.set_progress_handler(count, 1_000)
+        return connection
+
+    connect = database._connect
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_connect", counted)
+        log.resume()  # with connections that count
+        assert store.seal(DOMAIN).sealed
+    return steps
+
+
+def test_what_writers_wait_for_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for rounds in (1, 40):
+        with eventstore.open(tmp_path / f"{rounds}", durability="process") as store:
+            domain = store.domain(DOMAIN)
+            for number in range(rounds):
+                domain.write_values([(f"key-{key}", number) for key in range(500)])
+            found.append(steps_under_the_lock(store, monkeypatch))
+    few, many = found
+    assert few > 10, "what is carried is copied under the lock"
+    assert many < 1.5 * few
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, *actions: Callable[[], object]) -> None:
+    """Do one of these each time that a seal was prepared, and before the lock is taken for it."""
+    left = list(actions)
+    prepare = SqliteLog.prepare_seal
+
+    def prepared(log: SqliteLog) -> None:
+        prepare(log)
+        if left:
+            left.pop(0)()
+
+    monkeypatch.setattr(SqliteLog, "prepare_seal", prepared)
+
+
+def rows_of(file: Path) -> list[list[tuple[Any, ...]]]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return [connection.execute(f"SELECT * FROM {table} ORDER BY position").fetchall() for table in ("event", "carried")]
+
+
+def made_anew(path: Path) -> list[list[tuple[Any, ...]]]:
+    """The rows of the newest file of a closed store, once it was removed, and made from the sealed one by an opening."""
+    newest = log_files(folder_of(path))[-1]
+    newest.unlink()
+    with eventstore.open(path / "data") as store:
+        store.domain(DOMAIN)
+    return rows_of(newest)
+
+
+@pytest.mark.parametrize("page", [1, 3, 10_000])
+def test_what_is_written_while_a_seal_is_prepared_is_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(logfile, "_LATEST_AT_A_TIME", page)
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain(DOMAIN)
+
+        def write_on() -> None:
+            domain.write_value("key-0", "SECRET")
+            domain.remove_value("key-1")
+            domain.write_value("new", 1)
+            domain.redact("key-0", reason="test")
+            domain.redact("key-2", reason="test")
+            domain.write_value("new", 2)
+
+        domain.write_values([(f"key-{number}", f"SECRET {number}") for number in range(4)])
+        store.seal(DOMAIN)
+        for _ in range(2):
+            domain.write_values([(f"key-{number}", f"SECRET {number}") for number in range(4)])
+            meanwhile(monkeypatch, write_on)
+            store.seal(DOMAIN)
+        states = {event.key: event.position for event in domain.events() if event.key != SYSTEM_KEY}
+        assert store.verify().ok
+    newest = log_files(folder_of(tmp_path))[-1]
+    rows = rows_of(newest)
+    assert {row[6]: row[0] for row in rows[0] if row[6] != SYSTEM_KEY} == states
+    assert [row[4] for row in rows[0] if row[6] == SYSTEM_KEY].count("redact") == 4
+    assert b"SECRET 2" not in newest.read_bytes()
+    assert made_anew(tmp_path) == rows
+
+
+def test_who_seals_while_a_seal_is_prepared_leaves_no_trace_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with eventstore.open(tmp_path / "data") as store, eventstore.open(tmp_path / "data") as other:
+        write(store, 5, tag="a")
+
+        def seal_and_write() -> None:
+            assert other.seal(DOMAIN).sealed
+            write(other, 3, tag="b")
+
+        meanwhile(monkeypatch, seal_and_write)
+        assert store.seal(DOMAIN).sealed
+        assert store.verify().ok
+        assert len(log_files(folder_of(tmp_path))) == 3
+    rows = rows_of(log_files(folder_of(tmp_path))[-1])
+    assert made_anew(tmp_path) == rows
+
+
+def while_it_is_read(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do this once, in a thread of its own, before the first page is read for a seal."""
+    left = [action]
+    latest = LogFile.latest
+
+    def read(file: LogFile, after: int, until: int) -> tuple[int, dict[str, int]] | None:
+        if left:
+            thread = threading.Thread(target=left.pop())
+            thread.start()
+            thread.join()
+        return latest(file, after, until)
+
+    monkeypatch.setattr(LogFile, "latest", read)
+
+
+def test_who_is_overtaken_finds_nothing_left_to_seal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store, 5, tag="a")
+    sealed = []
+    while_it_is_read(monkeypatch, lambda: sealed.append(store.seal(DOMAIN).sealed))
+    assert not store.seal(DOMAIN).sealed
+    assert sealed == [True]
+    store.domain(DOMAIN).write_value("key-0", "on")
+    assert store.seal(DOMAIN).sealed
+
+
+def test_a_store_that_is_closed_while_a_seal_is_prepared_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = eventstore.open(tmp_path / "data")
+    write(store, 5, tag="a")
+    while_it_is_read(monkeypatch, store.close)
+    with pytest.raises(eventstore.ClosedError):
+        store.seal(DOMAIN)
+
+
+def test_others_write_while_a_seal_is_prepared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = store.domain(DOMAIN)
+    domain.write_value("key", 1)
+    while_it_is_read(monkeypatch, lambda: domain.write_value("other", 1))
+    store.seal(DOMAIN)
+    assert [event.op for event in domain.events()] == ["put", "put", "seal"]
+
+
+def test_who_is_asked_to_seal_by_the_policy_keeps_nobody_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody else is asked."""
+    with eventstore.open(tmp_path / "data", seal_bytes=1) as store:
+        domain = store.domain(DOMAIN)
+        while_it_is_read(monkeypatch, lambda: domain.write_value("other", 1))
+        domain.write_value("key", 1)
+        assert [event.op for event in domain.events()] == ["put", "put", "seal"]
+
+
 # Others
 
 
@@ -557,6 +722,20 @@ def test_a_policy_is_a_number() -> None:
 
 
 # The proof
+
+
+def test_a_page_in_another_ones_place_does_not_keep_a_seal_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logfile, "_LATEST_AT_A_TIME", 10)
+    with eventstore.open(tmp_path / "data") as store:
+        store.domain(DOMAIN).write_values([(f"key-{number}", "x" * 500) for number in range(100)])
+    (path,) = log_files(folder_of(tmp_path))
+    content, size = bytearray(path.read_bytes()), database.PAGE_BYTES
+    full = [start for start in range(size, len(content), size) if content[start] == 0x0D and b"x" * 500 in content[start : start + size]]
+    content[full[4] : full[4] + size] = content[full[1] : full[1] + size]
+    path.write_bytes(content)
+    file = LogFile(path, DOMAIN, read_only=True, busy_timeout_ms=0)
+    with contextlib.closing(file._reader), pytest.raises(eventstore.FormatError, match="out of order"):
+        Latest(file).read_on(100)
 
 
 def damaged(path: Path, number: int, *statements: str) -> list[tuple[str, int | None]]:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,10 +25,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 import eventstore
-from eventstore import ABSENT, ANY, PRESENT, Domain, DomainStore, DomainView, Event, EventStoreError, Expected, Receipt, Store, decode_key
+from eventstore import (
+    ABSENT,
+    ANY,
+    PRESENT,
+    Domain,
+    DomainStore,
+    DomainView,
+    Event,
+    EventStoreError,
+    Expected,
+    Receipt,
+    RedactedError,
+    Store,
+    decode_key,
+)
 from eventstore.model import Durability
 from tests import oracle, verifier
-from tests.oracle import Answer, Fact, Key, Raw, RefusedError, Write, come_back, text_of
+from tests.oracle import ERASED, SYSTEM, Answer, Fact, Key, Raw, RefusedError, Write, come_back, text_of
 
 DOMAINS = {"signal": Domain("signal"), "candle-1m": Domain("candle-1m", write="first")}
 EXPECTED: dict[str, Expected] = {"ANY": ANY, "ABSENT": ABSENT, "PRESENT": PRESENT}
@@ -169,7 +183,7 @@ class Agreement(RuleBasedStateMachine):
             if write.expected == CURRENT:
                 write = replace(write, expected="ABSENT" if latest is None else latest.position)
             if write.text == AGAIN:
-                standing = latest is not None and latest.text is not None
+                standing = latest is not None and latest.text not in (None, ERASED)
                 write = replace(write, text=latest.text, when=latest.when, skip=True) if standing and latest else replace(write, text="1")
             found.append(write)
         return found
@@ -264,6 +278,8 @@ class Agreement(RuleBasedStateMachine):
             standing = self.oracle[name].text(key)
             if standing is None and not default:
                 raise RefusedError("NotFoundError")
+            if standing == ERASED:
+                raise RefusedError("RedactedError")
             old = "none yet" if standing is None else json.loads(standing)
             return [Write(key, text_of(change(old)), when)]
 
@@ -280,9 +296,10 @@ class Agreement(RuleBasedStateMachine):
         def act(domain: DomainStore, asked: Durability | None) -> list[Receipt]:
             return [domain.restore_value(key, position, event_id=event_id, durability=asked)]
 
-        if fact is None:
+        if fact is None or fact.text == ERASED:
+            kind = "NotFoundError" if fact is None else "RedactedError"
             for store in (self.memory, self.handle(number)):
-                assert self.outcome(partial(self.answered, store.domain(DOMAINS[name]), None, act)) == ("refused", "NotFoundError")
+                assert self.outcome(partial(self.answered, store.domain(DOMAINS[name]), None, act)) == ("refused", kind)
             return
         write = Write(key, fact.text)
         self.perform(name, number, level, act, lambda: [write], event_id, (f"restored from position {position}", (write,)))
@@ -308,6 +325,36 @@ class Agreement(RuleBasedStateMachine):
             store.domain(DOMAINS[name])
             assert store.seal(name).sealed == sealed
 
+    @rule(name=names, number=handles, key=keys, prefix=prefixes, how=st.sampled_from(["key", "prefix", "positions"]), place=places)
+    def redact(self, name: str, number: int, key: Key, prefix: Key | None, how: str, place: int) -> None:
+        """Erase values, in every file and in memory; what is left of them is told by every verb."""
+        model, start = self.oracle[name], oracle.parts_of(prefix or ())
+        meant = {
+            "key": [fact for fact in model.facts if fact.key == come_back(key)],
+            "prefix": [fact for fact in model.facts if fact.key != SYSTEM and oracle.parts_of(fact.key)[: len(start)] == start],
+            "positions": model.facts[place % max(len(model.facts), 1) :][:1],
+        }[how]
+        values = [fact.position for fact in meant if fact.key != SYSTEM and fact.text is not None]
+        if not values:
+            return
+        asked: dict[str, Any] = {"key": key} if how == "key" else {"prefix": prefix or ()} if how == "prefix" else {"positions": values}
+        before = len(model.facts)
+        erased = model.redact(values)
+        handle, memory = self.handle(number), self.memory.domain(DOMAINS[name])
+        for store in (self.memory, handle):
+            report = store.domain(DOMAINS[name]).redact(**asked, reason="asked")
+            assert (report.erased, report.complete) == (erased, True)
+            assert report.position == (before + 1 if erased else None)
+        self.repeat_archived(name, handle.domain(DOMAINS[name]).events(len(model.facts)), memory)
+
+    def repeat_archived(self, name: str, events: Iterable[Event], memory: DomainStore) -> None:
+        """Let the store in memory say of the archive what the one in a folder said."""
+        for event in events:
+            assert event.op == "archive"
+            said = msgspec.Raw(str(event.data).encode())
+            memory.group.record(event.op, lambda _, said=said: said, lambda: None)  # type: ignore[misc]
+            self.oracle[name].archive()
+
     @rule(name=names, number=handles, position=positions)
     def archive(self, name: str, number: int, position: int) -> None:
         """Move sealed files away, where every handle finds them."""
@@ -316,10 +363,7 @@ class Agreement(RuleBasedStateMachine):
         head = domain.head().position
         (report,) = store.archive(name, before=position, to=self.root / "archive")
         assert report.kept == []
-        for event in domain.events(head):
-            said = msgspec.Raw(str(event.data).encode())
-            memory.group.record(event.op, lambda _, said=said: said, lambda: None)  # type: ignore[misc]
-            self.oracle[name].archive()
+        self.repeat_archived(name, domain.events(head), memory)
         assert domain.head().position == head + len(report.files) == memory.head().position
 
     @rule(name=names, position=positions)
@@ -401,11 +445,18 @@ class Agreement(RuleBasedStateMachine):
 
     def compare(self, view: DomainView, model: oracle.Domain, prefix: Key | None) -> None:
         wanted = model.items(prefix)
-        found = list(view.items(prefix))
+        if any(text == ERASED for _, text in wanted):
+            with pytest.raises(RedactedError):
+                list(view.items(prefix))
+            assert list(view.keys(prefix)) == [key for key, _ in wanted]
+            wanted = [(key, text) for key, text in wanted if text != ERASED]
+            found = [(key, view.read_value(key)) for key, _ in wanted]
+        else:
+            found = list(view.items(prefix))
         assert [key for key, _ in found] == [key for key, _ in wanted]
         assert all(same(value, text) for (_, value), (_, text) in zip(found, wanted, strict=True)), (found, wanted)
         if prefix is None:
-            assert len(view) == len(wanted)
+            assert len(view) == len(model.items())
 
     @rule(
         name=names,
@@ -436,11 +487,16 @@ class Agreement(RuleBasedStateMachine):
         self.compare(view, model, prefix)
         assert view.head().position == len(model.facts)
         assert list(view.keys(prefix)) == [key for key, _ in model.items(prefix)]
-        assert list(map(text_of, view.values(prefix))) == [text_of(json.loads(text)) for _, text in model.items(prefix)]
+        if not any(text == ERASED for _, text in model.items(prefix)):
+            assert list(map(text_of, view.values(prefix))) == [text_of(json.loads(text)) for _, text in model.items(prefix)]
         wanted, latest, state = model.text(key), model.latest(key), view.state_of(key)
         assert view.has_value(key) == (key in view) == (wanted is not None)
         assert (state and (state.position, state.when_us)) == (latest and (latest.position, latest.when))
-        if wanted is not None:
+        if wanted == ERASED:
+            for read in (view.read_value, view.get):
+                with pytest.raises(RedactedError):
+                    read(key)
+        elif wanted is not None:
             assert same(view.read_value(key), wanted)
             assert same(view.get(key), wanted)
         else:
@@ -468,14 +524,16 @@ class Agreement(RuleBasedStateMachine):
             wanted = (facts[::-1] if reverse else facts)[:limit]
             found = list(domain.events(after, until, key, reverse, limit))
             assert [Fact(event.position, decode_key(event.key), as_text(event), event.when_us) for event in found] == wanted
-            assert all((event.op == "remove") == (event.data is None) for event in found)
+            assert all((event.op == "remove") == (event.data is None and event.digest is None) for event in found)
             told += [(event.prev, event.meta) for event in found]
         return told
 
 
 def as_text(event: Event) -> str | None:
     assert not isinstance(event.data, bytes)
-    return {"seal": oracle.SEALED, "archive": oracle.ARCHIVED}.get(event.op, event.data)
+    if event.digest is not None and event.data is None:
+        return ERASED
+    return {"seal": oracle.SEALED, "archive": oracle.ARCHIVED, "redact": oracle.REDACTED}.get(event.op, event.data)
 
 
 def shared(write: Write) -> dict[str, Any]:

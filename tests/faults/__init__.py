@@ -6,7 +6,9 @@
     shim.c, recorder      what a process does to a folder, call by call; calls that are refused
     disk, crash_states    the same folder rebuilt; what of it may be left after the power failed at one of these calls
     lives, survival       recorded lives; what must have survived them, and the proof
+    pasts                 lives of a store whose past is elsewhere
     refusals              what a writer does whose disk refuses a call
+    turns                 orders that two processes at one store carry out in turns
 
     mutants               the library with one promise broken in each, and the test that must notice
 

@@ -15,9 +15,8 @@ from eventstore.archived import Archived
 from eventstore.model import Durability, Event
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.recorder import mark, recorded
+from tests.faults.survival import ARCHIVE_AS_NAMED
 from tests.faults.workers import Tell, adjust, die
-
-ARCHIVE_AS_NAMED = "/proc/self/cwd/archive"
 
 DOMAINS = [DOMAIN, "quotes", "signals"]
 
@@ -146,7 +145,7 @@ def seal(tell: Tell, root: str, log: str, name: str, rounds: int, durability: Du
 def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
     """Some calls, a seal, and the sealed file is archived, again and again, in two sessions."""
     small_settings()
-    _archive_where_it_is()
+    archive_where_it_is()
     with recorded(Path(root), Path(log)):
         for store in rounds_of(Path(root, "store"), name, rounds, 2, None):
             store.seal(DOMAIN)
@@ -156,7 +155,7 @@ def archive(tell: Tell, root: str, log: str, name: str, rounds: int) -> None:
             mark(domain=DOMAIN, durability="power+", appended=[[head.position, head.checksum.hex()]])
 
 
-def _archive_where_it_is() -> None:
+def archive_where_it_is() -> None:
     """The events name the archive by where it lies from the root: what is left of both is judged at another place."""
 
     def named(first: int, last: int, sha256: str, _: str, tree: list[str]) -> Archived:

@@ -280,7 +280,7 @@ IN_TURN = [
     Mutant(
         "a forked child keeps its parent's lock",
         "eventstore/sqlite.py",
-        [("            self._draft = None\n            self._head_file.close()\n", "            self._draft = None\n")],
+        [("            self._draft = self._latest = None\n            self._head_file.close()\n", "            self._latest = None\n")],
         "tests/faults/test_fork.py::test_a_killed_parents_lock_does_not_live_on_in_its_child[forked while locked]",
         r"UnavailableError",
     ),
@@ -606,10 +606,31 @@ SEALED = [
     ),
     Mutant(
         "removed keys are not carried",
-        "eventstore/rolling.py",
-        [("WHERE position < ? GROUP BY key,", "WHERE position < ? AND op <> 'remove' GROUP BY key,")],
+        "eventstore/logfile.py",
+        [("position <= ? ORDER BY position LIMIT ?) GROUP", "position <= ? AND op <> 'remove' ORDER BY position LIMIT ?) GROUP")],
         "tests/eventstore/test_seal.py::test_the_past_is_what_the_events_say[folder]",
         r"assert",
+    ),
+    Mutant(
+        "what was written since a seal was prepared is not carried",
+        "eventstore/rolling.py",
+        [("        latest.read_on(last - 1)\n", "")],
+        "tests/eventstore/test_seal.py::test_what_is_written_while_a_seal_is_prepared_is_carried[3]",
+        r"assert|the file was altered|missing",
+    ),
+    Mutant(
+        "what was prepared of another file is carried",
+        "eventstore/sqlite.py",
+        [(" and latest.file is self._file else", " else")],
+        "tests/eventstore/test_seal.py::test_who_seals_while_a_seal_is_prepared_leaves_no_trace_in_it",
+        r"closed database|is not carried",
+    ),
+    Mutant(
+        "writers wait for the whole log to be read",
+        "eventstore/sqlite.py",
+        [("        self._latest = latest\n", "")],
+        "tests/eventstore/test_seal.py::test_what_writers_wait_for_does_not_grow_with_the_log",
+        r"assert \d+ < ",
     ),
     Mutant(
         "what is carried is not held against the seal",
@@ -671,4 +692,42 @@ ARCHIVED = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED]
+KEPT_APART = [
+    Mutant(
+        "whose a folder is does not matter",
+        "adapters/json_files.py",
+        [("if owner is not None and owner != context:", "if owner is not None and owner is context:")],
+        "tests/adapters/test_json_files.py::test_of_two_contexts_with_one_path_the_first_keeps_it",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "the name of a document is not durable",
+        "adapters/json_files.py",
+        [("                sync_folder(folder)\n", "                pass\n")],
+        "tests/adapters/test_json_files.py::test_a_document_and_its_name_are_durable_before_the_answer",
+        r"assert \[\(False",
+    ),
+    Mutant(
+        "erased candles are handed out of memory",
+        "adapters/event_shelf.py",
+        [("if erases and not anew:", "if erases and anew:")],
+        "tests/adapters/test_event_shelf.py::test_redacted_candles_are_gone_and_stay_so",
+        r"assert \[1.0\] is None",
+    ),
+    Mutant(
+        "candles of a call that came second are dropped",
+        "adapters/event_shelf.py",
+        [("            if receipt.appended:\n", "            if receipt:\n")],
+        "tests/adapters/test_event_shelf.py::test_candles_of_a_call_that_was_overtaken_are_not_lost",
+        r"assert \[\] == \[7, 1, 1\]",
+    ),
+    Mutant(
+        "the last candle at a moment counts",
+        "projections/series.py",
+        [("                last -= 1\n                continue\n", "                del self._times[place]\n")],
+        "tests/projections/test_series.py::test_a_series_is_what_was_written_first",
+        r"AssertionError|IndexError",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART]

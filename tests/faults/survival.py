@@ -29,6 +29,8 @@ STORE = "store"
 """The store's folder below the recorded root."""
 ARCHIVE = "archive"
 """Where sealed files of it are moved, beside it."""
+ARCHIVE_AS_NAMED = f"/proc/self/cwd/{ARCHIVE}"
+"""As its events name it, whichever copy of both is looked at: by where it lies from the root, which is the working directory."""
 
 
 class Said(msgspec.Struct):
@@ -56,7 +58,7 @@ class Story:
         self.said = [(at, msgspec.convert(record.said, Said)) for at, record in enumerate(records, 1) if record.kind == "M"]
         self.events: dict[str, list[Event]] = {}
         self.ends: dict[str, set[int]] = {}
-        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[trace.root / ARCHIVE]) as store:
+        with contextlib.chdir(trace.root), eventstore.open(trace.root / STORE, read_only=True, archives=[ARCHIVE_AS_NAMED]) as store:
             for name in store.domains():
                 events = list(store.domain(name).events())
                 self._require_sound(name, events)
@@ -111,16 +113,16 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     assert not made or (place / "store.json").is_file(), "the store was made, and is gone"
     if story.loss is not None and not _is_accepted(story, state, place):
         return {}
-    if (folder / ARCHIVE).exists():
+    if made and (folder / ARCHIVE).exists():
         _require_named(place)
     found: dict[str, int] = {}
     # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
     gone: list[str] = []
-    with contextlib.chdir(folder), eventstore.open(place, archives=[folder / ARCHIVE]) as store:
+    with contextlib.chdir(folder), eventstore.open(place, archives=[ARCHIVE_AS_NAMED]) as store:
         for name in sorted(story.events.keys() | set(store.domains())):
             domain = store.domain(name)
             events = list(domain.events())
-            _require_kept(story, state, name, events)
+            _require_kept(story, state, name, _found(story, name, events))
             _require_erased(name, events)
             gone += [said.erased for _, said in story.said if said.erased and said.domain == name and said.appended[-1][0] <= len(events)]
             found[name] = len(events)
@@ -128,7 +130,7 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
         report = store.verify()
         assert report.ok, report.findings
     for word in gone:
-        held = [path for path in place.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+        held = [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
         assert not held, f"redacted on record, and still in {held}"
     if random.Random(state.number).random() < 0.1:
         # What was written after it lasts, and another opening finds nothing to say against it.
@@ -136,6 +138,15 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
             assert {name: len(store.domain(name)) > 0 for name in found} == dict.fromkeys(found, True)
             assert {name: store.domain(name).head().position for name in found} == {name: count + 1 for name, count in found.items()}
     return found
+
+
+def _found(story: Story, domain: str, events: list[Event]) -> list[Event]:
+    """The events but for those by which this opening put on record what it erased in an archive, after a redaction that was cut short."""
+    written, count = story.events.get(domain, []), len(events)
+    redacted = any(event.op == "redact" for event in events)
+    while redacted and events[count - 1].op == "archive" and erased(events[count - 1]) not in map(erased, written[count - 1 : count]):
+        count -= 1
+    return events[:count]
 
 
 def _require_named(place: Path) -> None:

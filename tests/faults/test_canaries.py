@@ -121,3 +121,9 @@ def test_no_canary_sings_where_nothing_was_altered(tests: Sequence[str], tmp_pat
     found = run(shutil.copytree(healthy, tmp_path / "copy", symlinks=True), *tests)
     assert (found.code, found.failed) == (0, {}), found.output
     assert [test for test in tests if not any(is_meant(name, test) for name in found.passed)] == [], found.output
+
+
+def test_the_stated_number_of_canaries_is_the_counted_one() -> None:
+    stated = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    assert f"breaks the library itself in {len(MUTANTS)} places" in stated
+    assert f"a run of one test each, {len(MUTANTS)} times" in stated

@@ -45,7 +45,7 @@ class Losses:
 
     def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int, tried: Counter[str]) -> None:
         self.trace, self.seed, self.tried = trace, seed, tried
-        self._server, self.scratch, self._times = server, scratch, times
+        self._server, self.scratch, self.times = server, scratch, times
 
     def prepare(self, job: Job, **arguments: Any) -> None:
         """Let a job that ends in a kill leave something behind before the recording begins."""
@@ -53,9 +53,13 @@ class Losses:
         said = worker.rest()
         assert worker.wait() < 0, said
 
+    def run(self, job: Job, **arguments: Any) -> None:
+        """Let a job do its work before the recording begins."""
+        self._server.run(job, **arguments)
+
     def of(self, trace: Trace, seed: str) -> Losses:
         """The same for another recording."""
-        return Losses(self._server, trace, self.scratch, seed, self._times, self.tried)
+        return Losses(self._server, trace, self.scratch, seed, self.times, self.tried)
 
     def record(self, *jobs: Job, **arguments: Any) -> None:
         """Record lives that run side by side, to their end."""
@@ -85,7 +89,7 @@ class Losses:
         story, seen = Story(self.trace), set[int]()
         wrong: dict[int, str] = {}
         chosen = os.environ.get("FAULTS_STATE")
-        numbers = range(count * self._times) if chosen is None else [int(chosen)]
+        numbers = range(count * self.times) if chosen is None else [int(chosen)]
         for state in self.trace.states(self.seed, numbers, models):
             if len(wrong) == enough:
                 break

@@ -209,6 +209,10 @@ class Server:
             raise WorkerError("the server of workers is gone")
         return int(answer)
 
+    def forget(self, worker: Worker) -> None:
+        """A worker that was closed by its test, which has many of them."""
+        self._workers.remove(worker)
+
     def tidy(self) -> None:
         """End all workers of a test."""
         while self._workers:
@@ -224,7 +228,7 @@ def serve(control: int) -> None:
     """The server's life: fork and wait as told, end when the tests do. No thread, no store, nothing open but the line."""
     import_module("eventstore.adapters.memory")
     import_module("eventstore.local")
-    for name in ("backups", "damages", "groups", "holders", "jobs", "limits", "lives", "refusals", "splits"):
+    for name in ("backups", "damages", "groups", "holders", "jobs", "limits", "lives", "pasts", "refusals", "splits", "turns"):
         import_module(f"tests.faults.{name}")
     line = socket.socket(fileno=control)
     living: set[int] = set()

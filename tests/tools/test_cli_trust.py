@@ -431,3 +431,45 @@ def test_doctor_names_a_domain_it_cannot_read(data: Path) -> None:
     assert found["domain"].status == "bad"
     assert "notes" in found["domain"].message
     assert eventstore("doctor", data).code == 1
+
+
+# ---- what a command must not do to a store
+
+
+@pytest.mark.parametrize("words", [["export"], ["export", "--sqlite"], ["anchor"], ["bundle", "notes", "--after", "0"]], ids=" ".join)
+@pytest.mark.parametrize("place", ["store.json", "logs/notes/00000000000000000000.db", "logs/notes/head", "new"])
+def test_no_output_goes_into_a_store(tmp_path: Path, words: list[str], place: str) -> None:
+    for name in ("data", "other"):
+        done("put", tmp_path / name, "notes", "hello", "1")
+    command, *rest = words
+    option = ["--sqlite"] if "--sqlite" in rest else ["-o"]
+    rest = [word for word in rest if word != "--sqlite"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for store in ("data", "other"):
+        refused = eventstore(command, tmp_path / "data", *rest, *option, tmp_path / store / place)
+        assert (refused.code, "is in the store" in refused.err) == (3, True), refused
+    assert {path: path.read_bytes() for path in before} == before
+    assert done("verify", tmp_path / "data").code == done("verify", tmp_path / "other").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["put", "data", "notes", "k", "1", "--expected", "9" * 5_000],
+        ["put", "data", "notes", "k", "1", "--schema", "9" * 5_000],
+        ["state", "data", "notes", "--as-of", "9" * 5_000],
+        ["archive", "data", "notes", "--to", "archive", "--before", "9" * 20],
+        ["get", "data", "notes", "[" * 3_000],
+        ["ls", "data", "notes", "[" * 3_000],
+        ["log", "data", "notes", "--key", "[" * 3_000],
+    ],
+    ids=lambda words: f"{words[0]} {words[-2][:10]}",
+)
+def test_what_no_number_and_no_key_can_be_is_a_wrong_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done("put", "data", "notes", "hello", "1")
+    refused = eventstore(*words)
+    assert (refused.code, "Traceback" in refused.err) == (3, False)
+    assert done("log", "data", "notes", "--json").lines()[1:] == []

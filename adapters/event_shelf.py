@@ -1,0 +1,165 @@
+"""The contracts on the event store: a domain each, a key each record, and for candles an event each call, folded into columns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from eventstore import awaited
+from eventstore.adapters.contracts import Contract, key_of
+from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
+from eventstore.domain import DomainStore
+from eventstore.errors import InvalidValueError, RedactedError
+from eventstore.model import Event, Key
+from eventstore.projections.series import Candles, Series, columns_of
+from eventstore.store import Store
+
+V = TypeVar("V")
+R = TypeVar("R")
+
+
+class EventBackend:
+    """Shelves that are the domains of a store, in a folder or in memory, which is opened when the first of them is asked for."""
+
+    def __init__(self, opening: Callable[[], Store]) -> None:
+        self._opening = opening
+        self._ready = Once(self._open)
+        self._store: tuple[Store, awaited.Store] | None = None
+        self._shelves: dict[str, Shelf] = {}
+
+    async def _open(self) -> None:
+        store = await asyncio.to_thread(self._opening)
+        self._store = store, awaited.Store(store)
+
+    async def shelf(self, contract: Contract) -> Shelf:
+        """See Backend.shelf. Raises ContractError for a domain that was made under another rule, what opening a store raises."""
+        await self._ready()
+        assert self._store is not None  # _open() has put it there, or raised
+        store, waiting = self._store
+        if contract.name not in self._shelves:
+            written = await waiting.domain(contract.domain)
+            self._shelves.setdefault(contract.name, EventShelf(store.domain(contract.domain), written))
+        return self._shelves[contract.name]
+
+    async def close(self) -> None:
+        """Close the store, if it was opened, once the writes under way are done."""
+        if self._store is not None:
+            await self._store[1].close()
+
+
+class EventShelf:
+    """The records of one contract, as one domain. A record's `when` is its event's; what was redacted reads as never written."""
+
+    def __init__(self, domain: DomainStore, written: awaited.DomainStore) -> None:
+        self._domain, self._awaited = domain, written
+        self._candles = Candles()
+        self._folding = threading.Lock()
+
+    async def prepare(self, context: Parts) -> None:
+        """See Shelf.prepare: the domain is open."""
+
+    async def read(self, key: Parts) -> Any:
+        """See Shelf.read."""
+        try:
+            return await self._awaited.get(key_of(key), ABSENT)
+        except RedactedError:
+            return ABSENT
+
+    async def has(self, key: Parts) -> bool:
+        """See Shelf.has."""
+        return await self._awaited.state_of(key_of(key)) is not None
+
+    async def write(self, key: Parts, value: Any, when: When | None) -> None:
+        """See Shelf.write."""
+        await _said(lambda said: self._awaited.write_value(key_of(key), said, when=when), value)
+
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+        """See Shelf.write_rows. All of them, or none."""
+        await _said(
+            lambda said: self._awaited.write_values([(key_of(key), value) for key, value in said], unchanged="skip"),
+            await self._worth_writing(rows),
+        )
+
+    async def _worth_writing(self, rows: Sequence[tuple[Parts, Any]]) -> Sequence[tuple[Parts, Any]]:
+        """Under the rule "first", only those whose key is new: to encode a thousand lines for the sake of one costs more than to ask."""
+        if self._domain.domain.write != "first":
+            return rows
+        return [row for row in rows if await self._awaited.state_of(key_of(row[0])) is None]
+
+    async def remove(self, key: Parts) -> bool:
+        """See Shelf.remove."""
+        return (await self._awaited.remove_value(key_of(key))).appended
+
+    async def items(self, context: Parts) -> list[tuple[str, Any]]:
+        """See Shelf.items."""
+        return await asyncio.to_thread(self._items, context)
+
+    def _items(self, context: Parts) -> list[tuple[str, Any]]:
+        try:
+            found = list(self._domain.items(context or None))
+        except RedactedError:
+            found = [(key, value) for key in self._domain.keys(context or None) if (value := self._intact(key)) is not ABSENT]
+        # A key that has more parts, or fewer, is nobody's here: somebody wrote to the domain by himself.
+        rows = [((key,) if isinstance(key, str) else key, value) for key, value in found]
+        return [(str(parts[-1]), value) for parts, value in rows if len(parts) == len(context) + 1]
+
+    def _intact(self, key: Key) -> Any:
+        try:
+            return self._domain.get(key, ABSENT)
+        except RedactedError:
+            return ABSENT
+
+    # ---- candles
+
+    async def read_candles(self, context: Parts, since: int, step: int, limit: int) -> list[dict[str, Any]] | None:
+        """See Shelf.read_candles. Numbers come back as the doubles that the engine's are: 100 as 100.0."""
+        return await asyncio.to_thread(self._with_series, context, lambda series: series.read(since, step, limit))
+
+    async def add_candles(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
+        """See Shelf.add_candles: one event with those that are new, under the timestamp of the first."""
+        new = await asyncio.to_thread(self._new, context, candles)
+        while new:
+            first = new[0]["timestamp"]
+            receipt = await self._awaited.write_value(key_of((*context, first)), columns_of(new))
+            if receipt.appended:
+                return
+            # Another process was first; or the key's event was redacted, and what was erased is not written again.
+            new = [candle for candle in await asyncio.to_thread(self._new, context, new) if candle["timestamp"] != first]
+
+    def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return self._with_series(context, lambda series: [candle for candle in candles if candle["timestamp"] not in series])
+
+    def _with_series(self, context: Parts, look: Callable[[Series], R]) -> R:
+        """What `look` finds in the series of a context, with everything written so far; nobody else changes it meanwhile."""
+        with self._folding:
+            self._fold()
+            return look(self._candles.of(context))
+
+    def _fold(self) -> None:
+        domain, head = self._domain, self._domain.head().position
+        if 0 < self._candles.position < domain.floor:
+            self._candles = Candles()  # events that it has not seen were archived: what is carried over the seal says it all
+        while self._candles.position < head:
+            candles, anew = self._candles, not self._candles.position
+            for event in domain.events(domain.floor if anew else candles.position, head, carried=anew):
+                erases = candles.apply(event, _text(domain, event))
+                if erases and not anew:  # what was folded before may hold what it erased; what is read from now on does not
+                    self._candles = Candles()
+                    break
+
+
+def _text(domain: DomainStore, event: Event) -> str | None:
+    try:
+        return domain.text_of(event)
+    except RedactedError:
+        return None
+
+
+async def _said(write: Callable[[V], Awaitable[R]], value: V) -> R:
+    """`write(value)`; once more with the JSON that the engine makes of it, if it holds what JSON has no word for."""
+    try:
+        return await write(value)
+    except InvalidValueError:
+        return await write(as_json(value))

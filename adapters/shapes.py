@@ -1,0 +1,186 @@
+"""The four shapes that serve all contracts: One record a context, Keyed, Rows of a list, Series of candles.
+
+A shape turns a method's arguments into a key and a value, and what a shelf (shelf.py) gives into what the engine expects.
+It is the same on every shelf. instances.py gives its verbs the names that a contract's row says.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
+from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When
+from eventstore.errors import ContractError
+from eventstore.projections.series import FIELDS
+
+MAX_MOMENT = 2**53
+"""Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
+
+
+class Shape:
+    """What all instances have: their contract, their context, and the shelf that their records are on."""
+
+    contract: Contract
+
+    def __init__(self, *context: Any, backend: Callable[[], Backend]) -> None:
+        self.context = context
+        self._parts = self.contract.parts(context)
+        self._backend = backend
+        self._shelf: Shelf | None = None
+        self._ready = Once(self._open)
+
+    async def _open(self) -> None:
+        shelf = await self._backend().shelf(self.contract)
+        await shelf.prepare(self._parts)
+        self._shelf = shelf
+
+    async def wait_for_init(self, initial: bool = True) -> None:
+        """Return when the instance can be used. Whoever calls at one moment waits for the same opening; `initial` is only told."""
+        await self._ready()
+
+    async def _open_shelf(self) -> Shelf:
+        if self._shelf is None:
+            await self._ready()
+            assert self._shelf is not None  # _open() has put it there, or raised
+        return self._shelf
+
+    def _found(self, value: Any) -> Any:
+        """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
+        if value is ABSENT or value is None or _is_removed(self.contract, value):
+            return self.contract.empty()
+        return value if self.contract.repair is None else self.contract.repair(value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.context!r}>"
+
+
+class One(Shape):
+    """One record a context."""
+
+    async def read(self, when: When | None = None) -> Any:
+        """The record. `when` is not asked: the engine's own classes hide what lies in the future."""
+        return self._found(await (await self._open_shelf()).read(self._parts))
+
+    async def write(self, data: Any, when: When | None = None) -> None:
+        """Make `data` the record, null included."""
+        await (await self._open_shelf()).write(self._parts, data, when)
+
+
+class Keyed(Shape):
+    """Records by an id within a context."""
+
+    def _key(self, id_: str) -> tuple[str | int, ...]:
+        return (*self._parts, require_text(self.contract.name, self.contract.id, id_))
+
+    async def read(self, id_: str, when: When | None = None) -> Any:
+        """The record. `when` is not asked."""
+        return self._found(await (await self._open_shelf()).read(self._key(id_)))
+
+    async def write(self, data: Any, id_: str, when: When | None = None) -> None:
+        """Make `data` the record, null included; one that was removed is back."""
+        await (await self._open_shelf()).write(self._key(id_), data, when)
+
+    async def has(self, id_: str) -> bool:
+        """Whether the record was ever written, removed or not."""
+        return await (await self._open_shelf()).has(self._key(id_))
+
+    async def remove(self, id_: str) -> None:
+        """Make the record read as nothing; nothing happens if there is none."""
+        await (await self._open_shelf()).remove(self._key(id_))
+
+    async def list(self) -> AsyncIterator[Any]:
+        """The records that are there, in natural order of their ids: the ids alone, or with what stands under them."""
+        for id_, value in await (await self._open_shelf()).items(self._parts):
+            if value is not None and not _is_removed(self.contract, value):
+                yield id_ if self.contract.listed == "ids" else {camel(self.contract.id): id_, "data": self._found(value)}
+
+
+class Rows(Shape):
+    """A list, kept row by row: a write of a thousand rows of which one is new is one record."""
+
+    async def read(self) -> list[Any]:
+        """Every row that was ever written, in natural order of the ids. How many the engine wants is its own business."""
+        return [self._found(row) for _, row in await (await self._open_shelf()).items(self._parts) if row is not None]
+
+    async def write(self, rows: Iterable[Any]) -> None:
+        """Write the rows that are new or changed; none is ever removed. Raises ContractError for a row without an id."""
+        keyed = [((*self._parts, self._id(row)), row) for row in _listed(self.contract, rows)]
+        await (await self._open_shelf()).write_rows(keyed)
+
+    def _id(self, row: Any) -> str:
+        id_ = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
+        return require_text(self.contract.name, "the id of a row", id_)
+
+
+class Series(Shape):
+    """Candles: the first one written stands; a read gives all that it asks for, or None."""
+
+    def _step(self) -> int:
+        interval = self.context[1]
+        if interval not in STEPS_MS:
+            raise ContractError(f"{self.contract.name}: interval {interval!r} is none of {', '.join(STEPS_MS)}")
+        return STEPS_MS[interval]
+
+    async def read(self, limit: int, since_timestamp: int, until_timestamp: int) -> list[dict[str, Any]] | None:
+        """The `limit` candles from `since_timestamp` on (milliseconds); None if any is missing. `until_timestamp` is not asked."""
+        step = self._step()
+        for name, given in (("limit", limit), ("since_timestamp", since_timestamp)):
+            _require_moment(self.contract, name, given)
+        if limit < 0:
+            raise ContractError(f"{self.contract.name}: limit {limit} is negative")
+        return await (await self._open_shelf()).read_candles(self._parts, since_timestamp, step, limit)
+
+    async def write(self, candles: Iterable[Any]) -> None:
+        """Keep the candles that are new; one that is not closed yet by the wall clock is passed over: it may still change."""
+        step, now_ms = self._step(), time.time_ns() // 1_000_000
+        found: dict[int, dict[str, Any]] = {}
+        for candle in map(self._plain, _listed(self.contract, candles)):
+            if candle["timestamp"] + step <= now_ms:
+                found.setdefault(candle["timestamp"], candle)
+        if found:
+            await (await self._open_shelf()).add_candles(self._parts, [found[timestamp] for timestamp in sorted(found)])
+
+    def _plain(self, given: Any) -> dict[str, Any]:
+        candle = msgspec.to_builtins(given) if isinstance(given, msgspec.Struct) else given
+        missing = [name for name in ("timestamp", *FIELDS) if not isinstance(candle, Mapping) or name not in candle]
+        if missing:
+            raise ContractError(f"{self.contract.name}: a candle has timestamp, {', '.join(FIELDS)}; {candle!r} lacks {', '.join(missing)}")
+        _require_moment(self.contract, "timestamp", candle["timestamp"])
+        for name in FIELDS:
+            _require_double(self.contract, name, candle[name])
+        return {name: candle[name] for name in ("timestamp", *FIELDS)}
+
+
+SHAPES: dict[str, type[Shape]] = {"one": One, "keyed": Keyed, "rows": Rows, "series": Series}
+"""By the name that a row has for them."""
+
+
+def _is_removed(contract: Contract, value: Any) -> bool:
+    """Whether a record says of itself that it was removed, as one in a file of the framework's does."""
+    return contract.soft and isinstance(value, dict) and value.get("removed") is True
+
+
+def _listed(contract: Contract, given: object) -> Sequence[Any]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ContractError(f"{contract.name}: a list is written, not {given!r}")
+    return list(given)
+
+
+def _require_moment(contract: Contract, name: str, given: object) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) > MAX_MOMENT:
+        raise ContractError(f"{contract.name}: {name} is a whole number within 2^53, not {given!r}")
+
+
+def _require_double(contract: Contract, name: str, given: Any) -> None:
+    """The engine's numbers are doubles; one that no double holds would come back as another."""
+    try:
+        exact = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given) and float(given) == given
+    except OverflowError:  # an integer beyond all doubles
+        exact = False
+    if not exact:
+        raise ContractError(f"{contract.name}: {name} is a finite number that a double holds, not {given!r}")

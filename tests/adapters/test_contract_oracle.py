@@ -1,0 +1,245 @@
+"""An oracle drives event store, JSON files and memory together: whatever was done, all four say the same."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+import eventstore
+from eventstore.adapters import persist
+from eventstore.adapters.contracts import CONTRACTS, STEPS_MS, Contract
+from eventstore.adapters.event_shelf import EventBackend
+from eventstore.adapters.registry import backend_at
+from eventstore.adapters.shelf import Backend
+from eventstore.errors import ContractError, InvalidKeyError
+from eventstore.projections.series import FIELDS
+from tests.adapters.recorded import answer, instance
+
+MINUTE = STEPS_MS["1m"]
+START = 1_704_067_200_000
+IDS = ("a", "id2", "id10", "ID3", "a_b", "é☃", "..a")
+
+names = st.sampled_from(("A", "b_c", "é", "x.y"))
+ids = st.sampled_from(IDS)
+values = st.none() | st.dictionaries(
+    st.sampled_from(("n", "note", "deep")),
+    st.none() | st.integers(-(2**70), 2**70) | st.text(max_size=8) | st.lists(st.booleans(), max_size=2),
+)
+times = st.lists(st.integers(0, 12), min_size=1, max_size=8)
+
+
+def method_of(contract: Contract, verb: str) -> Any:
+    """The method that has this verb."""
+    return next(method for method in contract.methods if method.verb == verb)
+
+
+class Agreement(RuleBasedStateMachine):
+    """One record, records by an id, rows that are replaced, rows of which the first stands, and candles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        self.memory = EventBackend(lambda: eventstore.open("memory:"))
+        self.backends = self.opened()
+        self.said: dict[tuple[str, ...], Any] = {}
+        self.removed: set[tuple[str, ...]] = set()
+        self.candles: dict[int, float] = {}
+
+    def opened(self) -> list[Backend]:
+        return [backend_at(str(self.folder / "store")), backend_at(f"json:{self.folder / 'dump'}"), self.memory]
+
+    def teardown(self) -> None:
+        self.runner.run(persist.close())
+        self.runner.run(self.memory.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def everywhere(self, name: str, context: tuple[Any, ...], verb: str, *args: Any) -> list[Any]:
+        """What each backend answers."""
+        contract = CONTRACTS[name]
+        method = method_of(contract, verb)
+        stamped = [1] * ("when" in method.parameters)
+
+        async def call(backend: Backend) -> Any:
+            return await answer(getattr(instance(contract, context, backend), method.name)(*copy.deepcopy(args), *stamped))
+
+        return [self.runner.run(call(backend)) for backend in self.backends]
+
+    def agree(self, answers: list[Any], expected: Any) -> None:
+        assert answers == [expected] * len(self.backends)
+
+    # ---- one
+
+    @rule(a=names, b=names, value=values)
+    def write_state(self, a: str, b: str, value: Any) -> None:
+        self.everywhere("State", (a, b), "write", value)
+        self.said["State", a, b] = value
+
+    @rule(a=names, b=names)
+    def read_state(self, a: str, b: str) -> None:
+        self.agree(self.everywhere("State", (a, b), "read"), self.said.get(("State", a, b)))
+
+    # ---- keyed
+
+    @rule(a=names, id_=ids, value=values)
+    def write_memory(self, a: str, id_: str, value: Any) -> None:
+        self.everywhere("Memory", (a, "b"), "write", value, id_)
+        self.said["Memory", a, id_] = value
+        self.removed.discard(("Memory", a, id_))
+
+    @rule(a=names, id_=ids)
+    def remove_memory(self, a: str, id_: str) -> None:
+        self.agree(self.everywhere("Memory", (a, "b"), "remove", id_), None)
+        if ("Memory", a, id_) in self.said:
+            self.removed.add(("Memory", a, id_))
+
+    @rule(a=names, id_=ids)
+    def look_for_memory(self, a: str, id_: str) -> None:
+        key = ("Memory", a, id_)
+        self.agree(self.everywhere("Memory", (a, "b"), "has", id_), key in self.said)
+        self.agree(self.everywhere("Memory", (a, "b"), "read", id_), None if key in self.removed else self.said.get(key))
+
+    @rule(a=names)
+    def list_memories(self, a: str) -> None:
+        there = {key[2]: value for key, value in self.said.items() if key[:2] == ("Memory", a) and key not in self.removed}
+        found = self.everywhere("Memory", (a, "b"), "list")
+        expected = {id_: value for id_, value in there.items() if value is not None}
+        for listed in found:
+            assert {entry["memoryId"]: entry["data"] for entry in listed} == expected
+            assert [entry["memoryId"] for entry in listed] == [entry["memoryId"] for entry in found[0]]
+
+    # ---- rows
+
+    @rule(some=st.lists(st.tuples(ids, values.filter(bool)), max_size=4))
+    def write_rows(self, some: list[tuple[str, Any]]) -> None:
+        rows = [{**value, "id": id_} for id_, value in some]
+        for name in ("Notification", "Log"):
+            context = (False,) if name == "Notification" else ()
+            self.everywhere(name, context, "write", rows)
+            for row in rows:
+                if name == "Notification" or (name, row["id"]) not in self.said:
+                    self.said[name, row["id"]] = row
+
+    @rule()
+    def read_rows(self) -> None:
+        for name in ("Notification", "Log"):
+            found = self.everywhere(name, (False,) if name == "Notification" else (), "read")
+            expected = {key[1]: row for key, row in self.said.items() if key[0] == name}
+            for rows in found:
+                assert {row["id"]: row for row in rows} == expected
+                assert [row["id"] for row in rows] == [row["id"] for row in found[0]]
+
+    # ---- candles
+
+    @rule(places=times, price=st.floats(0.1, 1e6))
+    def write_candles(self, places: list[int], price: float) -> None:
+        given = [{"timestamp": START + place * MINUTE, **dict.fromkeys(FIELDS, price)} for place in places]
+        self.everywhere("Candle", ("B", "1m", "x"), "write", given)
+        for place in places:
+            self.candles.setdefault(place, price)
+
+    @rule(first=st.integers(-1, 12), limit=st.integers(0, 8))
+    def read_candles(self, first: int, limit: int) -> None:
+        wanted = range(first, first + limit)
+        expected = [
+            {"timestamp": START + place * MINUTE, **dict.fromkeys(FIELDS, self.candles[place])} for place in wanted if place in self.candles
+        ]
+        found = self.everywhere("Candle", ("B", "1m", "x"), "read", limit, START + first * MINUTE, 0)
+        self.agree(found, expected if len(expected) == limit else None)
+
+    # ---- a new process
+
+    @rule()
+    def reopen(self) -> None:
+        """All but the memory is opened anew."""
+        self.runner.run(persist.close())
+        self.backends = self.opened()
+
+    @invariant()
+    def nothing_half_written_lies_about(self) -> None:
+        assert not list(self.folder.rglob(".tmp-*"))
+
+
+TestAgreement = Agreement.TestCase
+TestAgreement.settings = settings(max_examples=12, stateful_step_count=25)
+
+hostile = st.sampled_from(
+    (
+        "/",
+        "..",
+        "../..",
+        "../../x",
+        "a/../../b",
+        ".",
+        "",
+        "/etc/passwd",
+        "_",
+        "a_b",
+        "\0",
+        "\\..\\x",
+        "~",
+        "\ud83d",
+        "é",
+        "e\u0301",
+        "x" * 300,
+        ".tmp-x",
+    )
+) | st.text(max_size=6)
+"""What would lead out of a folder, end a name, or make two of one."""
+
+
+def splits(text: str, count: int) -> st.SearchStrategy[tuple[str, ...]]:
+    """The ways to make so many parts of a text that was joined by `_`."""
+    joints = [place for place, character in enumerate(text) if character == "_"]
+    if len(joints) < count - 1:
+        return st.just((text,) * count)
+    places = st.lists(st.sampled_from(joints), min_size=count - 1, max_size=count - 1, unique=True).map(sorted)
+    return places.map(lambda ends: tuple(text[first + 1 : last] for first, last in zip([-1, *ends], [*ends, len(text)], strict=True)))
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(sorted({"Signal", "Strategy", "Partial", "Memory", "Session", "Recent", "Dictionary"})), data=st.data())
+def test_hostile_keys_neither_escape_nor_meet(kind: str, data: st.DataObject) -> None:
+    """Two different contexts: each is kept apart from the other, or refused; and nothing stands where it should not."""
+    contract = CONTRACTS[kind]
+    free = [name for name in contract.context if name != "backtest"]
+    contexts = data.draw(
+        st.lists(st.tuples(*[hostile] * (len(free) + bool(contract.shape == "keyed"))), min_size=2, max_size=3, unique=True)
+    )
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        outside = Path(folder)
+        for location in (str(outside / "in" / "store"), f"json:{outside / 'in' / 'dump'}", "memory:"):
+            (outside / "in").mkdir(exist_ok=True)
+            runner.run(_kept_apart(contract, contexts, backend_at(location)))
+        runner.run(persist.close())
+        assert {path.name for path in outside.iterdir()} == {"in"}
+        assert {path.name for path in (outside / "in").iterdir()} <= {"store", "dump"}
+
+
+async def _kept_apart(contract: Contract, contexts: list[tuple[str, ...]], backend: Backend) -> None:
+    kept: dict[tuple[str, ...], dict[str, int]] = {}
+    for number, parts in enumerate(contexts):
+        try:
+            await _call(contract, parts, backend, "write", {"n": number})
+            kept[parts] = {"n": number}
+        except (ContractError, InvalidKeyError):
+            continue
+    for parts, value in kept.items():
+        found = await _call(contract, parts, backend, "read")
+        assert found["n"] == value["n"], (contexts, parts)
+
+
+async def _call(contract: Contract, parts: tuple[str, ...], backend: Backend, verb: str, *args: Any) -> Any:
+    names = iter(parts)
+    context = tuple(True if name == "backtest" else next(names) for name in contract.context)
+    method = method_of(contract, verb)
+    return await getattr(instance(contract, context, backend), method.name)(*args, *names, *[1] * ("when" in method.parameters))
