@@ -59,6 +59,8 @@ class _Unfinished(NamedTuple):
 
     positions: Sequence[int]
     why: str
+    passes: bool = True
+    """Whether that may go away by itself, as a reader does."""
 
 
 class SqliteLog(LogReader):
@@ -460,9 +462,9 @@ class SqliteLog(LogReader):
                     raise database.engine_error(error, domain=self.domain, path=self._file.path, outcome="unknown") from error
                 for path, unfinished in list(self._unfinished.items()):
                     self._erase_in(path, unfinished.positions)
-            gone = not self._erasing and not self._unfinished
-            if gone or not wait or time.monotonic() >= deadline:
-                return gone
+            waits = self._erasing or any(unfinished.passes for unfinished in self._unfinished.values())
+            if not (waits and wait) or time.monotonic() >= deadline:
+                return not self._erasing and not self._unfinished
             time.sleep(0.01)
 
     def _erase_sealed(self, positions: Sequence[int]) -> None:
@@ -499,7 +501,7 @@ class SqliteLog(LogReader):
                 file.close_reader()
                 file.close_writer()
         except (EventStoreError, OSError, sqlite3.Error) as error:
-            self._unfinished[path] = _Unfinished(positions, str(error))
+            self._unfinished[path] = _Unfinished(positions, str(error), passes=isinstance(error, UnavailableError | sqlite3.Error))
 
     def copies(self) -> list[HeldCopy]:
         """See EventLog.copies."""
