@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -179,13 +180,24 @@ def remove_files(paths: Iterable[Path]) -> None:
 @contextlib.contextmanager
 def working_folder(target: Path, doing: str) -> Iterator[Path]:
     """A private folder beside `target` to make it in; gone afterwards, and what a killed process left of the same work goes first."""
-    whose = f".tmp-{doing}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}"  # the name itself might be too long
+    whose = _whose(target, doing)
     remove_abandoned(target.parent, rf"{re.escape(whose)}-(\d+)-.+")
     folder = Path(tempfile.mkdtemp(prefix=f"{whose}-{os.getpid()}-", dir=target.parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def half_made(target: Path) -> Path:
+    """The name under which this process makes the file `target`; what a killed process left of it is removed."""
+    whose = _whose(target, "file")
+    remove_abandoned(target.parent, rf"{re.escape(whose)}-(\d+)-.+")
+    return target.with_name(f"{whose}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _whose(target: Path, doing: str) -> str:
+    return f".tmp-{doing}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}"  # the name itself might be too long
 
 
 def remove_abandoned(folder: Path, name: str) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -29,7 +28,7 @@ import msgspec
 
 from eventstore.codec import GENESIS, check
 from eventstore.domain import DomainStore
-from eventstore.files import FILE_MODE, os_errors, sync_folder
+from eventstore.files import FILE_MODE, half_made, os_errors, sync_folder
 from eventstore.tools.interchange import encode_event, encode_header
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
@@ -113,8 +112,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with os_errors(f"writing {path}"), path.open("wb") as device:
             yield device
         return
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
     with os_errors(f"writing {path}"), ExitStack() as undo:
+        temporary = half_made(path)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
         undo.callback(temporary.unlink, missing_ok=True)
         with os.fdopen(descriptor, "wb") as file:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,7 +24,7 @@ from eventstore.codec import GENESIS, check, decode_key
 from eventstore.database import connect_copy, connect_reader, engine_error, sqlite3
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError
-from eventstore.files import FILE_MODE, os_errors, remove_abandoned, sync_file, sync_folder
+from eventstore.files import FILE_MODE, half_made, os_errors, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Event
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
@@ -95,8 +93,7 @@ def export_tables(
         require_outside_stores(path)
         _require_free(target)
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
-        remove_abandoned(target.parent, rf"\.tmp-(\d+)-[0-9a-f]{{8}}-{re.escape(target.name)}")
-        temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+        temporary = half_made(target)
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
         try:
             with contextlib.closing(connect_copy(temporary)) as connection:

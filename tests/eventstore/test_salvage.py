@@ -342,8 +342,9 @@ def test_a_disk_too_full_for_the_evidence_is_told_as_full(data: Path) -> None:
         ("eventstore.salvage", "salvage('data', 'out', progress=die)"),
         ("eventstore.restore", "restore('backup', 'out', progress=die)"),
         ("eventstore.tools.export_tables", "export_tables('data', (), Path('out'), progress=die)"),
+        ("eventstore.tools.export", "hook=die\nwith whole_file(Path('out')): hook and hook()"),
     ],
-    ids=["salvage", "restore", "export --sqlite"],
+    ids=["salvage", "restore", "export --sqlite", "export"],
 )
 def test_what_a_killed_run_left_is_removed_by_the_next_one_to_the_same_place(data: Path, tmp_path: Path, module: str, call: str) -> None:
     with eventstore.open(data) as store:
