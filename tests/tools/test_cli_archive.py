@@ -48,6 +48,17 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
     assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
 
 
+def test_a_log_whose_first_event_is_carried_begins_nowhere_else(tmp_path: Path) -> None:
+    """What is carried over a seal is at hand: on its own it must not pass for the log that it began."""
+    for key, value in [("config", 0), ("k", 1), ("k", 2)]:
+        done("put", tmp_path / "data", "notes", key, value)
+    done("compact", tmp_path / "data")
+    done("archive", tmp_path / "data", "--to", tmp_path / "archive")
+    for command in (["export", tmp_path / "data"], ["log", tmp_path / "data", "notes"]):
+        refused = eventstore(*command, "--json")
+        assert (refused.code, refused.out, refused.error()["error"]) == (2, "", "CompactedError")
+
+
 def test_an_archive_that_is_not_there_is_never_passed_over_in_silence(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
