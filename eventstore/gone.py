@@ -11,7 +11,7 @@ import logging
 
 from eventstore.archive import moving
 from eventstore.archived import latest
-from eventstore.errors import EventStoreError, LostIdsError
+from eventstore.errors import EventStoreError, LostIdsError, UnavailableError
 from eventstore.group import GroupCommit
 from eventstore.log import FileLog
 from eventstore.model import Head
@@ -34,7 +34,8 @@ def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | No
         until = max([0, *(last for _, last in log.missing()), *(each.last for each in said.values())])
         while until:
             try:
-                with moving(group):
+                # Whoever moves files at this moment has seen to it, and it may take long; who accepts a loss waits for the answer.
+                with moving(group, timeout_ms=None if accept_loss else 0):
                     group.live.keep_ids(until)
                 break
             except LostIdsError as lost:
@@ -42,7 +43,8 @@ def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | No
                     raise
                 accepted = _accept(group, lost)
     except EventStoreError as error:
-        _log.warning("%s", error)
+        if accept_loss or not isinstance(error, UnavailableError):
+            _log.warning("%s", error)
         return False, accepted
     return True, accepted
 

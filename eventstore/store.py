@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -213,7 +212,8 @@ class Store:
         groups = self._moved(domain)
         if dry_run:
             return [plan_archive(group, before) for group in groups]
-        folder = self._archive_folder(to, groups)
+        self._require_movable()
+        folder = archive_folder(to, groups)
         return [archive_files(group, lambda log: chosen_files(log, before), folder, self.store_id, progress) for group in groups]
 
     def plan_retention(self, policy: Retention, domain: str | None = None) -> list[RetentionPlan]:
@@ -238,8 +238,9 @@ class Store:
         _require_policy(policy)
         if (to is None) != delete:
             raise ConfigError("say where the files go, by to=, or that they are to be deleted for good, by delete=True: one of the two")
+        self._require_movable()
         groups = self._moved(domain)
-        folder = None if to is None else self._archive_folder(to, groups)
+        folder = None if to is None else archive_folder(to, groups)
         return [apply_retention(group, policy, self.store_id, to=folder, progress=progress) for group in groups]
 
     def _moved(self, domain: str | None) -> list[GroupCommit]:
@@ -248,20 +249,22 @@ class Store:
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
         return [self.domain(name).group for name in existing if domain in (None, name)]
 
-    def _archive_folder(self, to: str | os.PathLike[str], groups: list[GroupCommit]) -> Path:
+    def _require_movable(self) -> None:
         if self.read_only:
-            raise ReadOnlyError(f"{self.location} is open read-only: open it without read_only to move its files")
-        return archive_folder(to, groups)
+            raise ReadOnlyError(f"{self.location} is open read-only: open it without read_only to move or delete its files")
 
     def accept(self, domain: str) -> Head | None:
-        """Open a domain whose tail or event ids are lost by recording the loss as an event; gives its head, None if nothing was lost."""
+        """Record as an event what a domain has lost of its tail, for which it could not be opened, or of its event ids.
+
+        Gives the head that the log has by then, None if nothing was lost. Raises NotFoundError, EngineError.
+        """
         with self._opening:
             self._require_open()
             if domain not in self.domains():
                 raise NotFoundError(f"no domain {domain!r} in {self.location}")
-            if domain in self._groups:
-                return None
             self._failstop.require_running()
+            if domain in self._groups:  # nothing of its tail is lost then
+                return keep_gone(self._groups[domain], accept_loss=True)[1]
             group, accepted = self._group(self._engine.open_log(domain, accept_loss=True), accept_loss=True)
             return accepted or group.live.log.accepted
 

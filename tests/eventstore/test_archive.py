@@ -267,8 +267,15 @@ def test_what_cannot_be_archived_is_refused_by_name(tmp_path: Path, store: Store
         store.archive(to=tmp_path / "file")
     with pytest.raises(eventstore.EngineError):
         store.archive(to=tmp_path / "missing" / "too" / "far")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    reader = open_store(read_only=True)
     with pytest.raises(ReadOnlyError):
-        open_store(read_only=True).archive(to=tmp_path / "archive")
+        reader.archive(to=tmp_path / "archive")
+    with pytest.raises(ReadOnlyError):
+        reader.retain(Retention(keep_events=1), to=tmp_path / "archive")
+    with pytest.raises(ReadOnlyError):
+        reader.retain(Retention(keep_events=1), delete=True)
+    assert {path: path.read_bytes() for path in before} == before
     with eventstore.open("memory:") as memory:
         memory.domain(DOMAIN)
         with pytest.raises(ConfigError, match="in memory"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import shutil
@@ -184,13 +185,19 @@ def test_an_attached_archive_gives_lost_ids_back(tmp_path: Path, damage: str) ->
         require_exact(store)
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["before it is opened", "when it is open"])
 @pytest.mark.parametrize("damage", ["gone", "flipped"])
-def test_a_loss_of_ids_that_is_accepted_is_on_record(tmp_path: Path, damage: str, open_store: Callable[..., Store]) -> None:
+def test_a_loss_of_ids_that_is_accepted_is_on_record(
+    tmp_path: Path, damage: str, open_store: Callable[..., Store], *, opened: bool
+) -> None:
     place = made(tmp_path, "deleted")
     spoil(place, damage)
     with eventstore.open(place) as store:
         floor = store.domain(DOMAIN).group.live.log.floor()
     with eventstore.open(place) as store:
+        if opened:
+            with pytest.raises(LostIdsError):
+                store.domain(DOMAIN).write_value("key-1", {"part": 0}, event_id="0-1")
         head = store.accept(DOMAIN)
         assert head is not None
         (event,) = store.domain(DOMAIN).events(head.position - 1, head.position)
@@ -207,6 +214,15 @@ def test_a_loss_of_ids_that_is_accepted_is_on_record(tmp_path: Path, damage: str
         store.close()
     with eventstore.open(place, accept_loss=True) as store:
         assert store.domain(DOMAIN).head().position == head.position + 2  # nothing is lost any more: no second event
+
+
+def test_an_opening_waits_for_nobody_who_moves_files(tmp_path: Path) -> None:
+    """A copy of a large file may take long; whoever makes it has seen to the ids."""
+    place = made(tmp_path, "archived")
+    with (log_folder(place) / "archive.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with eventstore.open(place, busy_timeout_ms=3_600_000) as store:
+            assert store.domain(DOMAIN).write_value("key-1", 1, event_id="new").appended
 
 
 def test_what_older_files_keep_outlives_the_loss_of_newer_ones_and_the_other_way_round(tmp_path: Path) -> None:
