@@ -46,6 +46,8 @@ class CopiedDomain(msgspec.Struct, frozen=True):
     domain: str
     position: int
     checksum: str
+    floor: int
+    """Events up to this position are in no file of the store, and so not in the backup: archived or deleted."""
 
 
 class BackupReport(msgspec.Struct):
@@ -212,11 +214,10 @@ class _Copying:
             raise self._other_history(domain, "the store has no such domain")
         # First with what the store knows of itself, so that an end that was lost before the backup began is missed.
         self._write_manifest(known, known.heads)
-        heads = {domain: self._proven(domain, processes) for domain in domains}
-        for domain, head in heads.items():
-            self._witness(domain, head)
-            report.domains.append(CopiedDomain(domain, head.position, head.checksum.hex()))
-        found = {domain: ManifestHead(head.position, head.checksum.hex()) for domain, head in heads.items()}
+        report.domains = [self._proven(domain, processes) for domain in domains]
+        for each in report.domains:
+            self._witness(each.domain, Head(each.position, bytes.fromhex(each.checksum)))
+        found = {each.domain: ManifestHead(each.position, each.checksum) for each in report.domains}
         self._write_manifest(known, found)
         for folder in (*(self.place / "logs").iterdir(), self.place / "logs", self.place, self._target):
             sync_folder(folder)
@@ -301,8 +302,8 @@ class _Copying:
 
     # ---- proof
 
-    def _proven(self, domain: str, processes: int | None) -> Head:
-        """The head of a copied log. Raises CorruptionError with what is wrong with it."""
+    def _proven(self, domain: str, processes: int | None) -> CopiedDomain:
+        """What a copied log holds. Raises CorruptionError with what is wrong with it."""
         engine = LocalEngine(self.place, read_only=True)
         found = verify_domain(engine, domain, progress=self._progress, processes=processes)
         for finding in found.findings:
@@ -315,7 +316,7 @@ class _Copying:
         assert found.head is not None  # nothing was found, so there is one
         self._require_extended(engine, domain)
         remove_side_files(self.place / "logs" / domain)
-        return found.head
+        return CopiedDomain(domain, found.head.position, found.head.checksum.hex(), found.floor)
 
     def _require_extended(self, engine: LocalEngine, domain: str) -> None:
         """The backup that is about to go may be all that is left of events that the store has lost."""

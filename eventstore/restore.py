@@ -113,7 +113,7 @@ def _require_whole(place: Path, kept: Backup, progress: Progress | None, process
             raise CorruptionError(domain, finding.position, message)
         assert found.head is not None  # nothing was found, so there is one
         remove_side_files(place / "logs" / domain)
-        restored.append(CopiedDomain(domain, found.head.position, found.head.checksum.hex()))
+        restored.append(CopiedDomain(domain, found.head.position, found.head.checksum.hex(), found.floor))
     heads = {each.domain: (each.position, each.checksum) for each in restored}
     if engine.store_id != kept.store_id or heads != {domain: (head.position, head.checksum) for domain, head in kept.heads.items()}:
         message = f"{copies.NAME} names another store, or other last events, than the files beside it hold; nothing was restored"

@@ -55,15 +55,27 @@ def render(report: BackupAnswer, paint: Paint) -> Iterator[str]:
         yield f"{paint(escape(name), 'warn')}  had rotted in the backup before, and was copied again"
     files = f"{count_text(report.copied, 'file')} copied ({size_text(report.copied_bytes)})"
     kept = f", {report.kept:,} unchanged ({size_text(report.kept_bytes)})" if report.kept else ""
-    events = count_text(sum(each.position for each in report.domains), "event")
+    events = events_text(report.domains)
     yield f"{files}{kept}"
     yield f"{paint('whole', 'ok')}: {events} of {escape(report.store)} at {format_us(report.made_us)} in {paint(escape(report.to), 'name')}"
 
 
 def head_lines(domains: list[CopiedDomain], paint: Paint) -> Iterator[str]:
     """Up to where each domain is there."""
-    rows = [["domain", "events", "head"], *([escape(each.domain), f"{each.position:,}", each.checksum[:12]] for each in domains)]
+    rows = [
+        ["domain", "events", "head", ""],
+        *([escape(each.domain), f"{each.position - each.floor:,}", each.checksum[:12], _elsewhere(each)] for each in domains),
+    ]
     heading, *lines = table(rows, right=frozenset({1}))
     if lines:
-        yield paint(heading, "dim")
-        yield from lines
+        yield paint(heading.rstrip(), "dim")
+        yield from (line.rstrip() for line in lines)
+
+
+def events_text(domains: list[CopiedDomain]) -> str:
+    """How many events are in it."""
+    return count_text(sum(each.position - each.floor for each in domains), "event")
+
+
+def _elsewhere(domain: CopiedDomain) -> str:
+    return f"{domain.floor:,} before it archived or deleted: not in the backup" if domain.floor else ""

@@ -22,8 +22,8 @@ import msgspec
 from eventstore.backup import CopiedDomain
 from eventstore.clock import format_us
 from eventstore.restore import restore as restore_store
-from eventstore.tools.backup import head_lines
-from eventstore.tools.terminal import Paint, Progress, count_text, escape
+from eventstore.tools.backup import events_text, head_lines
+from eventstore.tools.terminal import Paint, Progress, escape
 
 
 class RestoreAnswer(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ def restore(backup: str, location: str, *, progress: Progress | None = None) -> 
 def render(report: RestoreAnswer, paint: Paint) -> Iterator[str]:
     """A line a domain, then up to when, and what that means."""
     yield from head_lines(report.domains, paint)
-    events = count_text(sum(each.position for each in report.domains), "event")
+    events = events_text(report.domains)
     yield f"{paint('whole', 'ok')}: {events} in {paint(escape(report.store), 'name')}, as of the backup of {format_us(report.made_us)}"
     yield paint("what was written since is not here: ask the other side what was done, and settle what is uncertain", "warn")
     yield paint("this is the same store: never write the one that was backed up again", "warn")

@@ -113,3 +113,15 @@ def test_an_export_of_everything_makes_the_same_store_in_an_empty_folder(data: P
         assert done("export", tmp_path / target).out_bytes == done("export", data).out_bytes
         ids = {json.loads((folder / "store.json").read_bytes())["store_id"] for folder in (data, tmp_path / target)}
         assert len(ids) == 1
+
+
+def test_what_is_archived_is_told_as_not_in_the_backup(tmp_path: Path) -> None:
+    for value in range(3):
+        done("put", tmp_path / "data", "notes", "hello", value)
+    done("compact", tmp_path / "data")
+    done("archive", tmp_path / "data", "--to", tmp_path / "archive")
+    backed, again = tmp_path / "backup", tmp_path / "again"
+    for shown, place in [(done("backup", tmp_path / "data", backed).out, backed), (done("restore", backed, again).out, again)]:
+        assert "4 before it archived or deleted: not in the backup" in shown
+        assert "whole: 1 event " in shown, place
+    assert [(line["position"], line["floor"]) for line in done("backup", tmp_path / "data", backed, "--json").json()["domains"]] == [(5, 4)]
