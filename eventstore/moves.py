@@ -24,7 +24,7 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     to: str
     """The archive's folder."""
     inode: int
-    """Of the lock file. In a copy of the store it is another: what is on its way is then the original's, and may be all that one has."""
+    """Of the lock file. In a folder that was copied it is another: what is on its way is then the original's, maybe all that one has."""
     ended: bool = False
     """Whether nothing is left there that no event names."""
 

@@ -37,7 +37,10 @@ _log = logging.getLogger("eventstore")
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: events recorded in the last `keep_s` seconds, or the last `keep_events`; more, as whole files go. One of the two."""
+    """What is kept: events recorded in the last `keep_s` seconds, or the last `keep_events`; more, as whole files go.
+
+    One of the two. What the log says of itself counts as events, too, and is of no age.
+    """
 
     keep_s: int | None = None
     keep_events: int | None = None

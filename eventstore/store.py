@@ -422,8 +422,8 @@ class Store:
         Others may write meanwhile. Each domain is copied as of one moment after this call, so every write acknowledged before
         it is in; domains are copied one after the other, each as of its own moment. The copy is proven, durable, and replaces
         the one before it at once: whatever happens, `to` holds a whole backup or none. Log files that did not change since
-        are not copied again. Not in it: pointer files (caches), quarantine. `to` opens with read_only=True, and never for
-        writing; restore.restore() makes a store of it.
+        are not copied again. Not in it: archives, the key file, pointer files (caches), quarantine. `to` opens with
+        read_only=True, and never for writing; restore.restore() makes a store of it.
 
         `progress` is called with what is done, how much, of how much; `processes` as in verify(). Raises ConfigError for a place
         that cannot be, or a store without files; CorruptionError for a damaged store, of which no backup is made;
