@@ -173,16 +173,31 @@ def redacted_since(log: EventLog, system: int, known: int) -> bool:
 
 
 def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
-    """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy."""
+    """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy.
+
+    Those as well whose deletion is on record and was not done, where they can be seen.
+    """
     if not isinstance(log, FileLog):
         return []
     oldest = min(selection.holding | selection.already, default=0)
     advice = "an archived file that is not at hand: attach its archive, archives=[...] or --archive DIR, and redact the same again"
-    return [
+    elsewhere = [
         HeldCopy(f"{said.to} ({log.domain}, positions {said.first} to {said.last})", advice)
         for said, path in log.archives()
         if path is None and (selection.cut_off or said.last >= oldest)
     ]
+    left = [path for last, path in _left_of_deletions(log) if (selection.cut_off or last >= oldest) and stat_or_none(path) is not None]
+    return elsewhere + [
+        HeldCopy(str(path), "its deletion is on record, and was not done: delete it, or apply the retention again") for path in left
+    ]
+
+
+def _left_of_deletions(log: FileLog) -> set[tuple[int, Path]]:
+    """Where files stood that were archived, and then deleted: up to which position, and the path."""
+    said = log.archived()
+    counts = latest(said)
+    places = [(each, each.path(log.store_id, log.domain)) for each in said if counts[each.first].to is None]
+    return {(each.last, path) for each, path in places if path is not None}
 
 
 def roll_forward(group: GroupCommit) -> list[int]:

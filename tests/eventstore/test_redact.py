@@ -528,6 +528,25 @@ def test_what_only_an_archive_may_have_is_no_value_that_never_was(tmp_path: Path
         assert (report.erased, report.complete, files_with(tmp_path, word)) == ([1], True, [])
 
 
+def test_a_deletion_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    """The log says that the file is gone, and it stands in the archive with what is redacted now."""
+    word, folder, archive = secret(), tmp_path / "data", tmp_path / "archive"
+    with eventstore.open(folder) as store:
+        store.domain("people").write_value("alice", word)
+        store.seal("people")
+        store.archive("people", to=archive)
+    die = "retention._delete_file = lambda *_: os._exit(9); store.retain(eventstore.Retention(keep_events=0), delete=True)"
+    killed = f"import os, sys, eventstore; from eventstore import retention; store = eventstore.open(sys.argv[1]); {die}"
+    assert subprocess.run([sys.executable, "-c", killed, str(folder)], check=False).returncode == 9
+    with eventstore.open(folder) as store:
+        people = store.domain("people")
+        (held,) = people.redact("alice", reason="asked").held
+        assert [str(archive / name) for name in files_with(archive, word)] == [held.path]
+        store.retain(eventstore.Retention(keep_events=0), delete=True)
+        report = people.redact("alice", reason="asked")
+        assert (report.complete, files_with(tmp_path, word)) == (True, [])
+
+
 def archived_twice(folder: Path, archive: Path, words: Sequence[str]) -> None:
     """As sealed_twice(), with both files in an archive."""
     sealed_twice(folder, words)
