@@ -39,6 +39,7 @@ class MemoryLog:
         self.accepted: Head | None = None
         self.released = nobody_waits
         self.busy_timeout_ms = busy_timeout_ms
+        self.commit_us = 0
         self._mutex = threading.Lock()
         self._closed = False
         birth = birth or seal_birth(Birth(FORMAT, store_id, domain, now_us(), write), secrets.token_bytes(SALT_BYTES))

@@ -86,7 +86,7 @@ def drain(live: Live, head: Head, clock: Clock, calls: Sequence[Call], meter: Me
     live.follow(draft.events)
     if draft.events:
         size = sum(_size(event.data) for event in draft.events if event.data is not None)
-        meter.count(Commit(live.log.domain, live.states.position, len(calls), len(draft.events), size, append_us))
+        meter.count(Commit(live.log.domain, live.states.position, len(calls), len(draft.events), size, append_us, live.log.commit_us))
     live.answered.update(draft.answered)
     while len(live.answered) > REMEMBERED:
         live.answered.popitem(last=False)
@@ -135,7 +135,7 @@ def append_own(live: Live, head: Head, clock: Clock, choose: Callable[[], OwnEve
             head = log.head()
     append_us = (time.perf_counter_ns() - started_ns) // 1_000
     live.follow([event])
-    meter.count(Commit(log.domain, event.position, 1, 1, len(own.data), append_us))
+    meter.count(Commit(log.domain, event.position, 1, 1, len(own.data), append_us, log.commit_us))
     return event
 
 

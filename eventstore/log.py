@@ -63,6 +63,8 @@ class EventLog(Protocol):
     """The `loss` event that opening appended because a lost tail was accepted; None if nothing was lost."""
     busy_timeout_ms: int
     """How long to wait for another writer."""
+    commit_us: int
+    """How long the last append waited for its COMMIT and the fsync in it; 0 where there is none."""
     released: Callable[[], None]
     """Called whenever the right to append was given back, or was not had after all: somebody else may try. Does nothing unless set."""
 

@@ -9,6 +9,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
@@ -94,6 +95,8 @@ class LogFile:
         """The file that is read: `path`, or a copy where nobody may write beside it."""
         self.failed: BaseException | None = None
         """What made the writing connection unbelievable; nothing may be written through it any more."""
+        self.commit_us = 0
+        """How long the last COMMIT took, and with it the fsync."""
         self.wal_pages = 0
         """About how many pages the WAL holds since the last whole checkpoint."""
         self._busy_timeout_ms = busy_timeout_ms
@@ -415,7 +418,9 @@ class LogFile:
                 for event in self._get(erase[start : start + _ERASED], writer):
                     writer.execute(database.ERASE, (erased(event).digest, event.position))
             committing = True
+            began_ns = time.perf_counter_ns()
             writer.execute("COMMIT")
+            self.commit_us = (time.perf_counter_ns() - began_ns) // 1_000
         except BaseException as error:
             self._give_up(error, committing)
             raise

@@ -31,6 +31,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     """Of the values, as they are stored."""
     append_us: int
     """From BEGIN to the acknowledgement, fsync included."""
+    commit_us: int = 0
+    """Of that, the COMMIT, which waits for the fsync of the log; 0 where there is none."""
 
 
 OnCommit = Callable[[Commit], None]
@@ -42,7 +44,7 @@ class Meter:
 
     def __init__(self, domain: str, on_commit: OnCommit | None) -> None:
         self.domain = domain
-        self.transactions = self.calls = self.events = self.data_bytes = self.append_us = 0
+        self.transactions = self.calls = self.events = self.data_bytes = self.append_us = self.commit_us = 0
         self.buckets = [0] * (len(BUCKETS_US) + 1)
         self.untold: deque[Commit] = deque()
         """What on_commit was not called with yet."""
@@ -57,6 +59,7 @@ class Meter:
         self.events += commit.events
         self.data_bytes += commit.data_bytes
         self.append_us += commit.append_us
+        self.commit_us += commit.commit_us
         self.buckets[bisect_left(BUCKETS_US, commit.append_us)] += 1
         if self._on_commit is not None:
             self.untold.append(commit)
@@ -113,6 +116,10 @@ def _lines(found: list[tuple[Meter, Gauges]], *, halted: bool, halts: int) -> It
     yield from _header("eventstore_append_seconds", "histogram", "From BEGIN to the acknowledgement of a transaction, fsync included.")
     for meter, _ in found:
         yield from _histogram(meter)
+    yield from _header("eventstore_commit_seconds", "summary", "Of that, the COMMIT, which waits for the fsync of the log.")
+    for meter, _ in found:
+        yield f'eventstore_commit_seconds_sum{{domain="{meter.domain}"}} {meter.commit_us / 1_000_000:g}\n'
+        yield f'eventstore_commit_seconds_count{{domain="{meter.domain}"}} {meter.transactions}\n'
     gauges: list[tuple[str, str, Callable[[Gauges], int]]] = [
         ("head_position", "Position of the last event in the log.", lambda gauge: gauge.head),
         ("lag_events", "Events of other processes that this one has not folded yet.", lambda gauge: gauge.head - gauge.folded),

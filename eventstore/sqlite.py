@@ -92,6 +92,7 @@ class SqliteLog(LogReader):
         self.rule: WriteRule = "replace"
         self.accepted: Head | None = None
         self.released = nobody_waits
+        self.commit_us = 0
         self.store_id, self._birth, self.busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._min_free_bytes = min_free_bytes
         self._write: WriteRule | None = write
@@ -376,6 +377,7 @@ class SqliteLog(LogReader):
             self._go_on()
         try:
             self._file.append(events, after=after, durability=level, erase=erase)
+            self.commit_us = self._file.commit_us
         except ConflictError:
             # A writer was killed between its commit and its hint.
             self._found(self._file.end_for_writing())

@@ -46,6 +46,9 @@ def test_every_transaction_is_told_of_and_counted(tmp_path: Path) -> None:
     assert found["eventstore_events_total", "orders", ""] == 4
     assert found["eventstore_append_seconds_bucket", "orders", "+Inf"] == 3
     assert found["eventstore_append_seconds_sum", "orders", ""] == pytest.approx(sum(one.append_us for one in told) / 1e6, rel=1e-4)
+    assert all(0 < one.commit_us <= one.append_us for one in told), "an fsync takes its time, and is part of the whole"
+    assert found["eventstore_commit_seconds_sum", "orders", ""] == pytest.approx(sum(one.commit_us for one in told) / 1e6, rel=1e-4)
+    assert found["eventstore_commit_seconds_count", "orders", ""] == 3
     assert found["eventstore_head_position", "orders", ""] == 4
     assert found["eventstore_wal_bytes", "orders", ""] >= 8_192
     assert (found["eventstore_halted", "", ""], found["eventstore_halts_total", "", ""]) == (0, 0)

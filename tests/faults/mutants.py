@@ -48,7 +48,7 @@ DURABLE = [
                 'writer.execute("ROLLBACK")\n            self._set_synchronous',
                 'writer.execute("COMMIT")\n            self._set_synchronous',
             ),
-            ('writer.execute("COMMIT")\n        except', "pass\n        except"),
+            ('writer.execute("COMMIT")\n            self.commit_us', "pass\n            self.commit_us"),
         ],
         "tests/faults/test_kill.py::test_one_writer_is_killed_fifty_times[0]",
         LOST,
