@@ -187,14 +187,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(long_log: Path, words: list[s
 
 
 def test_ctrl_c_in_the_middle_of_a_list(long_log: Path) -> None:
-    # Whoever runs the tests in the background may have SIGINT ignored, and children inherit that.
-    with subprocess.Popen(
-        [*PROGRAM, "log", str(long_log)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  one system call
-    ) as process:
+    with subprocess.Popen([*PROGRAM, "log", str(long_log)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline()
