@@ -400,11 +400,11 @@ class Agreement(RuleBasedStateMachine):
             content = pointer.read_bytes()
             if damage == "deleted":
                 pointer.unlink()
-            elif damage == "garbled":
+            elif damage == "garbled" and content:  # it may have been cut to nothing before
                 at = place % len(content)
                 pointer.write_bytes(content[:at] + bytes([content[at] ^ 1 + place % 255]) + content[at + 1 :])
             elif damage == "cut":
-                pointer.write_bytes(content[: place % len(content)])
+                pointer.write_bytes(content[: place % max(len(content), 1)])
         self.stores = [self.opened()]
 
     @rule()
