@@ -127,16 +127,23 @@ class HeadFile:
         return hinted != position
 
     def _mapped(self) -> mmap.mmap | None:
-        # Reading a mapping beyond the end of its file is SIGBUS, so a file without a hint is not mapped.
-        if self._descriptor < 0 or os.fstat(self._descriptor).st_size < _FILE_BYTES:
+        # By a descriptor of its own: readers hold no lock, so the file's may be closed, and its number another file's by now.
+        try:
+            descriptor = os.open(self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
             return None
-        return mmap.mmap(self._descriptor, _FILE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+        try:
+            status = os.fstat(descriptor)
+            # Reading a mapping beyond the end of its file is SIGBUS, so a file without a hint is not mapped.
+            if (status.st_dev, status.st_ino) != self._inode or status.st_size < _FILE_BYTES:
+                return None
+            return mmap.mmap(descriptor, _FILE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
-        """Release the lock, the mapping and the file."""
-        if self._map is not None:
-            self._map.close()
-            self._map = None
+        """Release the lock, the mapping and the file. Readers may still ask `moved`."""
+        self._map = None  # only let go of: a reader may hold it, and the last to do so unmaps it
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
