@@ -130,16 +130,16 @@ class HeadFile:
         # By a descriptor of its own: readers hold no lock, so the file's may be closed, and its number another file's by now.
         try:
             descriptor = os.open(self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            status = os.fstat(descriptor)
-            # Reading a mapping beyond the end of its file is SIGBUS, so a file without a hint is not mapped.
-            if (status.st_dev, status.st_ino) != self._inode or status.st_size < _FILE_BYTES:
-                return None
-            return mmap.mmap(descriptor, _FILE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
+            try:
+                status = os.fstat(descriptor)
+                # Reading a mapping beyond the end of its file is SIGBUS, so a file without a hint is not mapped.
+                if (status.st_dev, status.st_ino) != self._inode or status.st_size < _FILE_BYTES:
+                    return None
+                return mmap.mmap(descriptor, _FILE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return None  # no file, no descriptor to spare, no memory: without a hint the log itself is asked, which says so if it cannot be
 
     def close(self) -> None:
         """Release the lock, the mapping and the file. Readers may still ask `moved`."""
