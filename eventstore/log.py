@@ -77,7 +77,9 @@ class EventLog(Protocol):
         ...
 
     def read(self, after: int = 0, *, until: int | None = None, limit: int | None = None) -> Iterator[Event]:
-        """The events with after < position <= until, in order, at most `limit`, as stored and unchecked.
+        """The events with after < position <= until, in order, at most `limit`, as stored and unchecked; as far as the head goes.
+
+        Where damage makes them end before it raises GapError: what reads on from here must never take the part for the whole.
 
         Later appends may or may not be seen by an iteration under way. Holds no lock and no snapshot between
         two events, so a slow reader never blocks a writer. The birth row is not part of it: `get([0])`.

@@ -41,8 +41,8 @@ _CHECKSUMS = "SELECT position, checksum FROM event WHERE position > ? AND positi
 _CHECKSUMS_AT_A_TIME = 10_000
 # By key and not by prev: of a log whose prev is wrong, no key may be lost on the way. Each of the log's own events is a key of its
 # own, and no user's has such a name. One row of all: between two rows of a result another thread may take the interpreter.
-_LATEST = f"""SELECT max(latest), json_group_object(key, latest) FROM (
- SELECT CASE WHEN key = '{SYSTEM_KEY}' THEN key || position ELSE key END AS key, max(position) AS latest FROM (
+_LATEST = f"""SELECT max(latest), sum(rows), json_group_object(key, latest) FROM (
+ SELECT CASE WHEN key = '{SYSTEM_KEY}' THEN key || position ELSE key END AS key, max(position) AS latest, count(*) AS rows FROM (
   SELECT position, key FROM event WHERE position > ? AND position <= ? ORDER BY position LIMIT ?) GROUP BY 1)"""
 _LATEST_AT_A_TIME = 10_000
 _STATES = """SELECT position, when_us, op = 'remove', data IS NULL FROM event
@@ -295,14 +295,22 @@ class LogFile:
         with self._reading, self._translated():
             return self._reader.execute(_CHECKSUMS, (after, until, _CHECKSUMS_AT_A_TIME)).fetchall()
 
-    def latest(self, after: int, until: int) -> tuple[int, dict[str, int]] | None:
-        """Of the next rows the last position, and that of the latest of each key, the log's own events each by a key of its own.
+    def latest(self, after: int, until: int) -> tuple[int, int, dict[str, int]] | None:
+        """Of the next rows the last position, how many they are, and the latest of each key, the log's own events each by a key of its own.
 
         None if no more rows are there. No value is read.
         """
         with self._reading, self._translated():
-            last, positions = self._reader.execute(_LATEST, (after, until, _LATEST_AT_A_TIME)).fetchone()
-        return None if last is None else (last, _positions(positions))
+            last, count, positions = self._reader.execute(_LATEST, (after, until, _LATEST_AT_A_TIME)).fetchone()
+        return None if last is None else (last, count, _positions(positions))
+
+    def rows_until(self, position: int) -> int:
+        """How many rows up to `position`, which is no carried one's, a whole file has: what is carried, and no gap behind it."""
+        if self.first == 0:
+            return position + 1
+        with self._reading, self._translated():
+            (carried,) = self._reader.execute("SELECT count(*) FROM carried").fetchone()
+        return int(carried) + position - self.first + 1
 
     def rows(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """See RowLog.rows. Texts as bytes: what is hashed and looked at as bytes need not become text, and bytes again."""

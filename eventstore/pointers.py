@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from eventstore.database import id_files
-from eventstore.errors import CompactedError, EventStoreError, LostIdsError
+from eventstore.errors import CompactedError, EventStoreError, GapError, LostIdsError
 from eventstore.files import make_folder, os_errors, remove_files, replace_file
 from eventstore.log import EventLog, FileLog
 from eventstore.model import Event, Head, KeyState, Status
@@ -346,7 +346,7 @@ class EventIds:
             reach = _reach(runs)
             if reach < self._since:
                 try:
-                    for event in self._log.read(reach, until=self._since):
+                    for event in _gapless(self._log, reach, self._since):
                         if (event_id := event_id_of(event)) is not None:
                             # In place, and never over a newer one: another thread may be folding.
                             self._tail.setdefault(event_id, event.position)
@@ -383,7 +383,7 @@ class EventIds:
         runs = self._folder.runs(self._folder.kept())
         pairs = [pair for run in runs for pair in zip(run.hashes, run.positions, strict=True)]
         if _reach(runs) < lost.first - 1:
-            for event in self._log.read(_reach(runs), until=lost.first - 1):
+            for event in _gapless(self._log, _reach(runs), lost.first - 1):
                 if (event_id := event_id_of(event)) is not None:
                     pairs.append((hash_of(event_id), event.position))
         self._folder.keep(pairs, Head(lost.last, seal.event.checksum))
@@ -447,6 +447,14 @@ def _range(path: Path) -> tuple[int, int]:
     """Behind which position a file of ids begins, and where it ends; (0, 0), which covers nothing, under a name that is none."""
     after, until = map(_number, path.stem.partition("-")[::2])
     return (after, until) if after is not None and until is not None else (0, 0)
+
+
+def _gapless(log: EventLog, after: int, until: int) -> Iterator[Event]:
+    """The events of a range, none passed over: the id of one that is would be taken for new. Raises GapError."""
+    for expected, event in enumerate(log.read(after, until=until), after + 1):
+        if event.position != expected:
+            raise GapError(log.domain, event.position, expected)
+        yield event
 
 
 def _reach(runs: Sequence[IdRun]) -> int:

@@ -57,7 +57,11 @@ class LogReader(ABC):
         while left > 0 and after < _FOREVER:
             page = self._page(after, last, min(left, PAGE))
             if not page:
-                return
+                if after >= min(last, self._ask(LogFiles.head).position):
+                    return
+                page = self._page(after, last, min(left, PAGE))  # appended since
+                if not page:
+                    raise GapError(self.domain, after + 1, after + 1)  # a damaged row ends SQLite's search as the last one does
             yield from page
             after, left = page[-1].position, left - len(page)
 

@@ -40,18 +40,34 @@ class Latest:
     def __init__(self, file: LogFile) -> None:
         self.file = file
         self._until = -1
+        self._count = 0
         self._positions: dict[str, int] = {}
 
     def read_on(self, until: int) -> None:
         """Take in what comes up to `until`, a page at a time: readers wait for no more than one. Raises EngineError, FormatError."""
         while (page := self.file.latest(self._until, until)) is not None:
-            reached, positions = page
+            reached, count, positions = page
             if reached <= self._until:
                 # A page of the file stands in another one's place: going on from here would never end.
                 message = f"rows come out of order after position {self._until}: the database file is damaged; run `eventstore verify`"
                 raise FormatError(self.file.domain, None, message)
             self._until = reached
+            self._count += count
             self._positions.update(positions)
+
+    def read_whole(self, last: int) -> None:
+        """Take in all that comes up to `last`, and see that it is all: a damaged row ends SQLite's search as the last one does.
+
+        Raises EngineError, FormatError.
+        """
+        self.read_on(last)
+        expected = self.file.rows_until(last)
+        if self._count != expected:
+            raise FormatError(
+                self.file.domain,
+                None,
+                f"{self.file.path} gives {self._count} of {expected} rows up to position {last}: it is damaged; run `eventstore verify`",
+            )
 
     def positions(self) -> list[int]:
         """Where the events stand that are carried, rising."""
@@ -68,7 +84,7 @@ class Draft:
         file = latest.file
         self._sealed, self._domain, self._last, self._first = file.path, file.domain, last, file.first
         self.path = database.log_file(file.path.parent, last + 1)
-        latest.read_on(last - 1)
+        latest.read_whole(last - 1)
         with self._translated():
             self._connection = database.begin_file(self.path)
             try:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import eventstore
-from eventstore import EngineError, FormatError, TailLostError
+from eventstore import CorruptionError, EngineError, FormatError, TailLostError, database, live
 from eventstore.live import Live
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
@@ -449,6 +449,70 @@ def test_the_shm_can_be_lost_without_loss(left: Damaged, damage: Callable[[Path]
         assert list(domain.events()) == left.events
         assert domain.write_value("key-after", 1).position == left.last + 1
         assert store.verify().ok
+
+
+# ---- a row that says it stands far beyond the head: SQLite's search for what comes before the head ends there, as if it were the end
+
+
+def number_of_row(content: bytes, position: int) -> int:
+    """Where the number of a row stands, which is its position, in the page of a table that begins `content` (fileformat2, section 1.6)."""
+    for index in range(int.from_bytes(content[3:5], "big")):
+        cell = int.from_bytes(content[8 + 2 * index :][:2], "big")
+        while content[cell] & 0x80:  # the length of the row
+            cell += 1
+        if content[cell + 1] == position:
+            return cell + 1
+    raise AssertionError(f"no row {position} in this page")
+
+
+def hide_what_follows(log_file: Path, position: int) -> None:
+    """Have one bit make a number of two bytes of the row's."""
+    content = bytearray(log_file.read_bytes())
+    pages = [at for at in range(database.PAGE_BYTES, len(content), database.PAGE_BYTES) if content[at] == 13]
+    (at,) = [at for at in pages if content[at + 3 :][:2] != b"\0\0"][:1]
+    content[at + number_of_row(bytes(content[at : at + database.PAGE_BYTES]), position)] ^= 0x80
+    log_file.write_bytes(content)
+
+
+@pytest.fixture(params=[2, 4, 5, 7, 9, 12, 14, 17])
+def ending_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A closed store of 19 events, id and key by number, one of which may hide those behind it; pointer files stand as of the last."""
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        for number in range(1, 20):
+            domain.write_value(f"key-{number}", number, event_id=f"id-{number}")
+    hide_what_follows(tmp_path / "store" / DB, request.param)
+    return tmp_path / "store"
+
+
+def test_a_part_of_the_events_is_never_given_for_all_of_them(ending_early: Path) -> None:
+    with pytest.raises(CorruptionError), eventstore.open(ending_early) as store:
+        assert list(store.domain(DOMAIN).events()) == []
+
+
+def test_who_only_reads_is_told_where_the_events_end_too_early(ending_early: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(ending_early, read_only=True) as store:
+        assert not store.verify().ok
+        try:
+            found = list(store.domain(DOMAIN).events())
+        except CorruptionError:
+            return
+    assert len(found) < 19
+    assert "nothing beyond it can be read" in caplog.text
+
+
+def test_a_retry_of_a_call_whose_event_is_hidden_is_never_written(ending_early: Path) -> None:
+    for file in (ending_early / DB).parent.glob("pointers/*.ids"):
+        file.unlink()
+    with pytest.raises(CorruptionError), eventstore.open(ending_early) as store:
+        store.domain(DOMAIN).write_value("key-18", 18, event_id="id-18")
+
+
+def test_keys_whose_events_are_hidden_are_not_sealed_away(ending_early: Path) -> None:
+    with pytest.raises(CorruptionError), eventstore.open(ending_early) as store:
+        store.seal(DOMAIN)
+    assert [path.name for path in (ending_early / DB).parent.glob("*.db")] == [DB.name]
 
 
 def test_names_of_the_files_are_those_of_the_format() -> None:
