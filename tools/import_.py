@@ -21,6 +21,7 @@ Example:
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,7 +40,9 @@ from eventstore.tools.terminal import Progress
 __all__ = ["import_", "render"]
 
 
-def import_(source: str, location: str, *, domain: str | None = None, progress: Progress | None = None) -> ImportReport:
+def import_(
+    source: str, location: str, *, domain: str | None = None, archives: Sequence[Path] = (), progress: Progress | None = None
+) -> ImportReport:
     """Import `source` into the store at `location`. Raises ConfigError for a source that is none, and what opening raises."""
     if domain is not None:
         Domain(domain)
@@ -52,7 +55,7 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
             raise ConfigError(
                 f"{source} is a store itself; bring its events over with `eventstore export {source} | eventstore import - {location}`"
             )
-        with open_store(location) as store:
+        with open_store(location, archives=archives) as store:
             report.store_id = store.store_id
             import_tree(path, store, report, domain=domain, progress=progress)
         return report
@@ -61,7 +64,7 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
         reader = Reader(open_lines(stream, source), source)
         # A new store becomes the one whose events come first in the file; not a draft's, whose history it cannot have.
         becomes = not Path(location, manifest.NAME).exists() and reader.first.format == FORMAT
-        with open_store(location, store_id=reader.first.store_id if becomes else None) as store:
+        with open_store(location, store_id=reader.first.store_id if becomes else None, archives=archives) as store:
             report.store_id = store.store_id
             try:
                 import_events(reader, store, report, domain=domain, progress=progress)
