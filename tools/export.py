@@ -32,7 +32,7 @@ import msgspec
 from eventstore.codec import FORMAT
 from eventstore.domain import DomainStore
 from eventstore.files import FILE_MODE, half_made, os_errors, sync_folder
-from eventstore.tools.floor import chained, require_accounted, say_floor
+from eventstore.tools.floor import chained, say_floor
 from eventstore.tools.interchange import End, Header, encode_event, encode_header, encode_ids, ids_of
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
@@ -108,7 +108,6 @@ def _begin(domain: DomainStore) -> _Begun:
     """Look before the first byte is written whether there is a whole to be exported."""
     domain.head()  # catches up with others, who may have sealed and archived meanwhile
     floor = say_floor(domain)
-    require_accounted(domain)
     return _Begun(floor, sorted(domain.group.live.ids.pairs(0, floor)) if floor else [])
 
 

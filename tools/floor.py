@@ -13,40 +13,27 @@ from eventstore.domain import DomainStore
 from eventstore.errors import CompactedError
 from eventstore.log import FileLog
 from eventstore.model import Event, Head, Linked
-from eventstore.tools.terminal import count_text
 
 _log = logging.getLogger("eventstore")
 
 
 def say_floor(domain: DomainStore) -> int:
-    """Up to which position events are in no file at hand, 0 if all are there: said as a warning, that nobody takes the rest for all."""
-    floor = domain.floor
-    if floor:
-        _log.warning("%s: events up to position %d are in no file at hand: %s", domain.name, floor, _where(domain, floor))
-    return floor
+    """Up to which position events are in no file at hand, 0 if all are there: said as a warning, so that nobody takes the rest for all.
 
-
-def elsewhere_text(floors: list[int]) -> str:
-    """What a verdict over so many events adds for those before the floors; nothing where all floors are 0."""
-    gone = sum(floors)
-    return f"; {count_text(gone, 'event')} before them, archived or deleted, {'is' if gone == 1 else 'are'} not in it" if gone else ""
-
-
-def _where(domain: DomainStore, floor: int) -> str:
+    Raises CompactedError for a file of which the log does not say where it went: that one was lost.
+    """
     log = domain.group.live.log
-    said = [each for each in latest(log.archived()).values() if each.first <= floor] if isinstance(log, FileLog) else []
-    places = [f"archived to {place}" for place in sorted({each.to for each in said if each.to is not None})]
-    return ", ".join([*places, *(["deleted"] if any(each.to is None for each in said) else [])]) or "missing"
-
-
-def require_accounted(domain: DomainStore) -> None:
-    """Raise CompactedError for a file below the floor of which the log does not say where it went: it was lost."""
-    log = domain.group.live.log
-    if not isinstance(log, FileLog) or not (floor := log.floor()):
-        return
+    floor = log.floor()
+    if not floor or not isinstance(log, FileLog):
+        return floor
+    said = {first: each for first, each in latest(log.archived()).items() if first <= floor}
     below = {first for first, _ in log.missing()} | {first for first in log.sealed() if first <= floor}
-    for first in sorted(below - latest(log.archived()).keys()):
+    for first in sorted(below - said.keys()):
         raise CompactedError(domain.name, first, floor)
+    places = [f"archived to {place}" for place in sorted({each.to for each in said.values() if each.to is not None})]
+    deleted = ["deleted"] if any(each.to is None for each in said.values()) else []
+    _log.warning("%s: events up to position %d are in no file at hand: %s", domain.name, floor, ", ".join([*places, *deleted]))
+    return floor
 
 
 def chained(domain: DomainStore, floor: int, last: int) -> Iterator[Linked]:

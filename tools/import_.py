@@ -5,12 +5,14 @@ made if it is not there.
 
 An export into an empty or missing folder makes the same store again: ids, positions, checksums. Into a store that is
 there the events are appended anew, each with the place it came from in meta.origin. With --domain only that one is
-taken.
+taken. An export that was cut off is named as that, and no new domain is made of what is there. Of a store whose first events
+were archived or deleted the import has what the store has, and begins where it does.
 
 In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
 the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
 
-Importing the same again changes nothing. What is broken is named and left out, and the rest lands: exit 1.
+Importing the same again changes nothing; where STORE has archived what tells that it is the same, --archive DIR attaches it.
+What is broken is named and left out, and the rest lands: exit 1.
 
 Example:
   eventstore import backup.jsonl copy

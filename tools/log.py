@@ -46,7 +46,7 @@ def log(
     """The events after position `after` and recorded at or after `since_us`; `limit` counts from where the list begins.
 
     `after` None: from the first that is at hand; that it is not the first of all is said as a warning. Raises CompactedError for
-    another `after` before that.
+    another `after` before that, and where the first ones were lost.
     """
     with existing_store(location, read_only=read_only, archives=archives) as store:
         lists = [_events(each, key, since_us, after, limit, reverse) for each in chosen_domains(store, domain)]

@@ -44,7 +44,10 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
         (5, 8, str(tmp_path / "archive")),
     ]
     assert (notes["floor"], other["archived"]) == (8, [])
-    assert f"9 before it archived to {tmp_path / 'archive'}" in done("verify", data).out
+    shown = done("verify", data).out
+    assert f"8 before it archived to {tmp_path / 'archive'}" in shown
+    assert "\nnot looked at: 8 events before them; what is archived is attached by --archive DIR, " in shown
+    assert "not looked at" not in done("verify", data, "--archive", tmp_path / "archive").out
     assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
 
 

@@ -247,6 +247,16 @@ def positions(report: ImportReport) -> tuple[int, int, list[str]]:
     return found.written, found.unchanged, [problem.message for problem in report.problems]
 
 
+def test_memory_has_no_files_that_could_be_elsewhere(data: Path) -> None:
+    """Into a log in memory goes what begins with its birth row, and nothing that would pass for it."""
+    whole = data.with_name("whole")
+    filled(whole, until=2).close()
+    for place, told in (whole, []), (data, ["events up to position 7 are elsewhere"]):
+        (data.parent / "in.jsonl").write_bytes(exported(place))
+        problems = [problem.message for problem in import_(str(data.parent / "in.jsonl"), "memory:").problems]
+        assert [message[len(DOMAIN) + 2 :][: len(told[0])] for message in problems] == told
+
+
 def test_into_another_store_comes_what_there_is(data: Path, tmp_path: Path) -> None:
     others(tmp_path / "other").close()
     content = exported(data)
