@@ -57,7 +57,7 @@ class Beginning(msgspec.Struct, frozen=True):
 
     floor: int
     """Where the last file ends that is not there."""
-    carried: Iterator[Linked]
+    carried: Iterable[Linked]
     """What is carried over the seal at `floor`, by position, that seal last: as EventLog.carried() gives it."""
     ids: Iterable[tuple[int, int]]
     """The hash of each event_id up to `floor`, and the position of the event that carries it: as EventIds.pairs() gives them."""

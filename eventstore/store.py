@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -289,13 +289,7 @@ class Store:
             self._require_open()
             self._failstop.require_running()
             stream = _events(events)
-            if beginning is None:
-                first = next(stream, None)
-            elif (carried := next(beginning.carried, None)) is not None:
-                first = carried.event
-                beginning = Beginning(beginning.floor, chain([carried], beginning.carried), beginning.ids)
-            else:
-                first = None
+            first, beginning = _first_of(stream, beginning)
             birth = read_birth(first, domain)
             assert first is not None  # read_birth() refuses None
             if birth.store_id != self.store_id or birth.domain != domain:
@@ -545,6 +539,17 @@ def _events(given: object) -> Iterator[Event]:
         if not isinstance(event, Event):
             raise ConfigError(f"what is adopted are the events of a log, not {event!r}")
         yield event
+
+
+def _first_of(events: Iterator[Event], beginning: object) -> tuple[Event | None, Beginning | None]:
+    """The first event of a log that is adopted, which `beginning` still has if there is one."""
+    if beginning is None:
+        return next(events, None), None
+    if not isinstance(beginning, Beginning):
+        raise ConfigError(f"what a log begins with whose first files are elsewhere is a Beginning, not {beginning!r}")
+    carried = iter(beginning.carried)
+    first = list(islice(carried, 1))
+    return first[0].event if first else None, Beginning(beginning.floor, chain(first, carried), beginning.ids)
 
 
 def _append_all(log: EventLog, events: Iterable[Event], progress: Callable[[int], None] | None) -> None:
