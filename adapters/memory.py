@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from eventstore.carried import CarriedDigest, Seal
+from eventstore.carried import Beginning, CarriedDigest, Seal
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, GENESIS, SALT_BYTES, Birth, erased, read_birth, seal_birth
 from eventstore.errors import (
@@ -255,9 +255,13 @@ class MemoryEngine:
         return log
 
     @contextlib.contextmanager
-    def adopting(self, name: str, birth: Event) -> Iterator[MemoryLog]:
-        """See Engine.adopting."""
+    def adopting(self, name: str, birth: Event, beginning: Beginning | None = None) -> Iterator[MemoryLog]:
+        """See Engine.adopting: a list is there whole, or not at all."""
         Domain(name)
+        if beginning is not None:
+            raise ConfigError(
+                f"{name}: events up to position {beginning.floor} are elsewhere, which a log in memory cannot be: name a folder"
+            )
         rule = read_birth(birth, name).write
         log = MemoryLog(name, store_id=self.store_id, write=rule, birth=birth, busy_timeout_ms=self._busy_timeout_ms)
         yield log

@@ -52,7 +52,23 @@ class CarriedDigest:
         return Seal(first, last, last - first + 1, self.count, self._digest.hexdigest())
 
 
+class Beginning(msgspec.Struct, frozen=True):
+    """What a log begins with whose first files are not at hand: all that is left of what came before."""
+
+    floor: int
+    """Where the last file ends that is not there."""
+    carried: Iterable[Linked]
+    """What is carried over the seal at `floor`, by position, that seal last: as EventLog.carried() gives it."""
+    ids: Iterable[tuple[int, int]]
+    """The hash of each event_id up to `floor`, and the position of the event that carries it: as EventIds.pairs() gives them."""
+
+
 def prove_carried(carried: Iterable[Linked], start: int, domain: str, *, lenient: bool = False) -> Iterator[Event]:
+    """The events that prove_linked() gives."""
+    return (each.event for each in prove_linked(carried, start, domain, lenient=lenient))
+
+
+def prove_linked(carried: Iterable[Linked], start: int, domain: str, *, lenient: bool = False) -> Iterator[Linked]:
     """The events carried over the seal at `start`, each checked by itself, and at the end all of them against the seal, the last one.
 
     `start` 0 is the birth row alone. Raises CorruptionError: what was given until then is not all there should be. `lenient`
@@ -69,7 +85,7 @@ def prove_carried(carried: Iterable[Linked], start: int, domain: str, *, lenient
                 raise
             _log.warning("%s", error)
         last = each
-        yield each.event
+        yield each
     try:
         _require_as_sealed(last, digest, start, domain)
     except CorruptionError as error:

@@ -11,10 +11,12 @@ import logging
 
 from eventstore.archive import moving
 from eventstore.archived import latest
+from eventstore.carried import Beginning
 from eventstore.errors import EventStoreError, LostIdsError, UnavailableError
 from eventstore.group import GroupCommit
-from eventstore.log import FileLog
+from eventstore.log import EventLog, FileLog
 from eventstore.model import Head
+from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
 
 _log = logging.getLogger("eventstore")
@@ -47,6 +49,12 @@ def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | No
             _log.warning("%s", error)
         return False, accepted
     return True, accepted
+
+
+def keep_adopted(log: EventLog, beginning: Beginning) -> None:
+    """For a log that is being made of what is left of another: its first file is there, and nothing behind it yet."""
+    if isinstance(log, FileLog):
+        PointerFolder(log.folder / "pointers", log, writable=True).keep(beginning.ids, log.head())
 
 
 def _accept(group: GroupCommit, lost: LostIdsError) -> Head:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eventstore import copies, manifest
-from eventstore.database import log_files
+from eventstore.carried import Beginning
+from eventstore.database import log_file, log_files
 from eventstore.errors import ConfigError, NotAStoreError
-from eventstore.files import os_errors, sync_folder
+from eventstore.files import make_folder, os_errors, sync_folder
 from eventstore.lease import Lease
 from eventstore.model import MIN_FREE_BYTES, Domain, Durability, Event, WriteRule, is_domain_name
+from eventstore.rolling import begin_log
 from eventstore.sqlite import SqliteLog
 
 
@@ -82,13 +84,16 @@ class LocalEngine:
         )
 
     @contextlib.contextmanager
-    def adopting(self, name: str, birth: Event) -> Iterator[SqliteLog]:
+    def adopting(self, name: str, birth: Event, beginning: Beginning | None = None) -> Iterator[SqliteLog]:
         """See Engine.adopting: the log grows in a store of its own beside the others, and is moved in place whole."""
         Domain(name)
         with os_errors(f"adopting domain {name}"):
             scratch = Path(tempfile.mkdtemp(prefix=".tmp-adopt-", dir=self.folder))
             try:
                 manifest.create(scratch, self.store_id)
+                if beginning is not None:
+                    make_folder(scratch / "logs" / name)
+                    begin_log(log_file(scratch / "logs" / name, beginning.floor + 1), beginning, name)
                 log = SqliteLog(
                     scratch,
                     name,

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from eventstore.archived import Archived
-from eventstore.carried import Seal
+from eventstore.carried import Beginning, Seal
 from eventstore.errors import CorruptionError
 from eventstore.model import Durability, Event, Head, HeldCopy, Linked, WriteRule
 
@@ -308,8 +308,12 @@ class Engine(Protocol):
         """
         ...
 
-    def adopting(self, name: str, birth: Event) -> AbstractContextManager[EventLog]:
-        """A new log that starts from a sealed birth row, to be filled with events; a domain once the block ends well, gone if it raises."""
+    def adopting(self, name: str, birth: Event, beginning: Beginning | None = None) -> AbstractContextManager[EventLog]:
+        """A new log that starts from a sealed birth row, to be filled with events; a domain once the block ends well, gone if it raises.
+
+        With a `beginning`, which holds that row too, it starts there: floor() is its floor. Raises CorruptionError where that is not
+        as it was sealed, ConfigError where the engine has no files that could be missing.
+        """
         ...
 
     def inspect(self, name: str) -> AbstractContextManager[EventLog]:

@@ -371,11 +371,14 @@ class EventIds:
         reach = _reach(self._folder.kept())
         if reach >= until.position:
             return
+        self._folder.keep(self.pairs(reach, until.position), until)
+
+    def pairs(self, after: int, until: int) -> set[tuple[int, int]]:
+        """The hash of each event_id that stands behind `after`, up to `until`, and where. Raises LostIdsError."""
         with self._lock:
             runs, tail = self._loaded(), self._tail.copy()
-        pairs = {pair for run in runs for pair in zip(run.hashes, run.positions, strict=True) if reach < pair[1] <= until.position}
-        pairs |= {(hash_of(event_id), position) for event_id, position in tail.items() if reach < position <= until.position}
-        self._folder.keep(pairs, until)
+        pairs = {pair for run in runs for pair in zip(run.hashes, run.positions, strict=True) if after < pair[1] <= until}
+        return pairs | {(hash_of(event_id), position) for event_id, position in tail.items() if after < position <= until}
 
     def give_up(self, lost: LostIdsError) -> None:
         """Let nothing be known of the ids that are lost: from now on they are those of no call. As PointerFolder.keep()."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore import database
-from eventstore.carried import CarriedDigest, read_seal
+from eventstore.carried import Beginning, CarriedDigest, prove_linked, read_seal
 from eventstore.codec import GENESIS
 from eventstore.database import sqlite3
 from eventstore.errors import FormatError
@@ -28,6 +28,30 @@ FROM main.event JOIN sealed.event AS before ON before.position = event.position 
 _LINK_AGAIN = """INSERT INTO main.carried(position, previous) SELECT carried.position, carried.previous
 FROM main.event JOIN sealed.carried USING (position) WHERE event.position < ? ORDER BY 1"""
 _LINKED = "SELECT position, previous, checksum FROM main.event LEFT JOIN main.carried USING (position) ORDER BY position"
+
+
+def begin_log(path: Path, beginning: Beginning, domain: str) -> None:
+    """The first file at hand of a log whose earlier ones are not, as it would be if it had been derived from the one before it.
+
+    Raises CorruptionError where that is not what was carried over its seal, EngineError; then nothing is left of it.
+    """
+    connection = database.begin_file(path)
+    at = -1
+    try:
+        connection.execute(database.CARRIED_TABLE)
+        for each in prove_linked(beginning.carried, beginning.floor, domain):
+            if each.event.position <= at:
+                raise FormatError(domain, each.event.position, f"carried events stand in their order, and this one comes after {at}")
+            at = each.event.position
+            connection.execute(database.INSERT, msgspec.structs.astuple(each.event))
+            connection.execute("INSERT INTO carried VALUES (?, ?)", (at, each.previous))
+        database.finish_file(connection, path, (*database.TRIGGERS, *database.CARRIED_TRIGGERS))
+    except BaseException as error:
+        connection.close()
+        database.discard_file(path)
+        if isinstance(error, sqlite3.Error):
+            raise database.engine_error(error, domain=domain, path=path) from error
+        raise
 
 
 class Latest:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain, islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -15,6 +16,7 @@ from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_
 from eventstore.archive import ArchiveReport, archive_files, archive_folder, chosen_files, plan_archive, try_to_finish
 from eventstore.archive import Progress as ArchiveProgress
 from eventstore.bundles import Bundle, chosen_events, make_bundle
+from eventstore.carried import Beginning
 from eventstore.clock import Clock
 from eventstore.codec import check, read_birth
 from eventstore.coding import Cipher, Coding, require_subject
@@ -23,7 +25,7 @@ from eventstore.domain import DomainStore
 from eventstore.erasure import Shredding, roll_forward
 from eventstore.errors import ClosedError, ConfigError, ContractError, EventStoreError, NotFoundError, ReadOnlyError
 from eventstore.failstop import FailStop, OnHalt
-from eventstore.gone import keep_gone
+from eventstore.gone import keep_adopted, keep_gone
 from eventstore.group import GroupCommit
 from eventstore.intents import INTENTS, OpenIntent, UncertainIntent, effect_text, uncertain_intents
 from eventstore.live import Live
@@ -268,18 +270,26 @@ class Store:
             group, accepted = self._group(self._engine.open_log(domain, accept_loss=True), accept_loss=True)
             return accepted or group.live.log.accepted
 
-    def adopt(self, domain: str, events: Iterable[Event], *, progress: Callable[[int], None] | None = None) -> Head:
+    def adopt(
+        self,
+        domain: str,
+        events: Iterable[Event],
+        *,
+        beginning: Beginning | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Head:
         """Make a domain out of another log's events, unchanged: positions, times and checksums stay. The first is the birth row.
 
-        Every link is checked before it is written; all of them become a domain, or nothing does. It is then opened as any other:
-        files that its `archive` events say are elsewhere stay there, and DomainView.floor says up to where. Raises ConfigError if
-        the domain exists, CorruptionError.
+        Of a log whose first files are not at hand, `beginning` is what is left of them, the birth row first, and `events` are those
+        behind its floor. Every link is checked before it is written; all of them become a domain, or nothing does. It is then opened
+        as any other: files that its `archive` events say are elsewhere stay there, and DomainView.floor says up to where. Raises
+        ConfigError if the domain exists, CorruptionError.
         """
         with self._opening:
             self._require_open()
             self._failstop.require_running()
             stream = _events(events)
-            first = next(stream, None)
+            first, beginning = _first_of(stream, beginning)
             birth = read_birth(first, domain)
             assert first is not None  # read_birth() refuses None
             if birth.store_id != self.store_id or birth.domain != domain:
@@ -288,7 +298,9 @@ class Store:
                 )
             if domain in self.domains():
                 raise ConfigError(f"{domain} exists already; events are adopted into a new domain only")
-            with self._engine.adopting(domain, first) as log:
+            with self._engine.adopting(domain, first, beginning) as log:
+                if beginning is not None:
+                    keep_adopted(log, beginning)
                 _append_all(log, stream, progress)
                 require_whole(log, self._engine)
             group, _ = self._group(self._engine.open_log(domain))
@@ -527,6 +539,17 @@ def _events(given: object) -> Iterator[Event]:
         if not isinstance(event, Event):
             raise ConfigError(f"what is adopted are the events of a log, not {event!r}")
         yield event
+
+
+def _first_of(events: Iterator[Event], beginning: object) -> tuple[Event | None, Beginning | None]:
+    """The first event of a log that is adopted, which `beginning` still has if there is one."""
+    if beginning is None:
+        return next(events, None), None
+    if not isinstance(beginning, Beginning):
+        raise ConfigError(f"what a log begins with whose first files are elsewhere is a Beginning, not {beginning!r}")
+    carried = iter(beginning.carried)
+    first = list(islice(carried, 1))
+    return first[0].event if first else None, Beginning(beginning.floor, chain(first, carried), beginning.ids)
 
 
 def _append_all(log: EventLog, events: Iterable[Event], progress: Callable[[int], None] | None) -> None:

@@ -169,7 +169,9 @@ class _Proof:
             said = latest(self._log.archived())
             self._report.archived = [said[first] for first, _ in self._log.missing() if first in said]
         starts = self._starts(floor)
-        pointers = PointerFolder(self._engine.pointers(self._domain), self._log, writable=False)
+        # Beside the very files that are looked at: a log that is being made does not stand where the engine will have it.
+        folder = self._log.folder / "pointers" if isinstance(self._log, FileLog) else self._engine.pointers(self._domain)
+        pointers = PointerFolder(folder, self._log, writable=False)
         cuts = sorted({*starts, *(position for position in pointers.positions() if floor < position <= self._last)})
         kept = pointers.kept()
         runs = pointers.runs(kept)

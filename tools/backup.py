@@ -58,6 +58,7 @@ def render(report: BackupAnswer, paint: Paint) -> Iterator[str]:
     events = events_text(report.domains)
     yield f"{files}{kept}"
     yield f"{paint('whole', 'ok')}: {events} of {escape(report.store)} at {format_us(report.made_us)} in {paint(escape(report.to), 'name')}"
+    yield from not_in_it(report.domains, paint)
 
 
 def head_lines(domains: list[CopiedDomain], paint: Paint) -> Iterator[str]:
@@ -75,6 +76,14 @@ def head_lines(domains: list[CopiedDomain], paint: Paint) -> Iterator[str]:
 def events_text(domains: list[CopiedDomain]) -> str:
     """How many events are in it."""
     return count_text(sum(each.position - each.floor for each in domains), "event")
+
+
+def not_in_it(domains: list[CopiedDomain], paint: Paint) -> Iterator[str]:
+    """What a backup never had; nothing where it has everything."""
+    gone = sum(each.floor for each in domains)
+    if gone:
+        told = f"not in it: {count_text(gone, 'event')} before them, archived or deleted, but for what every key was there"
+        yield paint(f"{told}; keep the archives, too", "warn")
 
 
 def _elsewhere(domain: CopiedDomain) -> str:

@@ -224,7 +224,7 @@ def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_onl
 @_ANY_DOMAIN
 @click.option("-p", "values", is_flag=True, help="Show values.")
 @click.option("--since", metavar="TIME", help="Only what was recorded then or later, RFC 3339.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="POSITION", help="Only what follows this position.")
+@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Only what follows this position.")
 @click.option("--key", metavar="KEY", help="Only events of this key.")
 @_LIMIT
 @_REVERSE
@@ -427,10 +427,11 @@ def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives:
 @click.argument("source", metavar="SOURCE")
 @_STORE
 @click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
+@_ARCHIVE
 @_JSON
-def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
+def _import(source: str, store: str, domain: str | None, archives: tuple[Path, ...], as_json: bool) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = import_.import_(source, store, domain=domain, progress=progress)
+        report = import_.import_(source, store, domain=domain, archives=archives, progress=progress)
     return show(report, import_.render, as_json)
 
 

@@ -76,15 +76,23 @@ def _seal(store: Store, domain: DomainStore, before_us: int | None, dry_run: boo
 
 
 def render(report: CompactReport, paint: Paint) -> Iterator[str]:
-    """A line a domain, and what it comes to."""
-    rows = [["domain", "events", "carried", "before", "after", ""]]
+    """A line a domain: how many events were sealed and carried over, what the live file took and takes now; and what it comes to."""
+    rows = [["domain", "sealed", "carried", "live file", "now", ""]]
     rows += [_row(line) for line in report.domains]
     heading, *lines = table(rows, right=frozenset({1, 2, 3, 4}))
     if lines:
         yield paint(heading, "dim")
     yield from lines
-    sealed = count_text(sum(line.sealed for line in report.domains), "domain")
-    yield paint(f"would seal {sealed}" if report.dry_run else f"sealed {sealed}", "ok")
+    sealed = sum(line.sealed for line in report.domains)
+    if not sealed:
+        yield paint("nothing to seal", "ok")
+    elif report.dry_run:
+        yield paint(f"would seal {count_text(sealed, 'domain')}", "ok")
+    else:
+        yield paint(f"sealed {count_text(sealed, 'domain')}", "ok") + paint(_NOTHING_LOST, "dim")
+
+
+_NOTHING_LOST = ": nothing was deleted, all of it is read as before; `eventstore archive` moves what is sealed elsewhere"
 
 
 def _row(line: DomainLine) -> list[str]:

@@ -19,7 +19,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     """An event; `redacted` if its value was erased, `key` [] for the log's own events.
 
-    `value` only where it was asked for: null if there never was one, or it was redacted.
+    `value` only where it was asked for: null if there never was one, or it was redacted. `floor` only where it is not 0: events of
+    this domain up to there are in no file at hand.
     """
 
     domain: str
@@ -33,6 +34,7 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     meta: msgspec.Raw | None
     redacted: bool
     value: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
+    floor: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Meta(msgspec.Struct):
@@ -71,6 +73,7 @@ def event_line(domain: DomainView, event: Event, *, with_value: bool = False) ->
         meta=None if event.meta is None else msgspec.Raw(event.meta.encode()),
         redacted=event.digest is not None,
         value=value,
+        floor=domain.floor or msgspec.UNSET,
     )
 
 

@@ -1,8 +1,12 @@
 """Write events as JSONL.
 
-For each domain there is a header line, then one event a line, complete with checksums; `eventstore import` takes it
-back. A FILE appears whole or not at all; one named *.gz is packed. The chain is checked on the way: a damaged log is
-not exported.
+For each domain there is a header line, which says where the log ends, then one event a line, complete with checksums;
+`eventstore import` takes it back, and notices if anything was cut off. A FILE appears whole or not at all; one named *.gz is
+packed. The chain is checked on the way: a damaged log is not exported.
+
+Where the first events were archived, and the archive is not attached, or were deleted, what is there is exported: what every key
+was then, the log's own events, the event ids, and every event since. An import of that ends, and begins, where the store does.
+stderr says up to where events are in no file at hand.
 
 With --sqlite, FILE becomes a plain database for reading with any tool (datasette, pandas, sqlite3): table `event` with every
 event, table `state` with what each key holds now, times as text, members of keys and metadata in columns of their own. It is a
@@ -20,16 +24,16 @@ import gzip
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Protocol, cast
 
 import msgspec
 
-from eventstore.codec import GENESIS, check
+from eventstore.codec import FORMAT
 from eventstore.domain import DomainStore
 from eventstore.files import FILE_MODE, half_made, os_errors, sync_folder
-from eventstore.tools.interchange import encode_event, encode_header
+from eventstore.tools.floor import chained, say_floor
+from eventstore.tools.interchange import End, Header, encode_event, encode_header, encode_ids, ids_of
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
 
@@ -54,11 +58,15 @@ class Shown:
 
 
 class ExportReport(msgspec.Struct, frozen=True):
-    """How many events of which domain were written, the log's own included."""
+    """How many events of which domain were written, the log's own included.
+
+    `floors`: of which domains events up to a position are in no file at hand, and up to which.
+    """
 
     store: str
     output: str
     domains: dict[str, int]
+    floors: dict[str, int]
 
     exit_code = 0
 
@@ -75,30 +83,50 @@ def export(
 ) -> ExportReport:
     """Write `domains`, or all there are, to `output`, which is called `name`.
 
-    Raises CorruptionError where the chain breaks, CompactedError, with nothing written, where a part is archived and not attached.
+    Raises CorruptionError where the chain breaks; with nothing written, CompactedError where a file is missing that was neither
+    archived nor deleted, LostIdsError where event ids are lost and nobody accepted that.
     """
     written: dict[str, int] = {}
     with existing_store(location, read_only=read_only, archives=archives) as store:
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
-        for domain in chosen:
-            # Before the first byte: the beginning of a log, on its own, would pass for all of it.
-            next(domain.events(limit=1), None)
-        for domain in chosen:
-            written[domain.name] = _export_domain(store.store_id, domain, output, progress)
-        return ExportReport(store.location, name, written)
+        beginnings = {domain.name: _begin(domain) for domain in chosen}
+        for number, domain in enumerate(chosen):
+            following = [each.name for each in chosen[number + 1 :]]
+            written[domain.name] = _export_domain(store.store_id, domain, beginnings[domain.name], following, output, progress)
+        floors = {name: begun.floor for name, begun in beginnings.items() if begun.floor}
+        return ExportReport(store.location, name, written, floors)
 
 
-def _export_domain(store_id: str, domain: DomainStore, output: Output, progress: Progress | None) -> int:
-    last = domain.head().position
-    # The birth row goes along: without it nobody could take over the checksums.
-    output.write(encode_header(store_id, domain.name))
-    head = GENESIS
-    for event in chain([domain.event(0)], domain.events(until=last)):
-        head = check(head, event, domain.name)
-        output.write(encode_event(event))
-        if progress is not None and event.position % 1_000 == 0:
-            progress(domain.name, event.position, last)
-    return last + 1
+class _Begun(msgspec.Struct, frozen=True):
+    """Where the export of a domain begins, and the event ids of what comes before: hash and position, by hash."""
+
+    floor: int
+    ids: list[tuple[int, int]]
+
+
+def _begin(domain: DomainStore) -> _Begun:
+    """Look before the first byte is written whether there is a whole to be exported."""
+    domain.head()  # catches up with others, who may have sealed and archived meanwhile
+    floor = say_floor(domain)
+    return _Begun(floor, sorted(domain.group.live.ids.pairs(0, floor)) if floor else [])
+
+
+def _export_domain(
+    store_id: str, domain: DomainStore, begun: _Begun, following: list[str], output: Output, progress: Progress | None
+) -> int:
+    floor, end = begun.floor, domain.head()
+    head = End(end.position, end.checksum.hex())
+    output.write(encode_header(Header(FORMAT, store_id, domain.name, floor, head, ids_of(begun.ids) if floor else None, following)))
+    written = 0
+    for each in chained(domain, floor, end.position):
+        output.write(encode_event(each.event, each.previous))
+        written += 1
+        if each.event.position == floor:
+            for line in encode_ids(begun.ids):
+                output.write(line)
+        if progress is not None and each.event.position % 1_000 == 0:
+            progress(domain.name, each.event.position, end.position)
+    return written
 
 
 @contextmanager

@@ -3,6 +3,8 @@
     event   one row an event, the log's own included (key []): times as text and in microseconds, members of the key and of
             the metadata in columns of their own, the value as JSON text
     state   one row a key that is there now: what its latest event says
+    domain  one row a domain: its floor, the position up to which events are in no file at hand, as they were archived or deleted;
+            of those only the latest of each key and the log's own are in the table `event`; 0 if all are
 
 Only values are bound, never pasted into a statement; what is stored in them is text for the reader, whatever it looks like.
 """
@@ -12,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import msgspec
 from sqlite_utils import Database
 
 from eventstore.clock import format_us
-from eventstore.codec import GENESIS, check, decode_key
+from eventstore.codec import decode_key
 from eventstore.database import connect_copy, connect_reader, engine_error, sqlite3
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError
 from eventstore.files import FILE_MODE, half_made, os_errors, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Event
+from eventstore.tools.floor import chained, say_floor
 from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
@@ -54,6 +56,7 @@ _EVENT = {
     "checksum": str,
 }
 _STATE = {"domain": str, **_KEY, "value": str, "redacted": int, "position": int, "recorded_at": str, "when_at": str, "actor": str}
+_DOMAIN = {"domain": str, "floor": int, "head": int, "checksum": str}
 _INDEXES = (["domain", "key", "position"], ["recorded_us"], ["when_us"], ["correlation_id"], ["run_id"], ["type"])
 _LATEST = f"""INSERT INTO state SELECT {", ".join(_STATE)} FROM event
 WHERE op = 'put' AND key <> '{SYSTEM_KEY}'
@@ -69,6 +72,8 @@ class TablesReport(msgspec.Struct, frozen=True):
     database: str
     domains: dict[str, int]
     keys: int
+    floors: dict[str, int]
+    """Of which domains events up to a position are in no file at hand, and up to which."""
 
     exit_code = 0
 
@@ -86,7 +91,7 @@ def export_tables(
     """Make the database at `path` of `domains`, or of all there are; it appears whole, or not at all.
 
     `search` adds a full-text index, `event_fts`. Raises ConfigError for a path where something else is, CorruptionError where the
-    chain breaks.
+    chain breaks, CompactedError where a file is missing that was neither archived nor deleted.
     """
     target = Path(os.path.realpath(path))
     with os_errors(f"writing {path}"), existing_store(location, read_only=read_only, archives=archives) as store:
@@ -97,7 +102,8 @@ def export_tables(
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE))
         try:
             with contextlib.closing(connect_copy(temporary)) as connection:
-                written, keys = _fill(Database(connection, execute_plugins=False), chosen, search, progress)
+                floors = {domain.name: _floor(domain) for domain in chosen}
+                written, keys = _fill(Database(connection, execute_plugins=False), chosen, floors, search, progress)
             sync_file(temporary)
             temporary.rename(target)
         except sqlite3.Error as error:
@@ -105,7 +111,12 @@ def export_tables(
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
-        return TablesReport(store.location, str(path), written, keys)
+        return TablesReport(store.location, str(path), written, keys, {name: floor for name, floor in floors.items() if floor})
+
+
+def _floor(domain: DomainStore) -> int:
+    domain.head()  # catches up with others, who may have sealed and archived meanwhile
+    return say_floor(domain)
 
 
 def _require_free(target: Path) -> None:
@@ -122,23 +133,29 @@ def _require_free(target: Path) -> None:
         raise ConfigError(refusal)
 
 
-def _fill(database: Database, domains: Iterable[DomainStore], search: bool, progress: Progress | None) -> tuple[dict[str, int], int]:
+def _fill(
+    database: Database, domains: Iterable[DomainStore], floors: dict[str, int], search: bool, progress: Progress | None
+) -> tuple[dict[str, int], int]:
     event = database.table("event").create(_EVENT, pk=("domain", "position"))
     state = database.table("state").create(_STATE, pk=("domain", "key"))
+    database.table("domain").create(_DOMAIN, pk="domain")
     insert = f"INSERT INTO event VALUES ({', '.join('?' * len(_EVENT))})"
     written: dict[str, int] = {}
     database.execute("BEGIN")
     for domain in domains:
-        last = domain.head().position
+        head, floor = domain.head(), floors[domain.name]
+        last = head.position
+        database.execute("INSERT INTO domain VALUES (?, ?, ?, ?)", (domain.name, floor, last, head.checksum.hex()))
         rows: list[tuple[Any, ...]] = []
-        for each in _proven(domain, last):
-            rows.append(_row(domain.name, each))
-            if len(rows) == _BATCH or each.position == last:
+        written[domain.name] = 0
+        for each in chained(domain, floor, last):
+            rows.append(_row(domain.name, each.event))
+            if len(rows) == _BATCH or each.event.position == last:
                 database.conn.executemany(insert, rows)
+                written[domain.name] += len(rows)
                 rows = []
                 if progress is not None:
-                    progress(domain.name, each.position, last)
-        written[domain.name] = last + 1
+                    progress(domain.name, each.event.position, last)
     database.execute("COMMIT")
     for columns in _INDEXES:
         event.create_index(columns)
@@ -148,13 +165,6 @@ def _fill(database: Database, domains: Iterable[DomainStore], search: bool, prog
     database.conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
     database.conn.execute("ANALYZE")
     return written, state.count
-
-
-def _proven(domain: DomainStore, last: int) -> Iterator[Event]:
-    head = GENESIS
-    for event in chain([domain.event(0)], domain.events(until=last)):
-        head = check(head, event, domain.name)
-        yield event
 
 
 def _row(domain: str, event: Event) -> tuple[Any, ...]:

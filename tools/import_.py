@@ -5,12 +5,14 @@ made if it is not there.
 
 An export into an empty or missing folder makes the same store again: ids, positions, checksums. Into a store that is
 there the events are appended anew, each with the place it came from in meta.origin. With --domain only that one is
-taken.
+taken. An export that was cut off is named as that, and no new domain is made of what is there. Of a store whose first events
+were archived or deleted the import has what the store has, and begins where it does.
 
 In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
 the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
 
-Importing the same again changes nothing. What is broken is named and left out, and the rest lands: exit 1.
+Importing the same again changes nothing; where STORE has archived what tells that it is the same, --archive DIR attaches it.
+What is broken is named and left out, and the rest lands: exit 1.
 
 Example:
   eventstore import backup.jsonl copy
@@ -21,6 +23,7 @@ Example:
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,7 +42,9 @@ from eventstore.tools.terminal import Progress
 __all__ = ["import_", "render"]
 
 
-def import_(source: str, location: str, *, domain: str | None = None, progress: Progress | None = None) -> ImportReport:
+def import_(
+    source: str, location: str, *, domain: str | None = None, archives: Sequence[Path] = (), progress: Progress | None = None
+) -> ImportReport:
     """Import `source` into the store at `location`. Raises ConfigError for a source that is none, and what opening raises."""
     if domain is not None:
         Domain(domain)
@@ -52,7 +57,7 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
             raise ConfigError(
                 f"{source} is a store itself; bring its events over with `eventstore export {source} | eventstore import - {location}`"
             )
-        with open_store(location) as store:
+        with open_store(location, archives=archives) as store:
             report.store_id = store.store_id
             import_tree(path, store, report, domain=domain, progress=progress)
         return report
@@ -61,7 +66,7 @@ def import_(source: str, location: str, *, domain: str | None = None, progress: 
         reader = Reader(open_lines(stream, source), source)
         # A new store becomes the one whose events come first in the file; not a draft's, whose history it cannot have.
         becomes = not Path(location, manifest.NAME).exists() and reader.first.format == FORMAT
-        with open_store(location, store_id=reader.first.store_id if becomes else None) as store:
+        with open_store(location, store_id=reader.first.store_id if becomes else None, archives=archives) as store:
             report.store_id = store.store_id
             try:
                 import_events(reader, store, report, domain=domain, progress=progress)

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from eventstore.carried import Beginning, prove_linked
 from eventstore.codec import FORMAT, check, decode_key, genesis, read_birth
 from eventstore.coding import Coding
 from eventstore.domain import DomainStore
-from eventstore.errors import ConfigError, ContractError, CorruptionError, InvalidKeyError, InvalidValueError, MissingKeyError
+from eventstore.errors import (
+    CompactedError,
+    ConfigError,
+    ContractError,
+    CorruptionError,
+    InvalidKeyError,
+    InvalidValueError,
+    LostIdsError,
+    MissingKeyError,
+)
 from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
+from eventstore.roots import below_floor
 from eventstore.store import Store
 from eventstore.tools.imported import Imported, ImportReport
-from eventstore.tools.interchange import Header, Reader, origin_of
+from eventstore.tools.interchange import Exported, Header, Reader, origin_of
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
 from eventstore.writes import Batch
+
+_Each = TypeVar("_Each")
 
 _BATCH = 1_000
 _LARGEST = 2**30
@@ -44,45 +57,62 @@ def import_events(
     reader: Reader, store: Store, report: ImportReport, *, domain: str | None = None, progress: Progress | None = None
 ) -> None:
     """Bring every domain of an export, or one, into `store`. A broken one goes into the report, the others land."""
-    for header, events in reader:
+    for exported in reader:
+        header = exported.header
         if domain is not None and header.domain != domain:
             continue
+        counts = report.of(header.domain)
         try:
             if header.format == FORMAT and header.store_id == store.store_id and header.domain not in store.domains():
-                report.of(header.domain).adopted += _adopt(store, header, events, progress)
-                report.of(header.domain).floor = store.domain(header.domain).floor
+                _adopt(store, exported, counts, progress)
             else:
-                _append(store, header, events, report.of(header.domain), progress)
-        except (CorruptionError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:
+                _append(store, exported, counts, progress)
+            counts.open_ended = header.head is None
+        except (CorruptionError, CompactedError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:
             report.problem(header.domain, error)
+    for name, before in reader.missing.items():
+        if domain in (None, name):
+            report.problem(name, f"not in the export, though the header of domain {before} announces it: it was cut off; export again")
 
 
-def _adopt(store: Store, header: Header, events: Iterator[Event], progress: Progress | None) -> int:
+def _adopt(store: Store, exported: Exported, counts: Imported, progress: Progress | None) -> None:
+    header, given = exported.header, 0
+
     def reached(position: int) -> None:
         if progress is not None:
             progress(header.domain, position, 0)
 
-    return store.adopt(header.domain, events, progress=reached).position
+    def counted(events: Iterator[_Each]) -> Iterator[_Each]:
+        nonlocal given
+        for each in events:
+            given += 1
+            yield each
+
+    beginning = Beginning(header.floor, counted(exported.carried), exported.ids) if header.floor else None
+    store.adopt(header.domain, counted(exported.events), beginning=beginning, progress=reached)
+    counts.adopted += given - 1  # the birth row is none of the events
+    counts.floor = store.domain(header.domain).floor
 
 
 # ---- anew
 
 
-def _append(store: Store, header: Header, events: Iterator[Event], counts: Imported, progress: Progress | None) -> None:
+def _append(store: Store, exported: Exported, counts: Imported, progress: Progress | None) -> None:
     """Append the events that `store` does not have yet, each proven before; a batch of them is one transaction."""
+    header, events = exported.header, _proven(exported)
     first = next(events, None)
     birth = read_birth(first, header.domain, header.format)
-    if first is None:
-        return
     if header.domain not in store.domains():
         store.domain(Domain(header.domain, birth.write))
     target = raw_domain(store, header.domain)
     known = _Known(target, header, own=header.store_id == store.store_id)
+    counts.source_floor = header.floor
     batch: list[Event] = []
-    for event in _proven(first, events, header):
+    for event in events:
+        is_known = known.has(event)
         if event.key == SYSTEM_KEY:
             continue
-        if known.has(event):
+        if is_known:
             counts.unchanged += 1
         elif event.digest is not None:
             counts.erased += 1
@@ -93,14 +123,20 @@ def _append(store: Store, header: Header, events: Iterator[Event], counts: Impor
             batch = []
         if progress is not None and event.position % _BATCH == 0:
             progress(header.domain, event.position, 0)
+    known.require_told()
     if batch:
         _write(target, header, batch, counts)
 
 
-def _proven(first: Event, events: Iterator[Event], header: Header) -> Iterator[Event]:
-    """The events after the birth row, each checked against the one before it."""
-    head = check(genesis(header.format), first, header.domain)
-    for event in events:
+def _proven(exported: Exported) -> Iterator[Event]:
+    """The events, the birth row first: those that are carried by themselves, each other against the one before it."""
+    header = exported.header
+    head = genesis(header.format)
+    if header.floor:
+        for each in prove_linked(exported.carried, header.floor, header.domain):
+            yield each.event
+            head = Head(each.event.position, each.event.checksum)
+    for event in exported.events:
         head = check(head, event, header.domain)
         yield event
 
@@ -110,15 +146,17 @@ class _Known:
 
     def __init__(self, target: DomainStore, header: Header, *, own: bool) -> None:
         self._header = header
+        self._shared = _Shared(target) if own else None
         self._imported = _last_imported(target, header)
-        self._own = target.events() if own else iter(())
 
     def has(self, event: Event) -> bool:
-        """Ask in the order of the source. Raises CorruptionError where its history is not the one imported before."""
-        own = next(self._own, None)
-        if own is not None and own.checksum == event.checksum:
-            return True
-        self._own = iter(())
+        """Ask in the order of the source. Raises CorruptionError where its history is not the one imported before, CompactedError."""
+        if self._shared is not None:
+            if self._shared.has(event):
+                return True
+            self._shared = None
+        if event.key == SYSTEM_KEY:
+            return False
         imported = self._imported
         if imported is not None and event.position == imported.position and event.checksum != imported.checksum:
             raise CorruptionError(
@@ -128,16 +166,79 @@ class _Known:
             )
         return imported is not None and event.position <= imported.position
 
+    def require_told(self) -> None:
+        """After the last event of the source: raise CompactedError if what is below the floor was taken for known, and may be not."""
+        if self._shared is not None:
+            self._shared.require_told()
+
+
+class _Shared:
+    """The beginning that an export has in common with the domain of the very same store: the same event at the same position.
+
+    Below the domain's floor there is little to compare: then it is the next event at hand that tells, as its checksum covers all
+    before it.
+    """
+
+    def __init__(self, target: DomainStore) -> None:
+        self._log, self._floor = target.group.live.log, target.floor
+        self._events = target.events(self._floor, carried=True)
+        self._next = next(self._events, None)
+        self._untold: int | None = None
+
+    def has(self, event: Event) -> bool:
+        """Whether the beginning goes on with this event. Raises CompactedError as require_told() does, where it does not."""
+        while self._next is not None and self._next.position < event.position:
+            self._next = next(self._events, None)
+        own = self._next
+        if own is None or (own.position > event.position and event.position > self._floor):
+            self.require_told()
+            return False
+        if own.position > event.position:
+            self._untold = event.position
+            return True
+        if own.checksum == event.checksum:
+            self._untold = None
+            return True
+        self.require_told()
+        return False
+
+    def require_told(self) -> None:
+        """Raise CompactedError if the last that was taken for known was not at hand."""
+        if self._untold is not None:
+            raise below_floor(self._log, self._untold, "whether this event of the export is the one that stood here cannot be told")
+
 
 def _last_imported(target: DomainStore, header: Header) -> Head | None:
+    """Where the last import from this source ended. Raises CompactedError where that is below the floor, and cannot be told."""
     last: Head | None = None
-    for event in target.events():
+    floor, found = target.floor, 0
+    for event in target.events(floor, carried=True):
         if event.meta is None or '"origin"' not in event.meta:
             continue
         origin = _origin(event.meta)
         if origin is not None and (origin.store_id, origin.domain) == (header.store_id, header.domain):
-            last = Head(origin.position, bytes.fromhex(origin.checksum))
+            last, found = Head(origin.position, bytes.fromhex(origin.checksum)), event.position
+    if floor and found <= floor and (last is not None or _was_imported(target, header)):
+        message = f"how far an earlier import of {header.domain} from store {header.store_id} came cannot be told"
+        raise below_floor(target.group.live.log, floor, message)
     return last
+
+
+def _was_imported(target: DomainStore, header: Header) -> bool:
+    """Whether an import from this source began at any position: the event ids of what is not at hand tell. Raises LostIdsError."""
+    if header.head is None:
+        return True  # a draft does not say how many positions there are
+    try:
+        return any(target.group.live.ids.find(_event_id(header, position)) for position in range(1, header.head.position + 1))
+    except LostIdsError:
+        raise
+    except CompactedError:
+        return True
+
+
+def _event_id(header: Header, position: int) -> str:
+    """Of the call that imports a batch which begins with this event of the source: two imports at the same time write it once."""
+    return f"import:{header.store_id}:{header.domain}:{position}"
 
 
 def _origin(meta: str) -> _Origin | None:
@@ -148,10 +249,8 @@ def _origin(meta: str) -> _Origin | None:
 
 
 def _write(target: DomainStore, header: Header, events: list[Event], counts: Imported) -> None:
-    """The event_id makes two imports of one source at the same time write it once."""
     coding = Coding(header.store_id, max_value_bytes=_LARGEST)
-    event_id = f"import:{header.store_id}:{header.domain}:{events[0].position}"
-    with target.batch(event_id=event_id) as batch:
+    with target.batch(event_id=_event_id(header, events[0].position)) as batch:
         for event in events:
             _add(batch, header, coding, event)
     written = sum(receipt.appended for receipt in batch.receipts)

@@ -29,6 +29,10 @@ class Imported(msgspec.Struct):
     """Up to this position what was adopted is in archives or was deleted, as the log itself says, and not in the store."""
     erased: int = 0
     """Those whose value was redacted in the source: there is nothing to write."""
+    source_floor: int = 0
+    """Of the events up to this position the source had only the latest of each key: the others were in no file at hand there."""
+    open_ended: bool = False
+    """The export does not say where its events end, as those of drafts did not: whether it was cut off cannot be told."""
 
 
 class ImportReport(msgspec.Struct):
@@ -79,4 +83,6 @@ def _counts(found: Imported) -> str:
     counts = (("adopted", found.adopted), ("written", found.written), ("there already", found.unchanged), ("redacted", found.erased))
     told = [f"{count:,} {what}" for what, count in counts if count]
     told += [f"up to position {found.floor:,} left where the log says: archived, or deleted"] if found.floor else []
+    told += [f"up to position {found.source_floor:,} only the latest of each key was there"] if found.source_floor else []
+    told += ["where it ends is not said, so that nobody knows whether it was cut off"] if found.open_ended else []
     return ", ".join(told) or "nothing"

@@ -1,38 +1,76 @@
-"""JSONL, the form in which events travel (FORMAT.md section 9): a header line, then one event a line, domain after domain."""
+"""JSONL, the form in which events travel (FORMAT.md section 9): a header line, then one event a line, domain after domain.
+
+A log whose first files are not at hand begins with what is left of them: event ids, and what is carried over its floor.
+"""
 
 from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Annotated, Any, TypeVar, cast
 
 import msgspec
 
 from eventstore.codec import FORMAT, other_format
 from eventstore.errors import ConfigError, FormatError, InvalidKeyError
-from eventstore.model import Domain, Event
+from eventstore.model import Domain, Event, Linked
+
+_Read = TypeVar("_Read")
 
 DRAFT = 0
 """What the drafts before format 1 said: their events are hashed by the same rules, but for what stands before the first."""
 
 
+_Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class End(msgspec.Struct, frozen=True):
+    """The last event of a domain that is exported."""
+
+    position: int
+    checksum: _Hex32
+
+
+class Ids(msgspec.Struct, frozen=True):
+    """The event ids up to a floor: how many, and SHA-256 over hash and position of each, in the order of their lines."""
+
+    count: int
+    sha256: _Hex32
+
+
 class Header(msgspec.Struct, frozen=True):
-    """Whose events follow."""
+    """Whose events follow, and how many of them: that a file was cut off can be told from its first lines."""
 
     format: int
     store_id: str
     domain: str
+    floor: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Events up to here are in no file at hand: what is carried over the seal there stands before those behind it."""
+    head: End | None = None
+    """None in the exports of drafts, which did not say it."""
+    ids: Ids | None = None
+    """None where the floor is 0: there the events say theirs."""
+    following: list[str] = []
+    """The domains that come after this one, in order."""
 
 
 class _Blob(msgspec.Struct, frozen=True):
     base64: str
 
 
+class _IdsLine(msgspec.Struct, frozen=True):
+    ids: list[tuple[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")], Annotated[int, msgspec.Meta(ge=1)]]]
+
+
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
-    """An Event, field by field and in its order; bytes in hexadecimal, a blob in base64."""
+    """An Event, field by field and in its order; bytes in hexadecimal, a blob in base64.
+
+    `previous`, the checksum of the event before it, stands with those that are carried alone.
+    """
 
     position: int
     prev: int
@@ -45,20 +83,55 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     salt: str | None
     digest: str | None
     data: str | _Blob | None
+    previous: str | msgspec.UnsetType = msgspec.UNSET
 
+
+_IDS_A_LINE = 1_000
 
 _encode = msgspec.json.Encoder().encode
 _decode_line = msgspec.json.Decoder(_Line).decode
+_decode_ids = msgspec.json.Decoder(_IdsLine).decode
 _decode_header = msgspec.json.Decoder(Header).decode
 
 
-def encode_header(store_id: str, domain: str) -> bytes:
+def encode_header(header: Header) -> bytes:
     """The line that stands before the events of a domain."""
-    return _encode(Header(FORMAT, store_id, domain)) + b"\n"
+    return _encode(header) + b"\n"
 
 
-def encode_event(event: Event) -> bytes:
-    """One event as one line."""
+class IdsSum:
+    """What a header says of event ids, as they are counted in."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def add(self, hashed: int, position: int) -> None:
+        """Count in one, by its hash and where it stands."""
+        self._digest.update(hashed.to_bytes(8, "big") + position.to_bytes(8, "big"))
+        self.count += 1
+
+    def ids(self) -> Ids:
+        """The sum so far."""
+        return Ids(self.count, self._digest.hexdigest())
+
+
+def ids_of(pairs: Iterable[tuple[int, int]]) -> Ids:
+    """What the header says of event ids, each given as hash and position."""
+    summed = IdsSum()
+    for hashed, position in pairs:
+        summed.add(hashed, position)
+    return summed.ids()
+
+
+def encode_ids(pairs: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """The lines of event ids, as many as it takes."""
+    for start in range(0, len(pairs), _IDS_A_LINE):
+        yield _encode(_IdsLine([(f"{hashed:016x}", position) for hashed, position in pairs[start : start + _IDS_A_LINE]])) + b"\n"
+
+
+def encode_event(event: Event, previous: bytes | None = None) -> bytes:
+    """One event as one line; with the checksum of the event before it, if it is carried."""
     data = _Blob(base64.b64encode(event.data).decode()) if isinstance(event.data, bytes) else event.data
     line = _Line(
         position=event.position,
@@ -72,6 +145,7 @@ def encode_event(event: Event) -> bytes:
         salt=_hex(event.salt),
         digest=_hex(event.digest),
         data=data,
+        previous=msgspec.UNSET if previous is None else previous.hex(),
     )
     return _encode(line) + b"\n"
 
@@ -82,6 +156,11 @@ def _hex(content: bytes | None) -> str | None:
 
 def _unhex(text: str | None) -> bytes | None:
     return None if text is None else bytes.fromhex(text)
+
+
+def _read_linked(content: bytes) -> Linked:
+    line = _decode_line(content)
+    return Linked(None if line.previous is msgspec.UNSET else bytes.fromhex(line.previous), _event(line))
 
 
 def _event(line: _Line) -> Event:
@@ -111,29 +190,45 @@ def open_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
         raise FormatError(name, None, f"the gzip file is damaged or cut off: {error}") from error
 
 
+class Exported(msgspec.Struct, frozen=True):
+    """One domain of an export. Its parts stand in this order, and are read in it."""
+
+    header: Header
+    carried: Iterator[Linked]
+    """What is carried over the floor, the birth row first; nothing where the floor is 0."""
+    ids: Iterator[tuple[int, int]]
+    """The hash of each event_id up to the floor, and the position of the event that carries it."""
+    events: Iterator[Event]
+    """Those behind the floor; from the birth row on, where that is 0."""
+
+
 class Reader:
     """Exported events, domain by domain, read as they are asked for.
 
-    `for header, events in reader:` gives each domain once; events that were not taken are passed over. A line that is
-    neither event nor header raises FormatError out of `events`, and the domain ends there. A file that does not even
-    begin with a header is not ours: ConfigError.
+    `for exported in reader:` gives each domain once; what was not taken of it is passed over. A line that does not belong where it
+    stands raises FormatError out of what is being taken, and so does an end that is not the one which the header names: the
+    export was cut off. The domain ends there. A file that does not even begin with a header is not ours: ConfigError.
     """
 
     def __init__(self, lines: Iterable[bytes], name: str) -> None:
         self._lines = enumerate(lines, 1)
         self._name = name
         self._domain = name
+        self.missing: dict[str, str] = {}
+        """After the last domain: those that never came, and the one whose header announced them."""
         self.first = self._begin()
         """Whose events come first."""
         self._next: Header | None = self.first
 
-    def __iter__(self) -> Iterator[tuple[Header, Iterator[Event]]]:
+    def __iter__(self) -> Iterator[Exported]:
         while self._next is not None:
             header, self._next = self._next, None
             self._domain = header.domain
-            events = self._events()
-            yield header, events
-            self._pass_over(events)
+            self.missing |= dict.fromkeys(header.following, header.domain)
+            self.missing.pop(header.domain, None)
+            carried, ids = self._carried(header), self._ids(header)
+            yield Exported(header, carried, ids, self._events(header, carried, ids))
+            self._pass_over()
 
     def _begin(self) -> Header:
         for _, line in self._lines:
@@ -145,28 +240,83 @@ class Reader:
                 ) from error
         raise ConfigError(f"{self._name}: empty, so it says nothing about any domain")
 
-    def _events(self) -> Iterator[Event]:
+    def _take(self, read: Callable[[bytes], _Read]) -> _Read | None:
+        """What the next line of this domain says; None where it ends."""
+        if self._next is not None:
+            return None
         for number, line in self._lines:
             try:
-                yield _event(_decode_line(line))
+                return read(line)
             except (msgspec.MsgspecError, ValueError) as error:
                 try:
                     self._next = self._header(line)
                 except msgspec.MsgspecError:
-                    raise FormatError(self._domain, None, f"line {number} of {self._name} is no event: {error}") from error
-                return
+                    raise FormatError(
+                        self._domain, None, f"line {number} of {self._name} is not what should stand there: {error}"
+                    ) from error
+                return None
+        return None
 
-    def _pass_over(self, events: Iterator[Event]) -> None:
+    def _carried(self, header: Header) -> Iterator[Linked]:
+        if header.floor and (header.head is None or header.ids is None):
+            raise FormatError(header.domain, header.floor, "the header of an export that begins behind a floor names its head and its ids")
+        at = -1 if header.floor else 0
+        while at < header.floor:
+            each = self._take(_read_linked)
+            if each is None:
+                raise self._cut_off(header, at)
+            at = each.event.position
+            if at > header.floor:
+                raise FormatError(header.domain, at, f"this event stands among those that are carried over the floor, {header.floor}")
+            yield each
+
+    def _ids(self, header: Header) -> Iterator[tuple[int, int]]:
+        if header.ids is None:
+            return
+        summed = IdsSum()
+        while summed.count < header.ids.count:
+            line = self._take(_decode_ids)
+            if line is None:
+                raise self._cut_off(header, header.floor)
+            for text, position in line.ids:
+                pair = (int(text, 16), position)
+                summed.add(*pair)
+                yield pair
+        if summed.ids() != header.ids:
+            raise FormatError(header.domain, header.floor, "the event ids are not those that the header of the export names: altered")
+
+    def _events(self, header: Header, *before: Iterator[object]) -> Iterator[Event]:
+        for part in before:
+            for _ in part:
+                pass
+        head, last = header.head, header.floor or -1
+        checksum: bytes | None = None
+        while (each := self._take(_read_linked)) is not None:
+            last, checksum = each.event.position, each.event.checksum
+            if head is not None and last > head.position:
+                raise FormatError(header.domain, last, f"the header of the export names position {head.position} as its last event")
+            yield each.event
+        if head is not None and last < head.position:
+            raise self._cut_off(header, last)
+        if head is not None and checksum is not None and checksum.hex() != head.checksum:
+            raise FormatError(header.domain, last, "the header of the export names another last event: it was altered")
+
+    def _cut_off(self, header: Header, last: int) -> FormatError:
+        """The error for a domain of which nothing comes behind position `last`, -1 being nothing at all."""
+        assert header.head is not None  # else nobody could know
+        missing = f"the events from position {last + 1} to {header.head.position} are missing from {self._name}"
+        return FormatError(header.domain, max(last, 0), f"{missing}, though its header names them: it was cut off; export again")
+
+    def _pass_over(self) -> None:
         """Go to the next header, over whatever is left of this domain."""
-        for _ in events:
-            pass
-        if self._next is None:
-            for _, line in self._lines:
-                try:
-                    self._next = self._header(line)
-                except (msgspec.MsgspecError, FormatError):
-                    continue
+        while self._next is None:
+            line = next(self._lines, None)
+            if line is None:
                 return
+            try:
+                self._next = self._header(line[1])
+            except (msgspec.MsgspecError, FormatError):
+                continue
 
     def _header(self, line: bytes) -> Header:
         header = _decode_header(line)

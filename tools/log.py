@@ -4,6 +4,9 @@ Those of one domain, or of all of them in the order of their times, the oldest f
 value below it with -p. On a terminal long values are cut to its width, into a pipe they are whole. With --json one
 event a line.
 
+Where the first events were archived, and the archive is not attached, or were deleted, the list begins behind them, and stderr
+says so, with --json every line, too. An --after before that is refused.
+
 Example:
   eventstore log data notes
   eventstore log data notes -p --reverse --limit 10
@@ -19,8 +22,10 @@ from pathlib import Path
 import msgspec
 
 from eventstore.domain import DomainStore
+from eventstore.errors import CompactedError
 from eventstore.model import Event, Key
 from eventstore.tools.events import EventLine, event_line, heading, moment_at
+from eventstore.tools.floor import say_floor
 from eventstore.tools.stores import chosen_domains, existing_store
 from eventstore.tools.terminal import Paint, clip, json_safe
 
@@ -31,14 +36,18 @@ def log(
     *,
     key: Key | None = None,
     since_us: int | None = None,
-    after: int = 0,
+    after: int | None = None,
     limit: int | None = None,
     reverse: bool = False,
     values: bool = False,
     read_only: bool = False,
     archives: Sequence[Path] = (),
 ) -> Iterator[EventLine]:
-    """The events after position `after` and recorded at or after `since_us`; `limit` counts from where the list begins."""
+    """The events after position `after` and recorded at or after `since_us`; `limit` counts from where the list begins.
+
+    `after` None: from the first that is at hand; that it is not the first of all is said as a warning. Raises CompactedError for
+    another `after` before that, and where the first ones were lost.
+    """
     with existing_store(location, read_only=read_only, archives=archives) as store:
         lists = [_events(each, key, since_us, after, limit, reverse) for each in chosen_domains(store, domain)]
         merged = heapq.merge(*lists, key=lambda entry: entry[1].recorded_us, reverse=reverse)
@@ -49,12 +58,24 @@ def log(
 
 
 def _events(
-    domain: DomainStore, key: Key | None, since_us: int | None, after: int, limit: int | None, reverse: bool
+    domain: DomainStore, key: Key | None, since_us: int | None, after: int | None, limit: int | None, reverse: bool
 ) -> Iterator[tuple[DomainStore, Event]]:
+    begins = domain.floor if after is None else after
     if since_us is not None:
-        earlier = domain.state(moment_at(since_us - 1)).head().position
-        after = max(after, earlier)
-    return ((domain, event) for event in domain.events(after, key=key, limit=limit, reverse=reverse))
+        try:
+            begins = max(begins, domain.state(moment_at(since_us - 1)).head().position)
+        except CompactedError:
+            if after is not None and after < domain.floor:
+                raise
+    cut = after is None and begins == domain.floor
+    if cut and not reverse:
+        say_floor(domain)
+    given = 0
+    for event in domain.events(begins, key=key, limit=limit, reverse=reverse):
+        yield domain, event
+        given += 1
+    if cut and reverse and given != limit:
+        say_floor(domain)
 
 
 def render(line: EventLine, paint: Paint, width: int | None, *, with_domain: bool) -> Iterator[str]:

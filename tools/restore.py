@@ -22,7 +22,7 @@ import msgspec
 from eventstore.backup import CopiedDomain
 from eventstore.clock import format_us
 from eventstore.restore import restore as restore_store
-from eventstore.tools.backup import events_text, head_lines
+from eventstore.tools.backup import events_text, head_lines, not_in_it
 from eventstore.tools.terminal import Paint, Progress, escape
 
 
@@ -49,5 +49,6 @@ def render(report: RestoreAnswer, paint: Paint) -> Iterator[str]:
     yield from head_lines(report.domains, paint)
     events = events_text(report.domains)
     yield f"{paint('whole', 'ok')}: {events} in {paint(escape(report.store), 'name')}, as of the backup of {format_us(report.made_us)}"
+    yield from not_in_it(report.domains, paint)
     yield paint("what was written since is not here: ask the other side what was done, and settle what is uncertain", "warn")
     yield paint("this is the same store: never write the one that was backed up again", "warn")

@@ -134,12 +134,16 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
     if report.ok:
         total = count_text(sum(line.events for line in report.domains), "event")
         yield paint(f"whole: {total} in {count_text(len(report.domains), 'domain')}", "ok")
+        gone = sum(line.floor for line in report.domains)
+        if gone:
+            yield paint(f"not looked at: {count_text(gone, 'event')} before them; {_ELSEWHERE}", "warn")
     else:
         yield paint(f"not whole: {count_text(len(report.findings), 'finding')}", "bad")
     if report.anchor is None:
         yield paint(_NO_ANCHOR, "dim")
 
 
+_ELSEWHERE = "what is archived is attached by --archive DIR, what was deleted can be proven by nobody"
 _NO_ANCHOR = "not excluded: a tail cut off or sealed anew together with its witness; `eventstore anchor`, kept elsewhere, excludes it"
 
 
@@ -156,7 +160,7 @@ def _verdict(line: DomainLine) -> str:
     remarks = [count_text(line.findings, "finding") if line.findings else "ok"]
     remarks += [f"from position {line.floor + 1:,} on"] if line.floor else []
     for place in sorted({each.to for each in line.archived}, key=str):
-        events = sum(each.events for each in line.archived if each.to == place)
+        events = sum(each.last - max(each.first, 1) + 1 for each in line.archived if each.to == place)  # the birth row is none of them
         remarks.append(f"{events:,} before it " + ("deleted" if place is None else f"archived to {escape(place)}"))
     remarks += [f"{line.redacted:,} redacted"] if line.redacted else []
     remarks += [f"{count_text(line.losses, 'loss', 'losses')} accepted"] if line.losses else []

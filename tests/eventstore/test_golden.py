@@ -264,7 +264,9 @@ def test_a_backup_is_restored(tmp_path: Path) -> None:
 
 def test_an_export_is_imported_with_every_checksum(tmp_path: Path) -> None:
     folder, expected = folder_of("exported", tmp_path / "golden"), told("exported")["store"]
-    import_(str(folder / "export.jsonl"), str(tmp_path / "again"))
+    report = import_(str(folder / "export.jsonl"), str(tmp_path / "again"))
+    # It was written before headers said where the events end.
+    assert (report.problems, [found.open_ended for found in report.domains.values()]) == ([], [True])
     with eventstore.open(tmp_path / "again") as store:
         assert (store.store_id, plain_json(make.observed(store))) == ("1" * 32, expected)
 
@@ -333,6 +335,7 @@ def test_what_a_draft_exported_is_imported_anew_each_event_proven(tmp_path: Path
     expected = json.loads((DRAFT / "exported.json").read_text(encoding="utf-8"))["store"]["domains"]["shapes"]
     report = import_(str(folder / "export.jsonl"), str(tmp_path / "new"))
     assert (report.problems, report.domains["shapes"].written) == ([], expected["head"][0])
+    assert report.domains["shapes"].open_ended
     with eventstore.open(tmp_path / "new") as store:
         said = make.observed(store)["domains"]["shapes"]
         assert (store.verify().ok, store.store_id == "1" * 32) == (True, False)

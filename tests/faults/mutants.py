@@ -690,6 +690,27 @@ ARCHIVED = [
         "tests/eventstore/test_archive.py::test_a_damaged_file_is_not_archived",
         r"DID NOT RAISE",
     ),
+    Mutant(
+        "an export that was cut off passes for whole",
+        "tools/interchange.py",
+        [("        if head is not None and last < head.position:\n", "        if head is not None and last < 0:\n")],
+        "tests/tools/test_interchange.py::test_a_file_that_was_cut_off_at_the_end_of_a_line_is_not_taken_for_whole[6]",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "an import forgets the event ids of what is elsewhere",
+        "eventstore/gone.py",
+        [(".keep(beginning.ids, log.head())", ".keep([], log.head())")],
+        "tests/tools/test_floor.py::test_an_import_is_the_store_that_was_exported[deleted]",
+        r"assert b'",
+    ),
+    Mutant(
+        "a file that was lost is taken for an archived one",
+        "tools/floor.py",
+        [("    for first in sorted(below - said.keys()):\n", "    for first in sorted(below - below):\n")],
+        "tests/tools/test_floor.py::test_a_file_that_was_lost_is_not_passed_over",
+        r"DID NOT RAISE",
+    ),
 ]
 
 KEPT_APART = [

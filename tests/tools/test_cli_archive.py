@@ -31,7 +31,7 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
         [(4, 5, "archived"), (8, 4, "archived")],
         [],
     ]
-    for command in (["log", data, "notes"], ["history", data, "notes", "hello"], ["state", data, "notes", "--as-of", 2], ["export", data]):
+    for command in (["log", data, "notes", "--after", 0], ["history", data, "notes", "hello"], ["state", data, "notes", "--as-of", 2]):
         refused = eventstore(*command, "--json")
         assert (refused.code, refused.error()["error"]) == (2, "CompactedError")
         assert refused.out == "" or command[0] == "history"  # which begins with the latest
@@ -44,19 +44,24 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
         (5, 8, str(tmp_path / "archive")),
     ]
     assert (notes["floor"], other["archived"]) == (8, [])
-    assert f"9 before it archived to {tmp_path / 'archive'}" in done("verify", data).out
+    shown = done("verify", data).out
+    assert f"8 before it archived to {tmp_path / 'archive'}" in shown
+    assert "\nnot looked at: 8 events before them; what is archived is attached by --archive DIR, " in shown
+    assert "not looked at" not in done("verify", data, "--archive", tmp_path / "archive").out
     assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
 
 
 def test_a_log_whose_first_event_is_carried_begins_nowhere_else(tmp_path: Path) -> None:
-    """What is carried over a seal is at hand: on its own it must not pass for the log that it began."""
+    """What is carried over a seal is at hand: it must not pass for the log that it began."""
     for key, value in [("config", 0), ("k", 1), ("k", 2)]:
         done("put", tmp_path / "data", "notes", key, value)
     done("compact", tmp_path / "data")
     done("archive", tmp_path / "data", "--to", tmp_path / "archive")
-    for command in (["export", tmp_path / "data"], ["log", tmp_path / "data", "notes"]):
-        refused = eventstore(*command, "--json")
-        assert (refused.code, refused.out, refused.error()["error"]) == (2, "", "CompactedError")
+    refused = eventstore("log", tmp_path / "data", "notes", "--after", 0, "--json")
+    assert (refused.code, refused.out, refused.error()["error"]) == (2, "", "CompactedError")
+    assert [line["position"] for line in done("log", tmp_path / "data", "notes", "--json").lines()] == [5]
+    lines = done("export", tmp_path / "data").lines()
+    assert (lines[0]["floor"], [line["position"] for line in lines if "position" in line]) == (4, [0, 1, 3, 4, 5])
 
 
 def test_an_archive_that_is_not_there_is_never_passed_over_in_silence(

@@ -124,4 +124,5 @@ def test_what_is_archived_is_told_as_not_in_the_backup(tmp_path: Path) -> None:
     for shown, place in [(done("backup", tmp_path / "data", backed).out, backed), (done("restore", backed, again).out, again)]:
         assert "4 before it archived or deleted: not in the backup" in shown
         assert "whole: 1 event " in shown, place
+        assert "\nnot in it: 4 events before them, archived or deleted, but for what every key was there" in shown
     assert [(line["position"], line["floor"]) for line in done("backup", tmp_path / "data", backed, "--json").json()["domains"]] == [(5, 4)]

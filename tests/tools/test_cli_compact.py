@@ -32,10 +32,19 @@ def test_all_domains_are_sealed_and_the_report_says_so(data: Path) -> None:
     ]
     assert all(line["bytes_after"] > 0 and line["held_us"] > 0 and line["why"] is None for line in report["domains"])
     assert files(data, "notes") == [f"{0:020d}.db", f"{7:020d}.db"]
+    assert done("compact", data).out.endswith("\nnothing to seal\n")
     again = done("compact", data, "--json").json()
     assert [(line["sealed"], line["why"]) for line in again["domains"]] == [(False, "nothing came since the last seal")] * 2
     assert done("get", data, "notes", "hello").out == "4\n"
     assert [line["op"] for line in done("log", data, "notes", "--json").lines()] == ["put"] * 5 + ["seal"]
+
+
+def test_what_is_printed_says_what_became_smaller_and_that_nothing_is_gone(data: Path) -> None:
+    heading, notes, other, verdict = done("compact", data).out.splitlines()
+    assert heading.split("  ")[0] == "domain"
+    assert (notes.split()[:3], other.split()[:3]) == (["notes", "7", "3"], ["other", "3", "3"])
+    assert "writers waited " in notes
+    assert verdict.startswith("sealed 2 domains: nothing was deleted, all of it is read as before; `eventstore archive` moves")
 
 
 def test_a_dry_run_changes_nothing(data: Path) -> None:

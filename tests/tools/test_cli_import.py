@@ -67,7 +67,10 @@ def test_an_export_into_nothing_is_the_same_store(data: Path, tmp_path: Path, na
 def test_an_export_is_format_9_line_by_line(data: Path) -> None:
     lines = done("export", data).lines()
     store_id = done("init", data, "--json").json()["store_id"]
-    assert lines[0] == {"format": 1, "store_id": store_id, "domain": "candle"}
+    assert lines[0] == {
+        "format": 1, "store_id": store_id, "domain": "candle", "floor": 0,
+        "head": {"position": 1, "checksum": lines[2]["checksum"]}, "ids": None, "following": ["notes"],
+    }  # fmt: skip
     assert [line.get("position") for line in lines] == [None, 0, 1, None, 0, 1, 2, 3]
     assert list(lines[1]) == list(library.Event.__struct_fields__)
     assert lines[5]["data"] == '{"a":1}'

@@ -44,6 +44,7 @@ def test_an_analyst_finds_events_and_states(tmp_path: Path) -> None:
         "database": str(tmp_path / "out.db"),
         "domains": {"empty": 1, "orders": 5},
         "keys": 1,
+        "floors": {},
     }
     with tables(tmp_path / "out.db") as found:
         first = dict(found.execute("SELECT * FROM event WHERE domain = 'orders' AND position = 1").fetchone())

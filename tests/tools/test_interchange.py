@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from eventstore.errors import ConfigError, FormatError, NewerFormatError
 from eventstore.model import Event
-from eventstore.tools.interchange import Header, Reader, encode_event, encode_header, open_lines
+from eventstore.tools.interchange import End, Header, Ids, Reader, encode_event, encode_header, encode_ids, ids_of, open_lines
 
-HEADER = encode_header("00112233445566778899aabbccddeeff", "notes")
+STORE = "00112233445566778899aabbccddeeff"
+HEADER = encode_header(Header(1, STORE, "notes"))
+"""As drafts wrote it: it does not say where the events end."""
 
 texts = st.text()
 hashes = st.binary(min_size=32, max_size=32)
@@ -38,7 +41,7 @@ events = st.builds(
 
 def read(*lines: bytes) -> list[tuple[str, list[Event]]]:
     """Everything in an export."""
-    return [(header.domain, list(found)) for header, found in Reader(lines, "x.jsonl")]
+    return [(exported.header.domain, list(exported.events)) for exported in Reader(lines, "x.jsonl")]
 
 
 @given(st.lists(events))
@@ -63,10 +66,20 @@ def test_a_line_is_an_event_field_by_field() -> None:
     assert said["digest"] is None
     blob = msgspec.structs.replace(event, data=b"\x00\xff")
     assert json.loads(encode_event(blob))["data"] == {"base64": "AP8="}
-    assert json.loads(HEADER) == {"format": 1, "store_id": "00112233445566778899aabbccddeeff", "domain": "notes"}
+    assert json.loads(encode_event(event, b"\x0e" * 32)) == {**said, "previous": "0e" * 32}
+    header = Header(1, STORE, "notes", 7, End(9, "0f" * 32), Ids(2, "0e" * 32), ["other"])
+    assert json.loads(encode_header(header)) == {
+        "format": 1, "store_id": STORE, "domain": "notes", "floor": 7, "head": {"position": 9, "checksum": "0f" * 32},
+        "ids": {"count": 2, "sha256": "0e" * 32}, "following": ["other"],
+    }  # fmt: skip
+    assert json.loads(HEADER) == {"format": 1, "store_id": STORE, "domain": "notes", "floor": 0, "head": None, "ids": None, "following": []}
+    pairs = [(1, 3), (2**64 - 1, 2)]
+    assert [json.loads(line) for line in encode_ids(pairs)] == [{"ids": [["0000000000000001", 3], ["ffffffffffffffff", 2]]}]
+    content = b"".join(number.to_bytes(8, "big") for pair in pairs for number in pair)
+    assert ids_of(pairs) == Ids(2, hashlib.sha256(content).hexdigest())
 
 
-def some_event(position: int) -> bytes:
+def some_event(position: int, previous: bytes | None = None) -> bytes:
     """A line."""
     return encode_event(
         Event(
@@ -81,14 +94,16 @@ def some_event(position: int) -> bytes:
             salt=None,
             digest=None,
             data=None,
-        )
+        ),
+        previous,
     )
 
 
 def test_domains_follow_each_other() -> None:
-    lines = [HEADER, some_event(0), some_event(1), encode_header("ff" * 16, "other"), encode_header("ff" * 16, "third"), some_event(0)]
+    other, third = (encode_header(Header(1, "ff" * 16, name)) for name in ("other", "third"))
+    lines = [HEADER, some_event(0), some_event(1), other, third, some_event(0)]
     assert [(domain, len(found)) for domain, found in read(*lines)] == [("notes", 2), ("other", 0), ("third", 1)]
-    passed_over = [header for header, _ in Reader(lines, "x.jsonl")]
+    passed_over = [exported.header for exported in Reader(lines, "x.jsonl")]
     assert passed_over[1] == Header(1, "ff" * 16, "other")
     assert len(passed_over) == 3
 
@@ -97,16 +112,83 @@ def test_domains_follow_each_other() -> None:
     "broken", [b"", b"{", b"[1]\n", b'{"position":1}\n', some_event(1)[:-10], some_event(1).replace(b"00000000", b"zz000000"), b"\xff\n"]
 )
 def test_a_broken_line_ends_its_domain_and_no_other(broken: bytes) -> None:
-    lines = [HEADER, some_event(0), broken + b"\n", some_event(2), encode_header("ff" * 16, "other"), some_event(0)]
+    lines = [HEADER, some_event(0), broken + b"\n", some_event(2), encode_header(Header(1, "ff" * 16, "other")), some_event(0)]
     seen: list[str] = []
-    for header, found in Reader(lines, "x.jsonl"):
-        if header.domain == "notes":
+    for exported in Reader(lines, "x.jsonl"):
+        if exported.header.domain == "notes":
             with pytest.raises(FormatError, match=r"line 3 of x\.jsonl"):
-                list(found)
+                list(exported.events)
         else:
-            assert len(list(found)) == 1
-        seen.append(header.domain)
+            assert len(list(exported.events)) == 1
+        seen.append(exported.header.domain)
     assert seen == ["notes", "other"]
+
+
+def floored(count: int = 3) -> list[bytes]:
+    """The lines of a domain that begins behind position 5 and ends with position 7, and of another one."""
+    pairs = [(number, number + 1) for number in range(count)]
+    head = End(7, "00" * 32)
+    return [
+        encode_header(Header(1, STORE, "notes", 5, head, ids_of(pairs), ["other"])),
+        *(some_event(position, b"p" * 32) for position in (0, 2, 5)),
+        *encode_ids(pairs),
+        *(some_event(position) for position in (6, 7)),
+        encode_header(Header(1, STORE, "other", 0, End(0, "00" * 32))),
+        some_event(0),
+    ]
+
+
+def test_what_is_left_of_a_beginning_comes_before_the_events() -> None:
+    reader = Reader(floored(2_500), "x.jsonl")
+    notes, other = [
+        ([each.event.position for each in exported.carried], list(exported.ids), [event.position for event in exported.events])
+        for exported in reader
+    ]
+    assert notes == ([0, 2, 5], [(number, number + 1) for number in range(2_500)], [6, 7])
+    assert other == ([], [], [0])
+    assert reader.missing == {}
+    assert [domain for domain, _ in read(*floored())] == ["notes", "other"]  # what was not taken is passed over
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_file_that_was_cut_off_at_the_end_of_a_line_is_not_taken_for_whole(cut: int) -> None:
+    lines = floored()
+    assert len(lines) == 9
+    reader = Reader(lines[:cut], "x.jsonl")
+    for exported in reader:
+        assert exported.header.domain == "notes"
+        if cut == 7:
+            assert len(list(exported.events)) == 2
+        else:
+            with pytest.raises(FormatError, match=r"the events from position \d to 7 are missing from x\.jsonl, .*: it was cut off"):
+                list(exported.events)
+    assert reader.missing == {"other": "notes"}
+
+
+def test_a_domain_that_lost_its_birth_row_alone_was_cut_off() -> None:
+    (exported,) = Reader(floored()[7:8], "x.jsonl")
+    with pytest.raises(FormatError, match="from position 0 to 0 are missing"):
+        list(exported.events)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"floor":5', b'"floor":4', "stands among those that are carried over the floor, 4"),
+        (b'"ids":{"count":3', b'"ids":{"count":2', "not those that the header of the export names"),
+        (b'"ids":[["0000000000000000",1]', b'"ids":[["0000000000000009",1]', "not those that the header of the export names"),
+        (b'"head":{"position":7', b'"head":{"position":6', "names position 6 as its last event"),
+        (b'"checksum":"' + b"00" * 32, b'"checksum":"' + b"11" * 32, "names another last event"),
+        (b'"ids":{"count":3,', b'"ids":null,"was":{', "names its head and its ids"),
+        (b'{"ids":[[', b'{"idx":[[', "line 5 of"),
+    ],
+)
+def test_what_the_header_says_must_be_so(old: bytes, new: bytes, message: str) -> None:
+    content = b"".join(floored())
+    assert old in content
+    exported = next(iter(Reader(content.replace(old, new, 1).splitlines(keepends=True), "x.jsonl")))
+    with pytest.raises(FormatError, match=message):
+        list(exported.events)
 
 
 @pytest.mark.parametrize("lines", [[], [b"hello\n"], [b'{"a":1}\n'], [some_event(0)], [b"\x00\x01"]])
