@@ -106,7 +106,10 @@ class LogReader(ABC):
 
     def chain(self, position: int, *, limit: int) -> list[Linked]:
         """See EventLog.chain."""
-        return self._ask(lambda files: files.chain(position, limit))
+        found = self._ask(lambda files: files.chain(position, limit))
+        if not found and limit > 0 and 0 < position <= self._ask(LogFiles.head).position:
+            raise GapError(self.domain, position, position)  # a row that is damaged is not found, and is no end of a history
+        return found
 
     def checksums(self, after: int, until: int) -> Iterator[bytes]:
         """See EventLog.checksums."""

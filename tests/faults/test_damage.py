@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -507,6 +508,24 @@ def test_a_retry_of_a_call_whose_event_is_hidden_is_never_written(ending_early: 
         file.unlink()
     with pytest.raises(CorruptionError), eventstore.open(ending_early) as store:
         store.domain(DOMAIN).write_value("key-18", 18, event_id="id-18")
+
+
+def test_a_history_is_never_given_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)  # pointer files, so that an opening need not read the rows
+    with eventstore.open(tmp_path / "store") as store:
+        for number in range(1, 20):
+            store.domain(DOMAIN).write_value(f"key-{number % 6}", number)
+    opened = 0
+    for number in range(2, 19):
+        copy = Path(shutil.copytree(tmp_path / "store", tmp_path / f"copy-{number}"))
+        hide_what_follows(copy / DB, number)
+        for reverse in (True, False):
+            with contextlib.suppress(CorruptionError), eventstore.open(copy) as damaged:
+                domain = damaged.domain(DOMAIN)
+                opened += 1
+                for key in range(6):
+                    assert len(list(domain.events(key=f"key-{key}", reverse=reverse))) == (4 if key == 1 else 3)
+    assert opened, "none of them was asked for a history"
 
 
 def test_keys_whose_events_are_hidden_are_not_sealed_away(ending_early: Path) -> None:
