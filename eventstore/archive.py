@@ -1,7 +1,8 @@
 """Moving sealed files to where the user says (FORMAT.md section 8): copy, prove, hash, record; only then the original goes.
 
 The commit of the `archive` event is the decision. What was there before it stays, whatever happens; what the event names and is
-still in the log's folder is removed by whoever comes next, but only beside a copy with the recorded hash.
+still in the log's folder is removed by whoever comes next, but only beside a copy with the recorded hash. In an archive nothing
+is overwritten, and nothing whole removed but by a deletion: a copy that no event of ours names may be one that another store's does.
 """
 
 from __future__ import annotations
@@ -10,26 +11,26 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from eventstore import database, moves
+from eventstore import claims, database, moves
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import moment_us
+from eventstore.copies import require_outside
 from eventstore.database import sqlite3
 from eventstore.erasure import named_by_redactions, redacted_since, roll_forward
-from eventstore.errors import AccessError, ConfigError, EngineError, EventStoreError, UnavailableError
+from eventstore.errors import AccessError, ConfigError, CorruptionError, EngineError, EventStoreError, UnavailableError
 from eventstore.files import (
     FILE_MODE,
     FOLDER_MODE,
     locked,
     make_folder,
     os_errors,
-    remove_files,
     sha256_of,
     stat_or_none,
     sync_file,
@@ -37,6 +38,7 @@ from eventstore.files import (
 )
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
+from eventstore.logfile import erase_in
 from eventstore.model import Head
 from eventstore.projections.key_states import KeyStates
 from eventstore.roots import outline_of
@@ -74,7 +76,7 @@ class FileReport(msgspec.Struct, frozen=True):
 
 
 class KeptFile(msgspec.Struct, frozen=True):
-    """A file that should have gone and is still where it was, and why."""
+    """A file, or a copy of it in an archive, that should have gone and is still where it was, and why."""
 
     first: int
     last: int
@@ -107,8 +109,8 @@ def file_log(group: GroupCommit) -> FileLog:
     return log
 
 
-def archive_folder(to: str | os.PathLike[str], groups: Iterable[GroupCommit]) -> Path:
-    """The folder for an archive, by its one absolute path. Raises ConfigError for one inside the store, or whose name is no text."""
+def archive_folder(to: str | os.PathLike[str]) -> Path:
+    """The folder of an archive, by its one absolute path. Raises ConfigError for one in a store or a backup, or whose name is no text."""
     given: object = to
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise ConfigError(f"the folder of an archive is a path, not {given!r}")
@@ -117,12 +119,7 @@ def archive_folder(to: str | os.PathLike[str], groups: Iterable[GroupCommit]) ->
         str(folder).encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise ConfigError(f"the path {given!r} is not UTF-8, and cannot be recorded in an event; name another folder") from error
-    for group in groups:
-        home = file_log(group).folder.parents[1]
-        if folder == home or home in folder.parents:
-            raise ConfigError(
-                f"{folder} is inside the store {home}: whatever takes the store would take its archive; name a folder outside"
-            )
+    require_outside(folder)
     return folder
 
 
@@ -149,77 +146,70 @@ def chosen_files(log: FileLog, before: datetime | int | None) -> list[FileExtent
 
 @contextlib.contextmanager
 def moving(group: GroupCommit, *, timeout_ms: int | None = None) -> Iterator[FileLog]:
-    """The right to move the sealed files of a log; nobody else does meanwhile, and no copy is left that no event names.
-
-    Raises ConfigError, UnavailableError.
-    """
+    """The right to move the sealed files of a log; nobody else does meanwhile. Raises ConfigError, UnavailableError."""
     log = file_log(group)
     lock, timeout_ms = log.folder / moves.LOCK_NAME, log.busy_timeout_ms if timeout_ms is None else timeout_ms
     with os_errors(f"locking {lock}"), locked(lock, timeout_ms=timeout_ms):
-        try:
-            _abandon(group, log)
-            yield log
-        finally:
-            _abandon(group, log)
+        yield log
 
 
-def _abandon(group: GroupCommit, log: FileLog) -> None:
-    """Remove the copies that were begun and that no event names, this process's or a dead one's: what they are of is still there.
+def end_moves(group: GroupCommit, log: FileLog) -> list[KeptFile]:
+    """Take note which of the copies that were begun an event names by now, or are not there; gives the others, which stay named.
 
-    One that cannot be reached stays named: a redaction tells of it, and the next one who moves files tries again.
+    What a killed process left half made is removed. Under moving().
     """
-    with os_errors(f"reading {log.folder / moves.LOCK_NAME}"):
-        begun = moves.begun(log.folder)
-    for move in begun:
+    left: list[KeptFile] = []
+    for move in begun_in(log):
+        said = latest(log.archived(group.live.fresh().system)).get(move.first)
         try:
-            said = latest(log.archived(group.live.fresh().system)).get(move.first)
-            copy = archived_file(Path(move.to), log.store_id, log.domain, move.first)
-            with os_errors(f"removing {copy}"):
-                if not _is_recorded(None if said is None else said.path(log.store_id, log.domain), copy):
-                    last = said.last if said is not None else log.file(move.first).last if move.first in log.sealed() else None
-                    _remove_copy(log, copy, last, ours=moves.is_ours(log.folder, move))
-            with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
-                moves.end(log.folder, move)
+            _remove_half_made(log, move)
+            why = why_left(log, move, said)
         except EventStoreError as error:
-            _log.warning("%s: a copy that was begun may be left in an archive: %s", log.domain, error)
+            why = str(error)
+        if why is not None:
+            last = said.last if said is not None else log.file(move.first).last if move.first in log.sealed() else move.first
+            left.append(KeptFile(move.first, last, f"{log.domain}: {why}"))
+            continue
+        with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
+            moves.end(log.folder, move)
+    return left
 
 
-def _is_recorded(recorded: Path | None, copy: Path) -> bool:
-    """Whether an event names this copy, by whatever path. Raises AccessError if nobody can tell: it may be all that is left."""
-    if recorded is None or recorded == copy:
-        return recorded is not None
-    if not recorded.exists():
-        raise AccessError(f"{recorded}, which is on record, is not there, and {copy} may be all that is left of its file")
-    return copy.exists() and recorded.samefile(copy)
+def begun_in(log: FileLog) -> list[moves.Move]:
+    """The copies that were begun, and that no event may name. Raises EngineError."""
+    with os_errors(f"reading {log.folder / moves.LOCK_NAME}"):
+        return moves.begun(log.folder)
 
 
-def _remove_copy(log: FileLog, copy: Path, last: int | None, *, ours: bool) -> None:
-    """Remove what there is of a copy of the file that ends in `last`; None if that is neither in the log's folder nor on record.
+def why_left(log: FileLog, move: moves.Move, said: Archived | None) -> str | None:
+    """What is left of a move, and what to do about it; None if nothing is, or `said`, the last word about its file, names it.
 
-    Raises EventStoreError if nobody can tell, or it is no such copy.
+    Raises EngineError if nobody can tell.
     """
-    if not copy.parents[2].is_dir():
-        raise AccessError(f"{copy.parents[2]} is not there")
-    scratch = _scratch(copy)
-    if not ours and (scratch.exists() or copy.exists()):
-        raise AccessError(f"this store is a copy, and {copy} may be its original's")
-    if scratch.exists():
-        shutil.rmtree(scratch)
-    if stat_or_none(copy) is None:
-        return
-    if last is None:
-        raise AccessError(f"{copy} may be all that is left of its file")
-    (seal,) = log.linked([last])
-    with reading(copy, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
-        end = file.end().head
-    if end != Head(seal.event.position, seal.event.checksum):
-        raise AccessError(f"{copy} is no copy of this log's file")
-    remove_files([copy, *(copy.with_name(f"{copy.name}{side}") for side in ("-wal", "-shm"))])
+    copy = archived_file(Path(move.to), log.store_id, log.domain, move.first)
+    if said is not None and said.path(log.store_id, log.domain) == copy:
+        return None
+    with os_errors(f"looking for {copy}"):
+        if not Path(move.to).is_dir():
+            return f"a copy was begun in {move.to}, which is not there: find it, or mount what it is on; it may hold one"
+        if stat_or_none(moves.scratch_of(copy)) is not None:
+            return f"a copy is made in {moves.scratch_of(copy)}, or was left there by a process that was killed: archive again"
+        if stat_or_none(copy) is None:
+            return None
+    return (
+        f"no event names the copy {copy}: archive to {move.to}, and it is taken; attach that folder, and redactions reach it; or, once"
+        " its file is archived elsewhere, delete it, unless a store that this one is a copy of counts on it"
+    )
 
 
-def _scratch(copy: Path) -> Path:
-    """Where a copy is made, beside its place."""
-    return copy.parent / f".tmp-{copy.name}"
+def _remove_half_made(log: FileLog, move: moves.Move) -> None:
+    """Remove what a killed process left of a copy, unless somebody makes one there: of this store or of one that this is a copy of."""
+    scratch = moves.scratch_of(archived_file(Path(move.to), log.store_id, log.domain, move.first))
+    with os_errors(f"removing {scratch}"):
+        if stat_or_none(scratch) is not None:
+            with claims.held(scratch.parent, timeout_ms=0):
+                if stat_or_none(scratch) is not None:
+                    shutil.rmtree(scratch)
 
 
 def plan_archive(group: GroupCommit, before: datetime | int | None) -> ArchiveReport:
@@ -238,9 +228,10 @@ def archive_files(
     """
     domain, moved = group.live.log.domain, list[FileReport]()
     with moving(group) as log:
-        kept = finish_archiving(group, store_id)
-        told = {each.first for each in kept}
-        chosen = [file for file in choose(log) if file.first not in told]
+        unfinished = finish_archiving(group, store_id)
+        stays = {each.first for each in unfinished if not _goes_anew(group, each.first, to, store_id)}
+        chosen = [file for file in choose(log) if file.first not in stays]
+        kept = [each for each in unfinished if each.first not in {file.first for file in chosen}]
         for number, file in enumerate(chosen):
             if progress is not None:
                 progress(domain, number, len(chosen))
@@ -248,32 +239,57 @@ def archive_files(
             moved.append(report_of(file, "archived", str(to)))
         if progress is not None:
             progress(domain, len(chosen), len(chosen))
+        kept += end_moves(group, log)
     return ArchiveReport(domain, moved, kept, group.live.log.floor())
+
+
+def _goes_anew(group: GroupCommit, first: int, to: Path, store_id: str) -> bool:
+    """Whether a file whose archiving is on record, and that is here again, can be archived to the folder `to` once more.
+
+    As what is on record cannot stand for it. An altered file at `to` is in the way: it is left for whoever looks into that.
+    """
+    log = group.live.log
+    said = latest(file_log(group).archived(group.live.fresh().system))[first]
+    copy = said.path(store_id, log.domain)
+    if copy is None:
+        return False
+    altered, behind = _not_there(said, store_id, log.domain), _keeps(group, said, store_id)
+    if copy == archived_file(to, store_id, log.domain, first) and stat_or_none(copy) is not None:
+        return altered is None and behind is not None
+    return altered is not None or behind is not None
 
 
 def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store_id: str) -> list[KeptFile]:
     """Move one file; gives what is left of it in the store, if that could not be removed."""
     live = group.live
     live.keep_ids(file.last)
-    while True:
-        known = live.head().position
-        roll_forward(group)  # a redaction that was cut short since this process opened the log
-        with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
-            _require_free(archived_file(to, store_id, log.domain, file.first))
-            with os_errors(f"writing {log.folder / moves.LOCK_NAME}"):
-                moves.begin(log.folder, file.first, to)
-            sha256 = _copy(group, file, to, store_id)
-            said = Archived(file.first, file.last, sha256, str(to), outline_of(live.log, file.first, file.last))
+    target = archived_file(to, store_id, log.domain, file.first)
+    folders = [to, to / store_id, target.parent]
+    with os_errors(f"making {target.parent}"):
+        for folder in folders:
+            make_folder(folder)
+    with claims.held(target.parent, timeout_ms=log.busy_timeout_ms):
+        while True:
+            known = live.head().position
+            roll_forward(group)  # a redaction that was cut short since this process opened the log
+            with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
+                sha256 = _copy(group, log, file, to, target)
+                _sync(folders)
+            said = Archived(file.first, file.last, sha256, str(to), _outline(group, log, file))
 
-        def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
-            # A redaction since then erased the value in the original, and not in the copy.
-            return None if redacted_since(live.log, states.system, known) else said
+            def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
+                # A redaction since then erased the value in the original, and maybe not in the copy.
+                return None if redacted_since(live.log, states.system, known) else said
 
-        kept: list[KeptFile] = []
-        recorded = group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last)))  # type: ignore[misc]
-        _abandon(group, log)
-        if recorded:
-            return kept
+            kept: list[KeptFile] = []
+            if group.record("archive", say, lambda kept=kept: kept.extend(drop(log, file.first, file.last))):  # type: ignore[misc]
+                return kept
+
+
+def _outline(group: GroupCommit, log: FileLog, file: FileExtent) -> list[str] | None:
+    """What an archive event says of the tree; of a file that is archived anew it stays, though what came before may be gone by now."""
+    said = latest(log.archived(group.live.fresh().system)).get(file.first)
+    return outline_of(group.live.log, file.first, file.last) or (said.tree if said is not None else None)
 
 
 def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
@@ -288,34 +304,81 @@ def drop(log: FileLog, first: int, last: int) -> list[KeptFile]:
 # ---- the copy
 
 
-def _copy(group: GroupCommit, file: FileExtent, to: Path, store_id: str) -> str:
-    """Make the copy, prove it, and put it in its place, durably; gives its SHA-256."""
-    domain = group.live.log.domain
-    target = archived_file(to, store_id, domain, file.first)
-    folders = [to, to / store_id, target.parent]
-    for folder in folders:
-        make_folder(folder)
-    scratch = _scratch(target)
+def _copy(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, target: Path) -> str:
+    """See to it that a copy stands in its place, whole, proven, and named in the log's folder; gives its SHA-256."""
+    store = log.folder.parents[1]
+    if stat_or_none(target) is not None:
+        _bring_up_to_date(group, log, file, target)
+        try:
+            _prove(group, log, file, target)
+        except CorruptionError as error:  # its own, not that of the file that is to go
+            raise _in_the_way(target, str(error)) from error
+        moves.begin(log.folder, file.first, to)
+        claims.add(target.parent, store)
+        return sha256_of(target, durable=True)  # whoever put it there may not have made it so
+    moves.begin(log.folder, file.first, to)
+    claims.add(target.parent, store)
+    scratch = moves.scratch_of(target)
     if scratch.exists():
         shutil.rmtree(scratch)  # of a process that was killed: we hold the lock
     scratch.mkdir(mode=FOLDER_MODE)
     try:
         copy = scratch / target.name
-        _backup(file.path, copy, domain, group.live.log.busy_timeout_ms)
+        _backup(file.path, copy, log.domain, log.busy_timeout_ms)
         sync_file(copy)
-        (seal,) = group.live.log.linked([file.last])  # as the newest file carries it
-        redacted = named_by_redactions(group.live.log, group.live.fresh().system)
-        prove(copy, domain, store_id, seal.event, redacted, busy_timeout_ms=group.live.log.busy_timeout_ms)
+        _prove(group, log, file, copy)
         sha256 = sha256_of(copy)
-        _require_free(target)
         copy.rename(target)
     finally:
         shutil.rmtree(scratch)
+    return sha256
+
+
+def _prove(group: GroupCommit, log: FileLog, file: FileExtent, copy: Path) -> None:
+    """Prove that a copy is whole, and holds nothing that was redacted. Raises CorruptionError, EngineError."""
+    (seal,) = log.linked([file.last])  # as the newest file carries it
+    redacted = named_by_redactions(log, group.live.fresh().system)
+    prove(copy, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
+
+
+def _bring_up_to_date(group: GroupCommit, log: FileLog, file: FileExtent, target: Path) -> None:
+    """Erase in a copy that stands there already, left by a process that was killed or put there by a copy of this store, what was redacted
+    since. Raises AccessError for anything else that is in the way, UnavailableError.
+    """
+    redacted = named_by_redactions(log, group.live.fresh().system)
+    (seal,) = log.linked([file.last])
+    try:
+        with reading(target, log.domain, busy_timeout_ms=log.busy_timeout_ms) as there:
+            end, held, wal = there.end().head, there.held(redacted), stat_or_none(there.wal)
+    except EventStoreError as error:
+        raise _in_the_way(target, str(error)) from error
+    if end != Head(seal.event.position, seal.event.checksum):
+        raise _in_the_way(target, "it is no copy of this log's file")
+    if not held and not (wal is not None and wal.st_size):
+        return
+    if held and (theirs := claims.others(target.parent, log.folder.parents[1])):
+        raise _in_the_way(target, f"it holds what was redacted here, and the store {' and '.join(theirs)} put files there")
+    try:
+        emptied = erase_in(target, log.domain, held, busy_timeout_ms=log.busy_timeout_ms)
+    except sqlite3.Error as error:
+        raise database.engine_error(error, domain=log.domain, path=target) from error
+    if not emptied:
+        raise UnavailableError(f"{target} is read by another process, which keeps what was erased in it in its write-ahead log; try again")
+
+
+def _in_the_way(target: Path, why: str) -> AccessError:
+    return AccessError(
+        f"{target} is there already, and is not used: {why}; nothing was overwritten or moved: look what it is, then move it away, or"
+        " archive to another folder"
+    )
+
+
+def _sync(folders: list[Path]) -> None:
+    """Make the names in the folders durable, and that of the first."""
     for folder in reversed(folders):
         sync_folder(folder)
     with contextlib.suppress(PermissionError):  # a parent that must not be read is not ours to sync
-        sync_folder(to.parent)
-    return sha256
+        sync_folder(folders[0].parent)
 
 
 def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None:
@@ -336,15 +399,6 @@ def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None
             reader.backup(writer, pages=_PAGES)
     except sqlite3.Error as error:
         raise database.engine_error(error, domain=domain, path=copy) from error
-
-
-def _require_free(target: Path) -> None:
-    """Refuse to overwrite anything: what a killed process left is not there any more."""
-    if stat_or_none(target) is not None:
-        raise AccessError(
-            f"{target} is there already, and no event says so; nothing was overwritten or moved: look what it is, then"
-            " move it away, or archive to another folder"
-        )
 
 
 # ---- rolling forward
@@ -404,21 +458,21 @@ def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
 def try_to_finish(group: GroupCommit, store_id: str) -> None:
     """finish_archiving() for an opening, which must not fail over it: what could not be done is logged, and the next one tries again."""
     try:
-        _try_to_abandon(group)
-        kept = [f"positions {each.first} to {each.last}: {each.why}" for each in finish_archiving(group, store_id)]
+        left = [*_try_to_end_moves(group), *finish_archiving(group, store_id)]
+        kept = [f"positions {each.first} to {each.last}: {each.why}" for each in left]
     except EventStoreError as error:
         kept = [str(error)]
     for sentence in kept:
         _log.warning("%s", sentence)
 
 
-def _try_to_abandon(group: GroupCommit) -> None:
-    """Remove what a killed process left in an archive, unless somebody moves files at this moment, who has seen to it."""
+def _try_to_end_moves(group: GroupCommit) -> list[KeptFile]:
+    """end_moves(), unless somebody moves files at this moment, who sees to it."""
     log = group.live.log
-    if not isinstance(log, FileLog):
-        return
-    with os_errors(f"reading {log.folder / moves.LOCK_NAME}"):
-        begun = moves.begun(log.folder)
-    if begun:
-        with contextlib.suppress(UnavailableError), moving(group, timeout_ms=0):
-            pass
+    if not isinstance(log, FileLog) or not begun_in(log):
+        return []
+    try:
+        with moving(group, timeout_ms=0):
+            return end_moves(group, log)
+    except UnavailableError:
+        return []

@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from eventstore.codec import FORMAT, other_format
-from eventstore.errors import BackupError, FormatError, NotAStoreError
+from eventstore.errors import BackupError, ConfigError, FormatError, NotAStoreError
 from eventstore.files import os_errors
 from eventstore.manifest import NAME as STORE_NAME
 from eventstore.manifest import ManifestHead
@@ -104,6 +104,18 @@ def is_copy(name: str) -> bool:
 def name_after(backup: Backup | None) -> str:
     """The name of the next copy."""
     return f"copy-{(int(backup.copy[5:]) if backup else 0) % 999_999 + 1:06d}"
+
+
+def require_outside(path: Path) -> None:
+    """Refuse to put anything into a store's folder or a backup's, this one's or another's. Raises ConfigError."""
+    target = Path(os.path.realpath(path))
+    for folder in (target, *target.parents):
+        for name, what in ((STORE_NAME, "store"), (NAME, "backup")):
+            if os.path.lexists(folder / name):
+                raise ConfigError(
+                    f"{path} is inside the {what} {folder}, where nothing but its own files may be: what is put there goes where it goes;"
+                    " name a place elsewhere"
+                )
 
 
 def opened(folder: Path, *, read_only: bool) -> Path:

@@ -175,7 +175,7 @@ def redacted_since(log: EventLog, system: int, known: int) -> bool:
 def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
     """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy.
 
-    Those as well whose deletion is on record and was not done, where they can be seen.
+    Those as well that were deleted, or archived anew to another place, where they still can be seen.
     """
     if not isinstance(log, FileLog):
         return []
@@ -186,18 +186,27 @@ def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
         for said, path in log.archives()
         if path is None and (selection.cut_off or said.last >= oldest)
     ]
-    left = [path for last, path in _left_of_deletions(log) if (selection.cut_off or last >= oldest) and stat_or_none(path) is not None]
-    return elsewhere + [
-        HeldCopy(str(path), "its deletion is on record, and was not done: delete it, or apply the retention again") for path in left
+    attached = set(log.attached())
+    left = [
+        HeldCopy(str(path), why)
+        for last, path, why in _left_behind(log)
+        if (selection.cut_off or last >= oldest) and path not in attached and stat_or_none(path) is not None
     ]
+    return elsewhere + left
 
 
-def _left_of_deletions(log: FileLog) -> set[tuple[int, Path]]:
-    """Where files stood that were archived, and then deleted: up to which position, and the path."""
+def _left_behind(log: FileLog) -> set[tuple[int, Path, str]]:
+    """Where files stood that were archived, and then deleted or archived anew: up to which position, the path, and why one may be there."""
     said = log.archived()
     counts = latest(said)
-    places = [(each, each.path(log.store_id, log.domain)) for each in said if counts[each.first].to is None]
-    return {(each.last, path) for each, path in places if path is not None}
+    found: set[tuple[int, Path, str]] = set()
+    for each in said:
+        path, now = each.path(log.store_id, log.domain), counts[each.first].to
+        if path is not None and now != each.to:
+            deleted = "its deletion is on record, and was not done: delete it, or apply the retention again"
+            anew = f"the file was archived to {now} after that: attach this folder, too, and redact the same again, or delete this file"
+            found.add((each.last, path, deleted if now is None else anew))
+    return found
 
 
 def roll_forward(group: GroupCommit) -> list[int]:

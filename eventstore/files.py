@@ -141,29 +141,36 @@ def copy_files(paths: Iterable[Path], folder: Path) -> None:
     sync_folder(folder)
 
 
-_HASH = """import hashlib, sys
-for path in sys.argv[1:]:
+_HASH = """import hashlib, os, sys
+durable, *paths = sys.argv[1:]
+for path in paths:
     try:
         with open(path, "rb") as file:
+            if durable == "True":
+                os.fsync(file.fileno())
             print(hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         print("?", error.strerror)"""
 
 
-def sha256_each(paths: Sequence[Path]) -> list[str | EngineError]:
-    """SHA-256 of each file's bytes, in hexadecimal, or why it cannot be had; by a subprocess, for the reason that copy_files() has."""
+def sha256_each(paths: Sequence[Path], *, durable: bool = False) -> list[str | EngineError]:
+    """SHA-256 of each file's bytes, in hexadecimal, or why it cannot be had; by a subprocess, for the reason that copy_files() has.
+
+    With `durable` the bytes are made so.
+    """
     if not paths:
         return []
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _HASH, *map(str, paths)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-I", "-S", "-c", _HASH, str(durable), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = done.stdout.splitlines()
     if done.returncode != 0 or len(told) != len(paths):
         raise EngineError(f"reading {paths[0]} and others: {done.stderr.strip() or 'no answer'}")
     return [EngineError(f"reading {path}: {line[2:]}") if line.startswith("?") else line for path, line in zip(paths, told, strict=True)]
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, durable: bool = False) -> str:
     """The same of one file. Raises EngineError."""
-    (found,) = sha256_each([path])
+    (found,) = sha256_each([path], durable=durable)
     if isinstance(found, EngineError):
         raise found
     return found

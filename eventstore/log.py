@@ -268,6 +268,10 @@ class FileLog(EventLog, Protocol):
         """
         ...
 
+    def attached(self) -> list[Path]:
+        """The files that stand in archives that are attached, also those that are not read, as they are at hand elsewhere, too."""
+        ...
+
     def missing(self) -> list[tuple[int, int]]:
         """First and last position of each file that is not at hand."""
         ...

@@ -592,6 +592,23 @@ class LogFile:
             raise FormatError(self.domain, None, f"the database file is damaged ({error})") from error
 
 
+def erase_in(path: Path, domain: str, positions: Sequence[int], *, busy_timeout_ms: int) -> bool:
+    """Erase in a sealed file, wherever it stands, and empty its WAL, which holds it until then; False while a reader keeps that from being
+    done. Raises CorruptionError, EngineError, OSError, sqlite3.Error.
+    """
+    file = LogFile(path, domain, read_only=False, busy_timeout_ms=busy_timeout_ms)
+    try:
+        file.become_writer()
+        if positions:
+            file.erase(positions)
+        if whole := file.checkpoint("TRUNCATE"):
+            file.sync_wal()
+        return whole
+    finally:
+        file.close_reader()
+        file.close_writer()
+
+
 def _at(select: str, positions: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
     """The query for the rows at `positions`, ascending, and what it is asked with."""
     positions = [position for position in positions if 0 <= position < _INT64]

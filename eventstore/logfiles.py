@@ -159,7 +159,7 @@ class LogFiles:
         return [read_archived(event, self.domain) for event in events]
 
     def attached(self) -> list[Path]:
-        """The files that stand in archives, also those that are not read, as the log's own folder has them."""
+        """See FileLog.attached."""
         return [path for path in self.places() if not self._is_own(path)]
 
     def _is_own(self, path: Path) -> bool:
@@ -441,13 +441,16 @@ class LogFiles:
         # A file that somebody else put there has nothing to be held against: its events prove themselves. So do those of a copy in
         # another place than the recorded one, once something was erased: only of the one that is on record the hash is taken anew.
         redacted = bool(archived) and self.ask(self._layout.newest, LogFile.has_redactions)
-        there = {path for _, path in self.archives()} if redacted else set(self.attached())
-        named = {path: said.sha256 for path in self.attached() if path in there and (said := archived.get(first_of(path))) and said.sha256}
+        known: dict[int, set[str]] = {}
+        for said in self.archived() if archived and not redacted else ():  # of one that was archived anew an earlier copy may be attached
+            known.setdefault(said.first, set()).add(said.sha256 or "")
+        named = {path: known[first] for path in self.attached() if (first := first_of(path)) in known and archived[first].sha256}
+        named |= {path: {said.sha256 or ""} for said, path in self.archives() if path is not None}
         for (path, wanted), found in zip(named.items(), sha256_each(list(named)), strict=True):
             if isinstance(found, EngineError):
                 yield "archive", str(found)
-            elif found != wanted:
-                yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {wanted}: the file in the archive was altered"
+            elif found not in wanted:
+                yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {max(wanted)}: the file in the archive was altered"
 
     def _end_faults(self, first: int, path: Path, last: int) -> Iterator[tuple[str, str]]:
         try:

@@ -1,6 +1,7 @@
 """Copies of sealed files that are made elsewhere, each named in the log's folder before its first byte is written (FORMAT.md section 8).
 
-So none is forgotten whose maker was killed before an event could say where it is: it may hold what is redacted later.
+So none is forgotten whose maker was killed before an event could say where it is: it may hold what is redacted later. It stays
+where it is, as it may be all that another store has of which this one is a copy: nobody can tell.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     """The position that the file begins with and is named by."""
     to: str
     """The archive's folder."""
-    inode: int
-    """Of the lock file. In a folder that was copied it is another: what is on its way is then the original's, maybe all that one has."""
     ended: bool = False
     """Whether nothing is left there that no event names."""
 
 
 _decoder = msgspec.json.Decoder(Move)
+
+
+def scratch_of(copy: Path) -> Path:
+    """Where a copy is made, beside its place: a folder."""
+    return copy.parent / f".tmp-{copy.name}"
 
 
 def begun(folder: Path) -> list[Move]:
@@ -48,14 +52,9 @@ def begun(folder: Path) -> list[Move]:
     return [move for move in found.values() if not move.ended]
 
 
-def is_ours(folder: Path, move: Move) -> bool:
-    """Whether it was begun by this very store, and not by one that this is a copy of. Raises OSError."""
-    return move.inode == (folder / LOCK_NAME).stat().st_ino
-
-
 def begin(folder: Path, first: int, to: Path) -> None:
     """Name a move, durably. Under the lock. Raises OSError."""
-    _append(folder, Move(first, str(to), (folder / LOCK_NAME).stat().st_ino))
+    _append(folder, Move(first, str(to)))
 
 
 def end(folder: Path, move: Move) -> None:

@@ -7,10 +7,11 @@ backups and exports above all, nobody can name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from eventstore import moves
+from eventstore.database import first_of
 from eventstore.files import os_errors
 from eventstore.model import HeldCopy
 
@@ -18,8 +19,8 @@ _OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|[0-9]{20}-[0-9]{20}\.ids|head|arch
 _QUARANTINED = re.compile(r"(?:\.tmp-)?(.+)-[0-9]+-[0-9a-f]{12}")
 
 
-def copies_of(store: Path, domain: str) -> Iterator[HeldCopy]:
-    """Every such place in the folder of a store, but for the log's own files."""
+def copies_of(store: Path, domain: str, attached: Collection[Path]) -> Iterator[HeldCopy]:
+    """Every such place in the folder of a store, but for the log's own files; and copies on their way that are no `attached` file."""
     folder = store / "logs" / domain
     with os_errors(f"looking for copies of domain {domain}"):
         for path in sorted(store.glob("quarantine/*")):
@@ -36,9 +37,11 @@ def copies_of(store: Path, domain: str) -> Iterator[HeldCopy]:
                 yield HeldCopy(str(path), "left by a process that was killed: `eventstore doctor STORE --fix` removes it once it is old")
             else:
                 yield HeldCopy(str(path), "no file of the log: if it is a copy of one, delete it")
+        whole = {(path.parents[2], first_of(path)) for path in attached if not moves.scratch_of(path).exists()}
         for move in moves.begun(folder):
-            yield HeldCopy(
-                f"{move.to} ({domain}, from position {move.first})",
-                "a copy that is made there, or whose maker was killed: `archive`, or the next opening for writing, removes what was left;"
-                " if this store is a copy of another, it may be that one's",
-            )
+            if (Path(move.to), move.first) not in whole:
+                yield HeldCopy(
+                    f"{move.to} ({domain}, from position {move.first})",
+                    "a copy that is made there, or whose maker was killed: attach that folder, archives=[...] or --archive DIR, and redact"
+                    " the same again; `eventstore doctor` says what stands there",
+                )

@@ -6,18 +6,23 @@ without an `archive` event that says so; one that names no folder says that the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from pathlib import Path
 
 import msgspec
 
+from eventstore import claims
 from eventstore.archive import (
     ArchiveReport,
     FileReport,
     KeptFile,
     Progress,
     archive_files,
+    begun_in,
     drop,
+    end_moves,
     file_log,
     finish_archiving,
     moving,
@@ -25,13 +30,15 @@ from eventstore.archive import (
 )
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import now_us
+from eventstore.database import first_of
 from eventstore.erasure import named_by_redactions, roll_forward
-from eventstore.errors import ConfigError, CorruptionError, EngineError
+from eventstore.errors import ConfigError, CorruptionError, EngineError, EventStoreError
 from eventstore.files import os_errors, remove_files, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
+from eventstore.model import Head
 from eventstore.roots import outline_of
-from eventstore.sealedfile import prove
+from eventstore.sealedfile import prove, reading
 
 _log = logging.getLogger("eventstore")
 
@@ -122,89 +129,179 @@ def _oldest_first(group: GroupCommit, log: FileLog, store_id: str) -> list[FileR
 
 
 def apply_retention(
-    group: GroupCommit, policy: Retention, store_id: str, *, to: Path | None, progress: Progress | None = None
+    group: GroupCommit, policy: Retention, store_id: str, *, to: Path | None, take_over: bool = False, progress: Progress | None = None
 ) -> ArchiveReport:
     """Seal where that is needed, then move what need not be kept to the folder `to`; if that is None delete it, archived files included.
 
-    Raises CorruptionError, AccessError, EngineError: what was done until then stays done.
+    `take_over`: also from archives that other stores put files in, or nobody knows who. Raises CorruptionError, AccessError,
+    EngineError: what was done until then stays done.
     """
     sealed = plan_retention(group, policy, store_id).seal and group.seal().sealed
     if to is not None:
         wanted = {file.first for file in plan_retention(group, policy, store_id).files}
         report = archive_files(group, lambda log: [log.file(first) for first in log.sealed() if first in wanted], to, store_id, progress)
     else:
-        report = _delete(group, policy, store_id, progress)
+        report = _delete(group, policy, store_id, progress, take_over=take_over)
     return msgspec.structs.replace(report, sealed=sealed)
 
 
-def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Progress | None) -> ArchiveReport:
+def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Progress | None, *, take_over: bool) -> ArchiveReport:
     domain, gone = group.live.log.domain, list[FileReport]()
     with moving(group) as log:
-        kept = finish_archiving(group, store_id)
-        kept += _finish_deleting(group, log, store_id)
-        told = {each.first for each in kept}
-        files = [file for file in plan_retention(group, policy, store_id).files if file.first not in told]
+        unfinished = finish_archiving(group, store_id)
+        files = plan_retention(group, policy, store_id).files
+        kept = [each for each in unfinished if each.first not in {file.first for file in files}]
+        places = _places(log)
+        kept += _finish_deleting(group, log, places, take_over=take_over)
         for number, file in enumerate(files):
             if progress is not None:
                 progress(domain, number, len(files))
-            copy = None if file.archive is None else archived_file(Path(file.archive), store_id, domain, file.first)
-            if copy is not None and stat_or_none(copy) is None:
-                kept.append(KeptFile(file.first, file.last, f"there is no {copy}: nothing was deleted, and nothing recorded"))
-                continue
-            left: list[KeptFile] = []
-            group.live.keep_ids(file.last)
-
-            def then(file: FileReport = file, copy: Path | None = copy, left: list[KeptFile] = left) -> None:
-                left.extend(_delete_file(log, copy, file.first, file.last))
-
-            said = Archived(file.first, file.last, None, None, _outline(group, log, file, store_id))
-            group.record("archive", lambda _, said=said: said, then)  # type: ignore[misc]
+            done, left = _delete_one(group, log, file, places.get(file.first, {}), take_over=take_over)
             kept += left
-            gone.append(msgspec.structs.replace(file, status="deleted", archive=None))
+            if done:
+                gone.append(msgspec.structs.replace(file, status="deleted", archive=None))
         if progress is not None:
             progress(domain, len(files), len(files))
+        kept += end_moves(group, log)
     return ArchiveReport(domain, gone, kept, group.live.log.floor())
 
 
-def _outline(group: GroupCommit, log: FileLog, file: FileReport, store_id: str) -> list[str] | None:
+def _delete_one(
+    group: GroupCommit, log: FileLog, file: FileReport, places: dict[Path, bool], *, take_over: bool
+) -> tuple[bool, list[KeptFile]]:
+    """Delete a file wherever it is read, or nowhere; whether it is on record as deleted by then, and what is left, and why."""
+
+    def kept(why: str) -> KeptFile:
+        return KeptFile(file.first, file.last, why)
+
+    recorded = None if file.archive is None else _real(archived_file(Path(file.archive), log.store_id, log.domain, file.first))
+    with contextlib.ExitStack() as rights:
+        standing = _standing(log, file.last, places, rights, take_over=take_over)
+        if recorded is not None and recorded not in standing:
+            return False, [kept(f"there is no {recorded}: nothing was deleted, and nothing recorded")]
+        counted = {recorded, *log.attached()}
+        refused = [kept(f"{why}; nothing was deleted, and nothing recorded") for path, why in standing.items() if why and path in counted]
+        if refused:
+            return False, refused
+        group.live.keep_ids(file.last)
+        left = list[KeptFile]()
+        said = Archived(file.first, file.last, None, None, _outline(group, log, file))
+        group.record("archive", lambda _: said, lambda: left.extend(_delete_file(log, standing, file.first, file.last)))
+    return True, left
+
+
+def _places(log: FileLog) -> dict[int, dict[Path, bool]]:
+    """Where each file may stand outside the log's own folder, as far as anybody knows; and whether an event ever said so.
+
+    In an archive that is attached, or that was recorded, or where a copy was begun.
+    """
+    found: dict[int, dict[Path, bool]] = {}
+    for path in log.attached():
+        found.setdefault(first_of(path), {})[path] = False
+    for move in begun_in(log):
+        found.setdefault(move.first, {})[_real(archived_file(Path(move.to), log.store_id, log.domain, move.first))] = False
+    for said in log.archived():
+        if (copy := said.path(log.store_id, log.domain)) is not None:
+            found.setdefault(said.first, {})[_real(copy)] = True
+    return found
+
+
+def _standing(
+    log: FileLog, last: int, places: dict[Path, bool], rights: contextlib.ExitStack, *, take_over: bool
+) -> dict[Path, str | None]:
+    """In which of its `places` the file that ends in `last` stands, and why it must not be deleted there; None if it may.
+
+    Until `rights` end nobody else puts or removes files there.
+    """
+    standing: dict[Path, str | None] = {}
+    for path, recorded in sorted(places.items()):
+        with os_errors(f"looking for {path}"):
+            there = stat_or_none(path) is not None
+        if there:
+            foreign = None if recorded else _other_than(log, path, last)
+            standing[path] = foreign or _refusal(log, path.parent, rights, take_over=take_over)
+    return standing
+
+
+def _real(copy: Path) -> Path:
+    """The path of a file in an archive that it has by whatever way: attached ones have no other."""
+    return Path(os.path.realpath(copy.parent)) / copy.name
+
+
+def _other_than(log: FileLog, path: Path, last: int) -> str | None:
+    """Why a file under the right name is not the log's file that ends in `last`, as far as anybody can see."""
+    (seal,) = log.linked([last])
+    try:
+        with reading(path, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
+            end = file.end().head
+    except EventStoreError as error:
+        return f"whether {path} is a copy of this log's file nobody can tell: {error}"
+    return None if end == Head(seal.event.position, seal.event.checksum) else f"{path} is no copy of this log's file, and is left as it is"
+
+
+def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack, *, take_over: bool) -> str | None:
+    """Why nothing may be deleted from a folder of an archive by this store; None if something may, and the right to do so is held."""
+    store = log.folder.parents[1]
+    try:
+        rights.enter_context(claims.held(folder, timeout_ms=log.busy_timeout_ms))
+        with os_errors(f"looking who put files into {folder}"):
+            theirs = claims.whose(folder, store)
+            if theirs is not None and take_over:
+                claims.take_over(folder, store)
+    except EngineError as error:
+        return str(error)
+    if theirs is None or take_over:
+        return None
+    return f"{theirs}; if no other store counts on them, take them over by retain(..., take_over=True), or --take-over"
+
+
+def _outline(group: GroupCommit, log: FileLog, file: FileReport) -> list[str] | None:
     """What stays of the tree when a file goes for good; None if it is damaged: what its checksums say is proven by nothing then."""
     live = group.live
-    if file.archive is not None:
-        return latest(log.archived(live.fresh().system))[file.first].tree
+    said = latest(log.archived(live.fresh().system)).get(file.first)
+    if said is not None and (file.archive is not None or said.tree is not None):
+        return said.tree  # as it was when the file was archived, and whole
     try:
         roll_forward(group)  # a value that a killed redaction left would have the file refused
         (seal,) = live.log.linked([file.last])
         redacted = named_by_redactions(live.log, live.states.system)
-        prove(log.file(file.first).path, live.log.domain, store_id, seal.event, redacted, busy_timeout_ms=live.log.busy_timeout_ms)
+        prove(log.file(file.first).path, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
         return outline_of(live.log, file.first, file.last)
     except CorruptionError as error:
         _log.warning("a damaged file is deleted, so that there will be no roots and bundles without it: %s", error)
         return None
 
 
-def _finish_deleting(group: GroupCommit, log: FileLog, store_id: str) -> list[KeptFile]:
-    """Delete the archived files whose deletion was recorded by a process that died over it."""
-    domain, said = group.live.log.domain, log.archived(group.live.fresh().system)
-    last_word = latest(said)
+def _finish_deleting(group: GroupCommit, log: FileLog, places: dict[int, dict[Path, bool]], *, take_over: bool) -> list[KeptFile]:
+    """Delete what is left of files whose deletion was recorded: by a process that died over it, or in an archive that was not at hand."""
     kept: list[KeptFile] = []
-    for each in said:
-        copy = each.path(store_id, domain)
-        if copy is not None and last_word[each.first].to is None and stat_or_none(copy) is not None:
-            with group.live.log.writing():
-                kept += _delete_file(log, copy, each.first, each.last)
+    for first, said in latest(log.archived(group.live.fresh().system)).items():
+        if said.to is not None:
+            continue
+        with contextlib.ExitStack() as rights:
+            standing = _standing(log, said.last, places.get(first, {}), rights, take_over=take_over)
+            if standing:
+                with log.writing():
+                    kept += _delete_file(log, standing, first, said.last)
     return kept
 
 
-def _delete_file(log: FileLog, copy: Path | None, first: int, last: int) -> list[KeptFile]:
-    """Delete a file, now that an event says so, from the archive and from the log's folder; if that fails it is told, and tried again."""
+def _delete_file(log: FileLog, standing: dict[Path, str | None], first: int, last: int) -> list[KeptFile]:
+    """Delete a file, now that an event says so, from archives and from the log's folder; what fails is told, and tried again."""
+    left = [
+        KeptFile(first, last, f"recorded as deleted, and still there: {why}")
+        for path in standing
+        if (why := standing[path] or _remove(path))
+    ]
     # The log's own folder last: then the log looks anew which files there are, those in archives included.
-    return [*(_remove(copy, first, last) if copy is not None else ()), *drop(log, first, last)]
+    return left + drop(log, first, last)
 
 
-def _remove(copy: Path, first: int, last: int) -> list[KeptFile]:
+def _remove(copy: Path) -> str | None:
+    """Remove a copy from an archive; why not, if that fails."""
     try:
         with os_errors(f"deleting {copy}"):
             remove_files([copy, *(copy.with_name(f"{copy.name}{side}") for side in ("-wal", "-shm"))])
     except EngineError as error:
-        return [KeptFile(first, last, f"recorded as deleted, and still there: {error}")]
-    return []
+        return str(error)
+    return None

@@ -37,7 +37,7 @@ from eventstore.errors import (
 )
 from eventstore.files import defer_signals, make_folder, os_errors, remove_files, restore_signals, signal_mask, stat_or_none, sync_folder
 from eventstore.log import Busy, FileExtent, nobody_waits
-from eventstore.logfile import End, LogFile
+from eventstore.logfile import End, LogFile, erase_in
 from eventstore.logfiles import LogFiles
 from eventstore.model import MIN_FREE_BYTES, Durability, Event, Head, HeldCopy, WriteRule
 from eventstore.reading import LogReader
@@ -491,17 +491,8 @@ class SqliteLog(LogReader):
             if not held and before is None and (wal is None or wal.st_size == 0):
                 return
             self._unfinished[path] = _Unfinished(positions, "a reader in another process keeps the file from being emptied of it")
-            file = LogFile(path, self.domain, read_only=False, busy_timeout_ms=self.busy_timeout_ms)
-            try:
-                file.become_writer()
-                if held:
-                    file.erase(held)
-                if file.checkpoint("TRUNCATE"):
-                    file.sync_wal()
-                    del self._unfinished[path]
-            finally:
-                file.close_reader()
-                file.close_writer()
+            if erase_in(path, self.domain, held, busy_timeout_ms=self.busy_timeout_ms):
+                del self._unfinished[path]
         except (EventStoreError, OSError, sqlite3.Error) as error:
             self._unfinished[path] = _Unfinished(positions, str(error), passes=isinstance(error, UnavailableError | sqlite3.Error))
 
@@ -516,7 +507,7 @@ class SqliteLog(LogReader):
             HeldCopy(str(path), f"{unfinished.why}; the next opening for writing tries again, or redact the same again")
             for path, unfinished in self._unfinished.items()
         ]
-        return own + sealed + list(copies_of(self.store, self.domain))
+        return own + sealed + list(copies_of(self.store, self.domain, self.attached()))
 
     def _record(self, head: Head) -> None:
         """After a whole checkpoint everything up to `head` is durable, whatever its events were written with."""
@@ -641,6 +632,10 @@ class SqliteLog(LogReader):
     def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
         """See FileLog.archives."""
         return self._look(lambda files: files.archives(system))
+
+    def attached(self) -> list[Path]:
+        """See FileLog.attached."""
+        return self._look(LogFiles.attached)
 
     def missing(self) -> list[tuple[int, int]]:
         """See FileLog.missing."""

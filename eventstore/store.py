@@ -206,16 +206,19 @@ class Store:
         Writers wait for the event alone, and who has a file open reads on. What every key is stays; what was before is a CompactedError
         unless the archive is attached. `progress` is called with domain, files done, files to do.
 
-        Raises NotFoundError, ConfigError for a folder inside the store, CorruptionError for a file that is not whole, AccessError,
-        DiskFullError, EngineError. What was moved before that stays moved.
+        A copy that stands there already, as whoever made it was killed, or was a copy of this store, is taken if it proves to be one;
+        nothing is overwritten. `kept` in the report names files, and such copies elsewhere, that should have gone, and why.
+
+        Raises NotFoundError, ConfigError for a folder inside a store or a backup, CorruptionError for a file that is not whole,
+        AccessError, DiskFullError, EngineError. What was moved before that stays moved.
         """
         if isinstance(before, int) and domain is None:
             raise ConfigError("positions are a domain's own: name the domain, or give a time")
         groups = self._moved(domain)
+        folder = archive_folder(to)
         if dry_run:
             return [plan_archive(group, before) for group in groups]
         self._require_movable()
-        folder = archive_folder(to, groups)
         return [archive_files(group, lambda log: chosen_files(log, before), folder, self.store_id, progress) for group in groups]
 
     def plan_retention(self, policy: Retention, domain: str | None = None) -> list[RetentionPlan]:
@@ -230,20 +233,26 @@ class Store:
         *,
         to: str | os.PathLike[str] | None = None,
         delete: bool = False,
+        take_over: bool = False,
         progress: ArchiveProgress | None = None,
     ) -> list[ArchiveReport]:
         """Keep of one domain, or of all, what the policy says: move older sealed files to the folder `to`, or delete them for good.
 
-        A live file that begins with what need not be kept is sealed first. With `delete`, files that were archived earlier go, too.
+        A live file that begins with what need not be kept is sealed first. With `delete`, files that were archived earlier go, too,
+        from where they were put and from every archive that is attached. Only the store that put them there may do that, and no copy
+        of it, which has another path or is another folder; `take_over` lets this one, from now on: say so of a store that was moved or
+        restored, and if no other counts on its archives. What could not go is in the report's `kept`, with the reason.
         What every key is survives always: only the past goes, and an `archive` event says which. Raises as archive() does.
         """
         _require_policy(policy)
         if (to is None) != delete:
             raise ConfigError("say where the files go, by to=, or that they are to be deleted for good, by delete=True: one of the two")
+        if take_over and not delete:
+            raise ConfigError("take_over says that files may be deleted from archives of another store: it goes with delete=True")
         self._require_movable()
         groups = self._moved(domain)
-        folder = None if to is None else archive_folder(to, groups)
-        return [apply_retention(group, policy, self.store_id, to=folder, progress=progress) for group in groups]
+        folder = None if to is None else archive_folder(to)
+        return [apply_retention(group, policy, self.store_id, to=folder, take_over=take_over, progress=progress) for group in groups]
 
     def _moved(self, domain: str | None) -> list[GroupCommit]:
         existing = self.domains()

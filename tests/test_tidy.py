@@ -52,6 +52,7 @@ FLOORS = [
         "reading",
         "rolling",
         "recovery",
+        "claims",
         "moves",
         "remnants",
         "sqlite",

@@ -26,9 +26,10 @@ import msgspec
 from eventstore.adapters.signing import sign
 from eventstore.anchors import Anchor
 from eventstore.clock import format_us
+from eventstore.copies import require_outside
 from eventstore.errors import ConfigError
 from eventstore.files import os_errors, replace_file
-from eventstore.tools.stores import existing_store, require_outside_stores
+from eventstore.tools.stores import existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
 
@@ -54,7 +55,7 @@ def anchor(
 ) -> AnchorReport:
     """Anchor a store as it stands. Raises CorruptionError for a damaged end, ConfigError for a file that exists or a bad key."""
     if output is not None:
-        require_outside_stores(output)
+        require_outside(output)
         if os.path.lexists(output):
             raise ConfigError(f"{output} exists already: an older anchor proves more than a newer one, so it is kept; name another file")
     with existing_store(location, read_only=read_only, archives=archives) as store:

@@ -31,11 +31,12 @@ import msgspec
 from eventstore.adapters.signing import sign
 from eventstore.bundles import Bundle
 from eventstore.clock import format_us
+from eventstore.copies import require_outside
 from eventstore.errors import ConfigError
 from eventstore.files import os_errors, replace_file
 from eventstore.model import Domain, Key
 from eventstore.tools.anchor import kept_anchor
-from eventstore.tools.stores import existing_store, require_outside_stores
+from eventstore.tools.stores import existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
 
@@ -72,7 +73,7 @@ def bundle(
 ) -> BundleReport:
     """Bundle events of one domain. Raises as Store.bundle() does, ConfigError for a file that exists or a bad key."""
     if output is not None:
-        require_outside_stores(output)
+        require_outside(output)
         if os.path.lexists(output):
             raise ConfigError(f"{output} exists already, and may have been handed out: name another file")
     old = None if since is None else kept_anchor(since)

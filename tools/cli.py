@@ -368,6 +368,7 @@ def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_r
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Move files to DIR.")
 @click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
 @click.option("--yes", is_flag=True, help="Really delete.")
+@click.option("--take-over", is_flag=True, help="Also from archives in which other stores, or copies of this one, put files.")
 @_JSON
 def _retention(
     action: str, store: str, domain: str | None, keep_days: int | None, keep_events: int | None, as_json: bool, **options: Any
@@ -375,7 +376,7 @@ def _retention(
     policy = retention.policy_of(keep_days, keep_events)
     if action == "plan":
         if any(options.values()):
-            raise click.UsageError("plan changes nothing: --to, --delete and --yes belong to apply")
+            raise click.UsageError("plan changes nothing: --to, --delete, --yes and --take-over belong to apply")
         return show(retention.plan(store, domain, policy=policy), retention.render_plan, as_json)
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = retention.apply(store, domain, policy=policy, progress=progress, **options)

@@ -26,6 +26,7 @@ import msgspec
 from sqlite_utils.utils import sqlite3
 
 from eventstore import copies, manifest
+from eventstore.archive import begun_in, why_left
 from eventstore.archived import latest
 from eventstore.clock import format_us, now_us
 from eventstore.errors import ConfigError, EventStoreError
@@ -168,15 +169,21 @@ def _elsewhere(store: Store, name: str) -> Iterator[Check]:
     """Where sealed files are, as the log says, against what is there. Their bytes are verify's to prove."""
     live = store.domain(name).group.live
     log = live.log
-    if not isinstance(log, FileLog) or not (log.missing() or log.leftovers()):
+    if not isinstance(log, FileLog):
+        return
+    begun = begun_in(log)
+    if not (log.missing() or log.leftovers() or begun):
         return
     said = latest(log.archived(live.states.system))
+    for move in begun:
+        if (why := why_left(log, move, said.get(move.first))) is not None:
+            yield Check("archives", "warn", f"{name}: {why}")
     for file in said.values():
         copy, where = file.path(store.store_id, name), f"{name}: positions {file.first} to {file.last}"
         there = copy is None or stat_or_none(copy) is not None
         if file.first in log.leftovers():
             went = f"were archived to {file.to}" if copy is not None else "were deleted"
-            now = "the next opening for writing removes it" if there else f"it stays, as there is no {copy}"
+            now = "the next opening for writing removes it" if there else f"it stays, as there is no {copy}, until it is archived anew"
             yield Check("archives", "warn", f"{where} {went}, and their file is still in the store, or here again; {now}")
         elif not there:
             told = f"{where} were archived to {file.to}, and no {copy} is there now: find it, or mount what it is on"

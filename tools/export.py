@@ -30,11 +30,12 @@ from typing import IO, Protocol, cast
 import msgspec
 
 from eventstore.codec import FORMAT
+from eventstore.copies import require_outside
 from eventstore.domain import DomainStore
 from eventstore.files import FILE_MODE, half_made, os_errors, sync_folder
 from eventstore.tools.floor import chained, say_floor
 from eventstore.tools.interchange import End, Header, encode_event, encode_header, encode_ids, ids_of
-from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
+from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape, json_safe
 
 
@@ -135,7 +136,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
     Raises ConfigError for a place in a store's folder.
     """
-    require_outside_stores(path)
+    require_outside(path)
     if path.exists() and not path.is_file():
         with os_errors(f"writing {path}"), path.open("wb") as device:
             yield device

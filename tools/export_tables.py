@@ -22,13 +22,14 @@ from sqlite_utils import Database
 
 from eventstore.clock import format_us
 from eventstore.codec import decode_key
+from eventstore.copies import require_outside
 from eventstore.database import connect_copy, connect_reader, engine_error, sqlite3
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError
 from eventstore.files import FILE_MODE, half_made, os_errors, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Event
 from eventstore.tools.floor import chained, say_floor
-from eventstore.tools.stores import chosen_domains, existing_domain, existing_store, require_outside_stores
+from eventstore.tools.stores import chosen_domains, existing_domain, existing_store
 from eventstore.tools.terminal import Paint, Progress, count_text, escape
 
 APPLICATION_ID = 0x45564B54
@@ -95,7 +96,7 @@ def export_tables(
     """
     target = Path(os.path.realpath(path))
     with os_errors(f"writing {path}"), existing_store(location, read_only=read_only, archives=archives) as store:
-        require_outside_stores(path)
+        require_outside(path)
         _require_free(target)
         chosen = [existing_domain(store, name) for name in domains] or chosen_domains(store, None)
         temporary = half_made(target)

@@ -2,8 +2,9 @@
 
 By age or by count: what is older is moved, or deleted. `plan` says which files would go, and changes nothing. `apply` does it: a
 live file that begins with what need not be kept is sealed, and whole sealed files are moved to DIR, or, with --delete --yes,
-deleted for good, those archived earlier included. What every key is survives always: only the past goes, and an event records
-which. Exit 1 if something had to be kept that should have gone, and why.
+deleted for good, those archived earlier included. From an archive only the store deletes that put files there; for a store that was
+moved or restored say --take-over, if no other counts on that archive. What every key is survives always: only the past goes, and an
+event records which. Exit 1 if something had to be kept that should have gone, and why.
 
 Example:
   eventstore retention plan data --keep-days 30
@@ -61,6 +62,7 @@ def apply(
     to: Path | None = None,
     delete: bool = False,
     yes: bool = False,
+    take_over: bool = False,
     progress: Progress | None = None,
 ) -> MovedReport:
     """Do it. Raises ConfigError for a deletion without `yes`; NotFoundError, CorruptionError, EngineError."""
@@ -68,7 +70,7 @@ def apply(
         raise ConfigError("deleting cannot be undone: look at `eventstore retention plan`, then say --delete --yes")
     name = None if domain is None else Domain(domain).name
     with existing_store(location) as store:
-        reports = store.retain(policy, name, to=to, delete=delete, progress=progress)
+        reports = store.retain(policy, name, to=to, delete=delete, take_over=take_over, progress=progress)
     return MovedReport(location, False, None if to is None else str(to), list(map(line_of, reports)))
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from eventstore import manifest
 from eventstore.domain import DomainStore
-from eventstore.errors import ConfigError, NotFoundError
+from eventstore.errors import NotFoundError
 from eventstore.model import Domain
 from eventstore.opening import open_store
 from eventstore.store import Store
@@ -19,14 +17,6 @@ from eventstore.store import Store
 def existing_store(location: str, *, read_only: bool = False, keys: Path | None = None, archives: Sequence[Path] = ()) -> Store:
     """A store that is there already. Damage is an error, so that nobody takes what is left for all there was; `read_only` reads it."""
     return open_store(location, create=False, read_only=read_only, keys=keys, archives=archives)
-
-
-def require_outside_stores(path: Path) -> None:
-    """Refuse to write a file into a store's folder, this one's or another's. Raises ConfigError."""
-    target = Path(os.path.realpath(path))
-    for folder in target.parents:
-        if (folder / manifest.NAME).exists():
-            raise ConfigError(f"{path} is in the store {folder}, where nothing but its own files may be; name a file elsewhere")
 
 
 def raw_domain(store: Store, name: str) -> DomainStore:

@@ -57,7 +57,7 @@ def test_tasks_write_while_a_thread_seals_for_the_policy(tmp_path: Path, monkeyp
         async with opened(tmp_path, seal_bytes=1) as (_, domain):
             loop, latest, written = asyncio.get_running_loop(), LogFile.latest, threading.Event()
 
-            def read(file: LogFile, after: int, until: int) -> tuple[int, dict[str, int]] | None:
+            def read(file: LogFile, after: int, until: int) -> tuple[int, int, dict[str, int]] | None:
                 if not written.is_set():
                     written.set()
                     asyncio.run_coroutine_threadsafe(domain.write_value("other", 1), loop).result(PATIENCE)

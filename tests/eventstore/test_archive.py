@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import resource
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from eventstore import (
     ReadOnlyError,
     Retention,
     Store,
+    UnavailableError,
     archive,
 )
 from eventstore.database import log_files, sqlite3
+from eventstore.files import locked
 from eventstore.log import FileLog
 from eventstore.merkle import outline_ranges
 from eventstore.restore import restore
@@ -294,7 +297,8 @@ def test_a_file_of_the_same_name_is_never_overwritten(tmp_path: Path, store: Sto
         store.archive(to=tmp_path / "archive")
     assert target.read_text() == "somebody else's"
     assert list(store.domain(DOMAIN).events()) == events
-    assert [path.name for path in target.parent.iterdir()] == [target.name], "nothing is left behind"
+    assert {path.name for path in target.parent.iterdir()} == {target.name, "claims"}, "nothing is left behind"
+    assert (target.parent / "claims").read_bytes() == b""
     assert store.domain(DOMAIN).redact("key-0", reason="asked", dry_run=True).held == []
     target.unlink()
     assert len(store.archive(to=tmp_path / "archive")[0].files) == 3
@@ -311,7 +315,7 @@ def test_a_full_disk_where_the_archive_lies_stops_nothing(tmp_path: Path, store:
             store.archive(to=tmp_path / "archive")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not [path for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert [path.name for path in (tmp_path / "archive").rglob("*") if path.is_file()] == ["claims"]
     assert (store.halted, store.domain(DOMAIN).floor) == (None, 0)
     store.domain(DOMAIN).write_value("key", "on")
     assert len(store.archive(to=tmp_path / "archive")[0].files) == 1
@@ -503,20 +507,172 @@ def test_what_was_left_in_the_store_goes_if_its_copy_is_there(tmp_path: Path, st
 def test_what_was_left_in_the_store_stays_if_its_copy_is_not_whole(
     tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture, copy: str
 ) -> None:
+    """It is archived anew to where nothing is in its way."""
     events = fill(store)
     store.archive(to=tmp_path / "archive")
     left = put_back(tmp_path, store)
     archived = archived_files(tmp_path, store)[0]
+    content = archived.read_bytes()
     if copy == "missing":
         archived.unlink()
     else:
-        archived.write_bytes(archived.read_bytes()[:-1] + b"?")
+        archived.write_bytes(content[:-1] + b"?")
     with eventstore.open(tmp_path / "data") as again:
         assert next(again.domain(DOMAIN).events(until=1)) == events[0]
         assert "it is kept" in caplog.text
         (report,) = again.archive(to=tmp_path / "archive")
-        assert [(each.first, each.last) for each in report.kept] == [(0, 7)]
-    assert left.exists()
+        assert [(each.first, each.last) for each in report.files] == ([(0, 7)] if copy == "missing" else [])
+        assert [(each.first, each.last) for each in report.kept] == ([] if copy == "missing" else [(0, 7)])
+        assert left.exists() == (copy == "altered")
+        if copy == "altered":
+            assert archived.read_bytes() == content[:-1] + b"?"
+            assert [file.first for file in again.archive(to=tmp_path / "other")[0].files] == [0]
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive", tmp_path / "other"]) as whole:
+        assert list(whole.domain(DOMAIN).events(until=len(events))) == events
+
+
+# ---- archived anew
+
+
+def dead_archive(path: Path, store: Store) -> None:
+    """All that is sealed is archived, then the archive dies, and its first file is put back from somewhere else."""
+    first = log_files(log_folder(path))[0]
+    content = first.read_bytes()
+    store.archive(DOMAIN, to=path / "archive")
+    shutil.rmtree(path / "archive")
+    first.write_bytes(content)
+
+
+def test_a_file_that_was_put_back_is_archived_anew_and_the_last_word_counts(tmp_path: Path, store: Store) -> None:
+    events = fill(store, seals=2)
+    anchor = store.anchor()
+    dead_archive(tmp_path, store)
+    domain = store.domain(DOMAIN)
+    assert [(file.first, file.status) for file in store.plan_retention(Retention(keep_events=9))[0].files] == [(0, "store")]
+    (report,) = store.archive(DOMAIN, to=tmp_path / "new")
+    assert ([(file.first, file.archive) for file in report.files], report.kept) == ([(0, str(tmp_path / "new"))], [])
+    assert [path.stem for path in log_files(log_folder(tmp_path))] == [f"{15:020d}"]
+    with pytest.raises(CompactedError) as caught:
+        domain.event(1)
+    assert caught.value.archive == str(tmp_path / "new")
+    said = [json.loads(str(event.data)) for event in domain.events(len(events)) if event.op == "archive"]
+    assert [(each["first"], Path(each["to"]).name) for each in said] == [(0, "archive"), (8, "archive"), (0, "new")]
+    assert said[0]["tree"] == said[2]["tree"]
+    verified = store.verify(anchor=anchor)
+    assert verified.ok
+    assert [(each.first, Path(str(each.to)).name) for each in verified.domains[0].archived] == [(0, "new"), (8, "archive")]
+    assert [(file.first, Path(str(file.archive)).name) for file in store.plan_retention(Retention(keep_events=2))[0].files] == [
+        (0, "new"),
+        (8, "archive"),
+    ]
+    assert "and no " + str(tmp_path / "archive") in archives_in(tmp_path / "data")[0][1]
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "new"]) as again:
+        assert again.domain(DOMAIN).event(1) == events[0]
+
+
+def test_a_file_that_was_put_back_is_deleted(tmp_path: Path, store: Store) -> None:
+    fill(store, seals=2)
+    anchor = store.anchor()
+    dead_archive(tmp_path, store)
+    (report,) = store.retain(Retention(keep_events=9), DOMAIN, delete=True)
+    assert ([(file.first, file.status) for file in report.files], report.kept) == ([(0, "deleted")], [])
+    assert not (log_folder(tmp_path) / f"{0:020d}.db").exists()
+    with pytest.raises(CompactedError) as caught:
+        store.domain(DOMAIN).event(1)
+    assert caught.value.deleted
+    assert store.verify(anchor=anchor).ok
+    assert store.anchor().heads[DOMAIN].root is not None
+
+
+def test_an_earlier_archive_that_comes_back_is_told_reached_and_deleted_from(tmp_path: Path, store: Store) -> None:
+    """After its file was archived anew: no event counts on it any more, and it may hold what is redacted now."""
+    domain = store.domain(DOMAIN)
+    domain.write_value("alice", "told in confidence")
+    store.seal(DOMAIN)
+    domain.write_value("bob", 1)
+    own = log_files(log_folder(tmp_path))[0]
+    content = own.read_bytes()
+    store.archive(DOMAIN, to=tmp_path / "archive")
+    (tmp_path / "archive").rename(tmp_path / "drawer")
+    own.write_bytes(content)
+    store.archive(DOMAIN, to=tmp_path / "new")
+    (tmp_path / "drawer").rename(tmp_path / "archive")
+    (earlier,) = archived_files(tmp_path, store)
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive", tmp_path / "new"]) as whole:
+        assert whole.verify().ok
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "new"]) as again:
+        (held,) = again.domain(DOMAIN).redact("alice", reason="asked").held
+        assert (held.path, "archived to " + str(tmp_path / "new") in held.advice) == (str(earlier), True)
+    with eventstore.open(tmp_path / "data", archives=[tmp_path / "archive", tmp_path / "new"]) as whole:
+        assert whole.domain(DOMAIN).redact("alice", reason="asked").held == []
+        assert b"told in confidence" not in earlier.read_bytes()
+        assert whole.verify().ok
+    (report,) = store.retain(Retention(keep_events=2), DOMAIN, delete=True)
+    assert (len(report.files), report.kept) == (1, [])
+    assert not [*(tmp_path / "archive").rglob("*.db"), *(tmp_path / "new").rglob("*.db")]
+
+
+# ---- what stands where a file is to go
+
+
+def test_a_copy_that_stands_there_already_is_taken(tmp_path: Path, store: Store) -> None:
+    """Made by a copy of this store, which counts on it."""
+    events = fill(store)
+    store.close()
+    shutil.copytree(tmp_path / "data", tmp_path / "other")
+    with eventstore.open(tmp_path / "other") as other:
+        assert len(other.archive(to=tmp_path / "archive")[0].files) == 3
+    before = {path: path.read_bytes() for path in archived_files(tmp_path, store)}
+    with eventstore.open(tmp_path / "data") as store:
+        assert (len((done := store.archive(to=tmp_path / "archive")[0]).files), done.kept) == (3, [])
+        assert {path: path.read_bytes() for path in archived_files(tmp_path, store)} == before
+    for place in ("data", "other"):
+        with eventstore.open(tmp_path / place, archives=[tmp_path / "archive"]) as whole:
+            assert list(whole.domain(DOMAIN).events(until=len(events))) == events
+            assert whole.verify().ok
+            (report,) = whole.retain(Retention(keep_events=0), DOMAIN, delete=True)
+            assert {each.first for each in report.kept} == {0, 8, 15}, "the other one counts on them"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("what", ["of another history", "altered", "cut off"])
+def test_what_is_no_whole_copy_is_not_taken(tmp_path: Path, store: Store, what: str) -> None:
+    store.domain(DOMAIN).write_value("k", 1)
+    store.close()
+    shutil.copytree(tmp_path / "data", tmp_path / "other")
+    with eventstore.open(tmp_path / "data") as store:
+        store.domain(DOMAIN).write_value("k", "this")
+        store.seal(DOMAIN)
+        target = tmp_path / "archive" / store.store_id / DOMAIN / f"{0:020d}.db"
+        content = log_files(log_folder(tmp_path))[0].read_bytes()
+        if what == "of another history":
+            with eventstore.open(tmp_path / "other") as other:
+                other.domain(DOMAIN).write_value("k", "that")
+                other.seal(DOMAIN)
+                other.archive(to=tmp_path / "archive")
+        else:
+            target.parent.mkdir(parents=True)
+            target.write_bytes(content.replace(b"this", b"that") if what == "altered" else content[: len(content) // 2])
+        before = target.read_bytes()
+        with pytest.raises(AccessError, match="is there already, and is not used"):
+            store.archive(to=tmp_path / "archive")
+        assert (target.read_bytes(), store.domain(DOMAIN).floor) == (before, 0)
+        assert len(store.archive(to=tmp_path / "elsewhere")[0].files) == 1
+
+
+@pytest.mark.parametrize("place", ["other", "other/logs/new", "backup", "backup/copy-000001", "backup/new"])
+def test_no_archive_is_made_inside_a_store_or_a_backup(tmp_path: Path, store: Store, place: str) -> None:
+    fill(store)
+    with eventstore.open(tmp_path / "other") as other:
+        other.domain("x").write_value("k", 1)
+        other.backup(tmp_path / "backup")
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError, match=f"inside the (store|backup) {tmp_path / place.partition('/')[0]}"):
+            store.archive(to=tmp_path / place, dry_run=dry_run)
+    with pytest.raises(ConfigError, match="inside the"):
+        store.retain(Retention(keep_events=0), to=tmp_path / place)
+    assert store.domain(DOMAIN).floor == 0
+    assert not list((tmp_path / place.partition("/")[0]).rglob("claims"))
 
 
 # ---- altered archives
@@ -649,6 +805,160 @@ def test_a_deletion_that_was_recorded_is_carried_out_by_the_next_one(tmp_path: P
     assert not copy.exists()
 
 
+# ---- whose an archive is
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> Path:
+    """The folder of a store, closed; two of its files are in an archive."""
+    with eventstore.open(tmp_path / "data") as store:
+        fill(store, seals=2)
+        store.archive(DOMAIN, to=tmp_path / "archive")
+    return tmp_path / "data"
+
+
+def deleted(place: Path, *, archives: Sequence[Path] = (), take_over: bool = False) -> tuple[list[int], list[str]]:
+    """Delete all of the past but two events: which files went, and why others did not."""
+    with eventstore.open(place, archives=archives) as store:
+        (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True, take_over=take_over)
+        assert store.verify().ok
+        return [file.first for file in report.files], [each.why for each in report.kept]
+
+
+@pytest.mark.parametrize("how", ["copied", "restored", "restored in its place", "moved"])
+def test_only_the_store_that_put_files_there_deletes_them(tmp_path: Path, archived: Path, how: str) -> None:
+    """A copy does not; it looks like a store that was moved, or restored, whose owner has to say that it is none."""
+    place = tmp_path / "other"
+    if how == "copied":
+        shutil.copytree(archived, place)
+    elif how == "moved":
+        archived.rename(place)
+    else:
+        with eventstore.open(archived) as store:
+            store.backup(tmp_path / "backup")
+        if how == "restored in its place":
+            archived.rename(tmp_path / "before")  # or the new folder could get its inode
+            place = archived
+        restore(tmp_path / "backup", place)
+    files = sorted((tmp_path / "archive").rglob("*.db"))
+    gone, why = deleted(place)
+    assert (gone, len(why), sorted((tmp_path / "archive").rglob("*.db"))) == ([], 2, files)
+    for sentence in why:
+        assert f"files that the store {archived} " in sentence
+        assert ("another folder, that had the path of this one" in sentence) == (how == "restored in its place")
+        assert "take_over=True" in sentence
+        assert "nothing was deleted, and nothing recorded" in sentence
+    if how == "copied":
+        assert deleted(archived) == ([0, 8], [])
+    else:
+        assert deleted(place, take_over=True) == ([0, 8], [])
+    assert not list((tmp_path / "archive").rglob("*.db"))
+
+
+def test_who_took_an_archive_over_is_the_one_who_deletes_there(tmp_path: Path, archived: Path) -> None:
+    shutil.copytree(archived, tmp_path / "other")
+    with eventstore.open(tmp_path / "other") as other:
+        (report,) = other.retain(Retention(keep_events=10), DOMAIN, delete=True, take_over=True)
+        assert ([file.first for file in report.files], report.kept) == ([0], [])
+        (report,) = other.retain(Retention(keep_events=3), DOMAIN, delete=True)
+        assert ([file.first for file in report.files], report.kept) == ([8], [])
+    gone, why = deleted(archived)
+    assert gone == []
+    assert "there is no" in why[0]
+
+
+@pytest.mark.parametrize("claims", ["none", "torn", "of two"])
+def test_where_nobody_can_tell_nothing_is_deleted(tmp_path: Path, archived: Path, claims: str) -> None:
+    (path,) = (tmp_path / "archive").rglob("claims")
+    own = path.read_bytes()
+    path.write_bytes({"none": b"", "torn": own[: len(own) // 2], "of two": own + b'\n{"store":"/elsewhere","inode":1}\n'}[claims])
+    gone, why = deleted(archived)
+    assert (gone, len(why)) == ([], 2)
+    assert ("the store /elsewhere put there" if claims == "of two" else "does not say which store") in why[0]
+    if claims == "torn":  # behind it the next one is whole
+        with eventstore.open(archived) as store:
+            store.seal(DOMAIN)
+            store.archive(DOMAIN, to=tmp_path / "archive")
+            assert [file.first for file in store.retain(Retention(keep_events=0), DOMAIN, delete=True)[0].files][:2] == [0, 8]
+    else:
+        assert deleted(archived, take_over=True) == ([0, 8], [])
+
+
+def test_two_stores_put_and_remove_one_after_the_other(tmp_path: Path, archived: Path) -> None:
+    """The original and its copy, in one folder of an archive."""
+    (claims,) = (tmp_path / "archive").rglob("claims")
+    with eventstore.open(archived, busy_timeout_ms=20) as store:
+        store.seal(DOMAIN)
+        with locked(claims, timeout_ms=0):
+            with pytest.raises(UnavailableError, match="claims"):
+                store.archive(DOMAIN, to=tmp_path / "archive")
+            (report,) = store.retain(Retention(keep_events=12), DOMAIN, delete=True)
+            assert ([file.first for file in report.files], [each.first for each in report.kept]) == ([], [0])
+            assert "locked by" in report.kept[0].why
+        assert len(store.archive(DOMAIN, to=tmp_path / "archive")[0].files) == 1
+        assert [file.first for file in store.retain(Retention(keep_events=12), DOMAIN, delete=True)[0].files] == [0]
+
+
+def test_what_somebody_makes_there_at_this_moment_is_left(tmp_path: Path, archived: Path) -> None:
+    """The folder was copied while its original archived: what is half made is that one's."""
+    (claims,) = (tmp_path / "archive").rglob("claims")
+    half = claims.with_name(f".tmp-{15:020d}.db")
+    half.mkdir()
+    (archived / "logs" / DOMAIN / "archive.lock").write_text(f'{{"first":15,"to":"{tmp_path / "archive"}"}}\n')
+    for there in (True, False):
+        with locked(claims, timeout_ms=0) if there else contextlib.nullcontext(), eventstore.open(archived) as store:
+            held = store.domain(DOMAIN).redact("key-0", reason="asked", dry_run=True).held
+        assert (half.exists(), f"{tmp_path / 'archive'} ({DOMAIN}, from position 15)" in [each.path for each in held]) == (there, there)
+
+
+def test_every_archive_that_is_attached_is_deleted_from(tmp_path: Path, archived: Path) -> None:
+    shutil.copytree(tmp_path / "archive", tmp_path / "second")
+    archives = [tmp_path / "archive", tmp_path / "second"]
+    with eventstore.open(archived, archives=archives) as store:
+        domain = store.domain(DOMAIN)
+        (report,) = store.retain(Retention(keep_events=10), DOMAIN, delete=True)
+        assert ([file.first for file in report.files], report.kept, report.floor, domain.floor) == ([0], [], 7, 7)
+        with pytest.raises(CompactedError, match="deleted"):
+            domain.event(1)
+    assert [path.stem for archive in archives for path in archive.rglob("*.db")] == [f"{8:020d}"] * 2
+
+
+def test_nothing_is_called_deleted_that_is_still_read(tmp_path: Path, archived: Path) -> None:
+    """A second copy of the archive that another store put files into, too, is attached."""
+    shutil.copytree(tmp_path / "archive", tmp_path / "second")
+    (path,) = (tmp_path / "second").rglob("claims")
+    path.write_bytes(b'\n{"store":"/elsewhere","inode":1}\n')
+    gone, why = deleted(archived, archives=[tmp_path / "archive", tmp_path / "second"])
+    assert gone == []
+    assert all(str(tmp_path / "second") in sentence for sentence in why)
+    assert len(list((tmp_path / "archive").rglob("*.db"))) == 2
+    assert deleted(archived, archives=[tmp_path / "archive", tmp_path / "second"], take_over=True) == ([0, 8], [])
+    assert not [*(tmp_path / "archive").rglob("*.db"), *(tmp_path / "second").rglob("*.db")]
+
+
+def test_a_copy_that_was_not_attached_then_is_deleted_once_it_is(tmp_path: Path, archived: Path) -> None:
+    shutil.copytree(tmp_path / "archive", tmp_path / "second")
+    assert deleted(archived) == ([0, 8], [])
+    assert deleted(archived, archives=[tmp_path / "second"]) == ([], [])
+    assert not list((tmp_path / "second").rglob("*.db"))
+
+
+def test_another_files_namesake_is_not_deleted(tmp_path: Path, archived: Path) -> None:
+    (copy,) = (path for path in (tmp_path / "archive").rglob(f"{8:020d}.db"))
+    namesake = tmp_path / "second" / copy.relative_to(tmp_path / "archive")
+    namesake.parent.mkdir(parents=True)
+    with eventstore.open(tmp_path / "other", store_id=copy.parents[1].name) as other:
+        fill(other, seals=2)
+        other.archive(to=tmp_path / "theirs")
+    shutil.copy(tmp_path / "theirs" / copy.relative_to(tmp_path / "archive"), namesake)
+    before = namesake.read_bytes()
+    with eventstore.open(archived, archives=[tmp_path / "second", tmp_path / "archive"]) as store:
+        (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True)
+    assert ([file.first for file in report.files], [each.first for each in report.kept]) == ([0], [8])
+    assert "no copy of this log's file" in report.kept[0].why
+    assert namesake.read_bytes() == before
+
+
 def test_a_policy_is_one_or_the_other(tmp_path: Path, store: Store) -> None:
     for wrong in list[dict[str, Any]]([{}, {"keep_s": 1, "keep_events": 1}, {"keep_s": -1}, {"keep_events": 1.5}, {"keep_events": True}]):
         with pytest.raises(ConfigError):
@@ -657,6 +967,8 @@ def test_a_policy_is_one_or_the_other(tmp_path: Path, store: Store) -> None:
         store.retain(Retention(keep_s=1))
     with pytest.raises(ConfigError, match="one of the two"):
         store.retain(Retention(keep_s=1), to=tmp_path / "archive", delete=True)
+    with pytest.raises(ConfigError, match="take_over"):
+        store.retain(Retention(keep_s=1), to=tmp_path / "archive", take_over=True)
 
 
 def test_what_is_deleted_from_an_attached_archive_is_below_the_floor_at_once(tmp_path: Path, open_store: Callable[..., Store]) -> None:

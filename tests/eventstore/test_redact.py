@@ -27,6 +27,7 @@ import eventstore
 from eventstore import (
     ABSENT,
     PRESENT,
+    AccessError,
     ClosedError,
     ConfigError,
     DiskFullError,
@@ -38,6 +39,7 @@ from eventstore import (
     ReadOnlyError,
     RedactedError,
     Store,
+    UnavailableError,
     WrongExpectedError,
     aio,
 )
@@ -49,6 +51,7 @@ from eventstore.intents import INTENTS
 from eventstore.logfile import LogFile
 from eventstore.model import Key, Linked
 from eventstore.restore import restore
+from eventstore.tools.doctor import doctor
 from tests import verifier
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
@@ -728,20 +731,25 @@ store.archive("people", before=d.head().position, to=sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("at", ["copying", "recording"])
+def killed_while_archiving(folder: Path, archive: Path, at: str) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), at], cwd=ROOT, check=False)
+    assert killed.returncode == 9
+
+
 @pytest.mark.parametrize("by", ["opening", "archiving"])
-def test_a_copy_whose_archiver_was_killed_is_told_and_removed(tmp_path: Path, at: str, by: str) -> None:
+def test_a_copy_that_was_left_half_made_is_told_and_removed(tmp_path: Path, by: str) -> None:
     """No event names it; it stands in a folder that the next one who archives need not know."""
     words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
     sealed_twice(folder, words)
     with eventstore.open(folder) as store:
         d = store.domain("people")
-        killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), at], cwd=ROOT, check=False)
-        assert (killed.returncode, files_with(archive, words[0]) != []) == (9, True)
+        killed_while_archiving(folder, archive, "copying")
+        assert files_with(archive, words[0]) != []
         (held,) = d.redact("alice", reason="asked").held
         assert held.path == f"{archive} (people, from position 0)"
         if by == "archiving":
-            assert len(store.archive("people", before=d.head().position, to=tmp_path / "other")[0].files) == 2
+            (report,) = store.archive("people", before=d.head().position, to=tmp_path / "other")
+            assert (len(report.files), report.kept) == (2, [])
         else:
             with eventstore.open(folder) as again:
                 again.domain("people")
@@ -751,20 +759,87 @@ def test_a_copy_whose_archiver_was_killed_is_told_and_removed(tmp_path: Path, at
         assert store.verify().ok
 
 
+def test_a_copy_that_no_event_names_is_told_until_a_redaction_reaches_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be all that another store has, which this one is a copy of: nobody removes it, and nobody forgets it."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    killed_while_archiving(folder, archive, "recording")
+    copy = in_archive(archive)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        assert f"no event names the copy {copy}" in caplog.text
+        assert any(str(copy) in check.message for check in doctor(str(folder)).checks if check.name == "archives")
+        assert [held.path for held in d.redact("alice", reason="asked").held] == [f"{archive} (people, from position 0)"]
+        assert files_with(tmp_path, *words) == [str(copy.relative_to(tmp_path))]
+        (report,) = store.archive("people", before=d.head().position, to=tmp_path / "other")
+        assert [(len(report.files), each.first, each.last) for each in report.kept] == [(2, 0, 3)]
+        assert str(copy) in report.kept[0].why
+    archives = [archive, tmp_path / "other"]
+    with eventstore.open(folder, archives=archives) as store:
+        d = store.domain("people")
+        assert d.redact("alice", reason="asked").held == []
+        assert files_with(tmp_path, *words) == []
+        assert store.verify().ok
+    copy.unlink()
+    with eventstore.open(folder, archives=archives) as store:
+        assert store.domain("people").redact("alice", reason="asked").held == []
+    assert (folder / "logs" / "people" / "archive.lock").read_bytes() == b""
+
+
+def test_a_copy_that_no_event_names_is_taken_by_who_archives_there_again(tmp_path: Path) -> None:
+    """With what was redacted since then erased in it; it stays the file that it was, as another store may count on it."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    killed_while_archiving(folder, archive, "recording")
+    inode = in_archive(archive).stat().st_ino
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        assert len(d.redact("alice", reason="asked").held) == 1
+        (report,) = store.archive("people", before=d.head().position, to=archive)
+        assert (len(report.files), report.kept) == (2, [])
+    assert (in_archive(archive).stat().st_ino, files_with(tmp_path, *words)) == (inode, [])
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.verify().ok
+        assert store.domain("people").redact("alice", reason="asked").held == []
+
+
+def test_a_copy_that_somebody_reads_is_taken_once_it_can_be_erased_in(tmp_path: Path) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    sealed_twice(folder, words)
+    killed_while_archiving(folder, archive, "recording")
+    with eventstore.open(folder, busy_timeout_ms=50) as store:
+        d = store.domain("people")
+        d.redact("alice", reason="asked")
+        reader = sqlite3.connect(in_archive(archive))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event").fetchall()
+        with pytest.raises(UnavailableError, match="read by another process"):
+            store.archive("people", before=d.head().position, to=archive)
+        assert d.floor == 0
+        reader.close()
+        assert store.archive("people", before=d.head().position, to=archive)[0].kept == []
+    assert files_with(tmp_path, *words) == []
+
+
 def test_a_copy_that_is_on_its_way_from_another_store_is_left_to_that_one(tmp_path: Path) -> None:
     """The folder was copied while its files were moved: what stands in the archive is soon all that the original has."""
     words, folder, archive, copy = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "copy"
     sealed_twice(folder, words)
-    subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), "recording"], cwd=ROOT, check=False)
+    killed_while_archiving(folder, archive, "recording")
     shutil.copytree(folder, copy)
-    with eventstore.open(copy) as store:
-        assert [held.path for held in store.domain("people").redact("alice", reason="asked").held] == [
-            f"{archive} (people, from position 0)"
-        ]
-    assert in_archive(archive).exists()
     with eventstore.open(folder) as store:
-        store.domain("people")
-    assert not list(archive.rglob("*.db"))
+        assert store.archive("people", before=5, to=archive)[0].kept == []
+    with eventstore.open(copy) as store:
+        d = store.domain("people")
+        assert [held.path for held in d.redact("alice", reason="asked").held] == [f"{archive} (people, from position 0)"]
+        with pytest.raises(AccessError, match=f"redacted here, and the store {folder} put files there"):
+            store.archive("people", before=5, to=archive)
+        assert d.floor == 0
+    assert in_archive(archive).exists()
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.domain("people").event(1).data == json.dumps(words[0])
+        assert store.verify().ok
+    in_archive(archive).unlink()
     with eventstore.open(copy) as store:
         assert store.domain("people").redact("alice", reason="asked").held == []
 
@@ -773,17 +848,18 @@ def test_a_copy_that_cannot_be_reached_stays_named(tmp_path: Path) -> None:
     """As on a disk that is not there at the moment."""
     words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
     sealed_twice(folder, words)
-    subprocess.run([sys.executable, "-c", KILLED_WHILE_ARCHIVING, str(folder), str(archive), "recording"], cwd=ROOT, check=False)
+    killed_while_archiving(folder, archive, "recording")
     archive.rename(tmp_path / "unplugged")
     with eventstore.open(folder) as store:
         d = store.domain("people")
         assert len(d.redact("alice", reason="asked").erased) == 3
-        assert len(store.archive("people", before=d.head().position, to=tmp_path / "other")[0].files) == 2
+        (report,) = store.archive("people", before=d.head().position, to=tmp_path / "other")
+        assert ([file.first for file in report.files], [each.first for each in report.kept]) == ([0, 4], [0])
         with eventstore.open(folder, archives=[tmp_path / "other"]) as whole:
             again = whole.domain("people").redact("alice", reason="asked")
             assert [held.path for held in again.held] == [f"{archive} (people, from position 0)"]
         (tmp_path / "unplugged").rename(archive)
-        with eventstore.open(folder, archives=[tmp_path / "other"]) as whole:
+        with eventstore.open(folder, archives=[tmp_path / "other", archive]) as whole:
             assert whole.domain("people").redact("alice", reason="asked").held == []
         assert files_with(tmp_path, *words) == []
 

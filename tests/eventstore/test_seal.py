@@ -460,7 +460,7 @@ def while_it_is_read(monkeypatch: pytest.MonkeyPatch, action: Callable[[], objec
     left = [action]
     latest = LogFile.latest
 
-    def read(file: LogFile, after: int, until: int) -> tuple[int, dict[str, int]] | None:
+    def read(file: LogFile, after: int, until: int) -> tuple[int, int, dict[str, int]] | None:
         if left:
             thread = threading.Thread(target=left.pop())
             thread.start()

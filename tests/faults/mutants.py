@@ -654,9 +654,9 @@ ARCHIVED = [
         "eventstore/archive.py",
         [
             (
-                "        kept: list[KeptFile] = []\n        recorded = group.record",
-                "        kept: list[KeptFile] = []\n        with live.log.writing():\n            drop(log, file.first, file.last)\n"
-                "        recorded = group.record",
+                "            kept: list[KeptFile] = []\n            if group.record",
+                "            kept: list[KeptFile] = []\n            with live.log.writing():\n"
+                "                drop(log, file.first, file.last)\n            if group.record",
             )
         ],
         POWER_LOSS + "test_sealed_files_are_archived[ci]",
@@ -672,7 +672,7 @@ ARCHIVED = [
     Mutant(
         "an archived file is not held against its hash",
         "eventstore/logfiles.py",
-        [("            elif found != wanted:", "            elif found is wanted is None:")],
+        [("            elif found not in wanted:", "            elif found is wanted is None:")],
         "tests/eventstore/test_archive.py::test_a_flip_that_no_event_sees_is_found_by_the_hash",
         r"assert \[\] == \['archive'\]",
     ),
@@ -682,6 +682,20 @@ ARCHIVED = [
         [("        if why is None:\n            with", "        if why is None or True:\n            with")],
         "tests/eventstore/test_archive.py::test_what_was_left_in_the_store_stays_if_its_copy_is_not_whole[missing]",
         r"CompactedError",
+    ),
+    Mutant(
+        "a copy of a store deletes from its original's archive",
+        "eventstore/claims.py",
+        [("    if theirs:\n        return", "    if theirs and not store:\n        return")],
+        "tests/eventstore/test_archive.py::test_only_the_store_that_put_files_there_deletes_them[copied]",
+        r"assert \(\[0, 8\], 0, \[\]\) ==",
+    ),
+    Mutant(
+        "what stands in an archive is taken for the copy unproven",
+        "eventstore/archive.py",
+        [("            _prove(group, log, file, target)\n", "            pass\n")],
+        "tests/eventstore/test_archive.py::test_what_is_no_whole_copy_is_not_taken[altered]",
+        r"DID NOT RAISE",
     ),
     Mutant(
         "a damaged file is archived",

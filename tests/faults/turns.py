@@ -99,8 +99,8 @@ class Hand:
         return [file.last for file in report.files]
 
     def retain(self, domain: str, keep: int, to: str | None) -> dict[str, Any]:
-        """Archive, or delete, all but so many events."""
-        (report,) = self.store.retain(Retention(keep_events=keep), domain, to=to, delete=to is None)
+        """Archive, or delete, all but so many events; in an archive, too, that was put there before this store was copied or restored."""
+        (report,) = self.store.retain(Retention(keep_events=keep), domain, to=to, delete=to is None, take_over=to is None)
         assert report.kept == []
         return {"sealed": report.sealed, "files": [file.last for file in report.files]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,8 @@ def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
         ["plan"],
         ["plan", "--keep-days", 1, "--keep-events", 1],
         ["plan", "--keep-days", 1, "--delete"],
+        ["plan", "--keep-days", 1, "--take-over"],
+        ["apply", "--keep-days", 1, "--to", "x", "--take-over"],
         ["apply", "--keep-days", 1],
         ["apply", "--keep-days", 1, "--to", "x", "--delete", "--yes"],
         ["look", "--keep-days", 1],
@@ -157,3 +160,46 @@ def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
 def test_half_a_policy_is_refused(data: Path, words: list[object]) -> None:
     action, *options = words
     assert eventstore("retention", action, data, *options).code == 3
+
+
+def test_a_copy_deletes_from_its_originals_archive_only_if_it_is_told_to_take_it_over(data: Path, tmp_path: Path) -> None:
+    done("archive", data, "notes", "--to", tmp_path / "archive")
+    shutil.copytree(data, tmp_path / "copy")
+    words = ["retention", "apply", tmp_path / "copy", "notes", "--keep-events", 3, "--delete", "--yes"]
+    refused = eventstore(*words)
+    assert (refused.code, f"the store {data} put there" in refused.out, "--take-over" in refused.out) == (1, True, True)
+    assert "nothing to delete" in refused.out
+    assert done("verify", data, "--archive", tmp_path / "archive", "--json").json()["domains"][0]["floor"] == 0
+    assert "deleted 2 files" in done(*words, "--take-over").out
+    assert not list((tmp_path / "archive").rglob("*.db"))
+
+
+def test_what_was_imported_without_its_archive_is_archived_and_deleted_there(data: Path, tmp_path: Path) -> None:
+    """As on another machine: the log names an archive that is not there."""
+    done("archive", data, "--to", tmp_path / "archive")
+    anchored = done("anchor", data, "--json").json()
+    exported = tmp_path / "all.jsonl"
+    exported.write_bytes(done("export", data, "--archive", tmp_path / "archive").out_bytes)
+    shutil.rmtree(tmp_path / "archive")
+    new = tmp_path / "new"
+    done("import", exported, new)
+    assert "until it is archived anew" in eventstore("doctor", new).out
+    assert "archived 2 files" in done("archive", new, "notes", "--to", tmp_path / "other").out
+    assert done("verify", new, "--archive", tmp_path / "other").code == 0
+    assert "deleted 2 files" in done("retention", "apply", new, "notes", "--keep-events", 3, "--delete", "--yes").out
+    assert not list((tmp_path / "other").rglob("*.db"))
+    (notes,) = done("verify", new, "notes", "--json").json()["domains"]
+    assert (notes["floor"], [each["to"] for each in notes["archived"]]) == (8, [None, None])
+    assert done("anchor", new, "--json").json()["heads"].keys() == anchored["heads"].keys()
+
+
+@pytest.mark.parametrize("place", ["other", "other/within", "backup", "backup/within"])
+def test_no_file_is_put_into_a_store_or_a_backup(data: Path, tmp_path: Path, place: str) -> None:
+    done("put", tmp_path / "other", "x", "k", 1)
+    done("backup", tmp_path / "other", tmp_path / "backup")
+    for words in (["archive", data, "--to"], ["retention", "apply", data, "--keep-days", 0, "--to"]):
+        refused = eventstore(*words, tmp_path / place)
+        assert (refused.code, f"{tmp_path / place.split('/')[0]}, where nothing but its own files may be" in refused.err) == (3, True)
+    for words in (["export", data, "-o"], ["anchor", data, "-o"]):
+        refused = eventstore(*words, tmp_path / place / "file")
+        assert (refused.code, f"{tmp_path / place.split('/')[0]}, where nothing but its own files may be" in refused.err) == (3, True)
