@@ -61,6 +61,33 @@ def test_a_killed_parents_lock_does_not_live_on_in_its_child(server: Server, tmp
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("act", ["archives", "backs up", "shreds", "makes a domain", "writes the manifest", "salvages"])
+def test_no_lock_of_a_killed_parents_thread_lives_on_in_its_child(server: Server, tmp_path: Path, act: str) -> None:
+    """Whoever comes next gets the lock at once, and does the same; the child lives."""
+    folder, beside = tmp_path / "store", tmp_path / "beside"
+    beside.mkdir()
+    (beside / "archive").mkdir()
+    parent = server.start(splits.fork_beside_an_act, folder=str(folder), beside=str(beside), act=act)
+    child = parent.told()["child"]
+    lock, do = splits.acts(folder, beside)[act]
+    try:
+        assert splits.is_locked(lock)
+        parent.kill()
+        os.kill(child, 0)
+        assert not splits.is_locked(lock), f"{lock} is still held"
+        with splits.open_shared(folder, beside) as store:
+            do(store)
+            assert store.verify().ok
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what a process has open stands nowhere")
+def test_no_fork_falls_between_a_lock_and_the_note_of_it(server: Server, tmp_path: Path) -> None:
+    told = server.run(splits.fork_beside_locking_threads, path=str(tmp_path / "lock"), forks=200)
+    assert [said["copies"] for said in told] == [0] * 200
+
+
 @pytest.mark.parametrize("how", ["exits", "closes", "reads", "writes and closes", "collects"])
 def test_the_end_of_a_child_leaves_the_parents_files_alone(server: Server, tmp_path: Path, how: str) -> None:
     parent = server.start(splits.let_children_end, folder=str(tmp_path / "store"), how=how)
