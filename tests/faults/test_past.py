@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from eventstore.projections.key_states import read_redaction
 from tests.faults import pasts
 from tests.faults.crash_states import Model, State, Trace
 from tests.faults.ledger import DOMAIN
+from tests.faults.points import Points, step_by_step
 from tests.faults.survival import ARCHIVE, STORE
 from tests.faults.test_power_loss import Losses
 from tests.faults.workers import Server
@@ -60,12 +60,6 @@ def losses(
         record_property(name, count)
 
 
-def instants(steps: int, seed: str) -> list[int]:
-    """DEATHS of the steps, evenly spaced, from a random one on; all, if there are no more."""
-    start, deaths = random.Random(seed).random(), min(DEATHS, steps)
-    return [1 + int((number + start) * steps / deaths) for number in range(deaths)]
-
-
 # ---- erased in archives
 
 
@@ -75,12 +69,9 @@ def test_what_is_erased_in_an_archive_stays_erased(losses: Losses) -> None:
     losses.require_none(250)
 
 
-@pytest.mark.faults
+@step_by_step
 @pytest.mark.parametrize("part", ["redact", "open"])
-@pytest.mark.timeout(600)
-def test_killed_while_an_archive_is_erased_in(
-    server: Server, in_memory: Path, seed: str, part: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_killed_while_an_archive_is_erased_in(server: Server, in_memory: Path, seed: str, part: str, points: Points) -> None:
     """All of it or none; whoever opens the store with its archive finishes it, and records what the archive's bytes are by then."""
     words, subjects = [pasts.told(seed, number) for number in range(4)], list[int]()
     template, place = in_memory / "template", in_memory / "place"
@@ -98,10 +89,13 @@ def test_killed_while_an_archive_is_erased_in(
         store.archive(DOMAIN, to=place / ARCHIVE)
     shutil.copytree(place / ARCHIVE, template / ARCHIVE)
 
-    def run(at: int) -> list[dict[str, Any]]:
+    def renew() -> dict[str, str]:
         shutil.rmtree(place)
         shutil.copytree(template, place)
-        worker = server.start(pasts.redact_attached, folder=str(place / STORE), archive=str(place / ARCHIVE), die_in=part, at=at)
+        return {"folder": str(place / STORE), "archive": str(place / ARCHIVE)}
+
+    def run(at: int) -> list[dict[str, Any]]:
+        worker = server.start(pasts.redact_attached, **renew(), die_in=part, at=at)
         said = worker.rest()
         assert (worker.wait() < 0) == (at > 0), said
         return said
@@ -109,7 +103,7 @@ def test_killed_while_an_archive_is_erased_in(
     (whole,) = run(0)
     assert whole["complete"]
     steps, decided = whole["steps"][part], list[int]()
-    for at in instants(steps, seed):
+    for at in points.steps(seed, steps, lambda: server.changes(pasts.redact_attached, place, **renew(), die_in=part)):
         run(at)
         with eventstore.open(place / STORE, archives=[place / ARCHIVE]) as store:
             domain = store.domain(DOMAIN)
@@ -124,7 +118,6 @@ def test_killed_while_an_archive_is_erased_in(
         gone = [word for position, word in zip(subjects, words, strict=True) if position in named]
         held = [path for path in place.rglob("*") if path.is_file() and any(word.encode() in path.read_bytes() for word in gone)]
         assert not held, f"{where}: {held}"
-    record_property("tried kill points of archives", len(decided))
     assert sorted(decided) == decided, "once it is decided, it stays so"
     # Without the archive only what is carried is seen, and erased.
     assert set(decided) == ({2} if part == "open" else {0, 4})
