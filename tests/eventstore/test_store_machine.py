@@ -400,7 +400,7 @@ class Agreement(RuleBasedStateMachine):
 
         for _, found in self.by_all(number, name, redacted):
             assert found == (erased, True, before + 1 if erased else None)
-        self.repeat_archived(name, self.handle(number).domain(DOMAINS[name]).events(len(model.facts)), self.memory.domain(name))
+        self.repeat_archived(name, self.handle(number).domain(DOMAINS[name]).events(len(model.facts)), self.memory.domain(DOMAINS[name]))
 
     @rule(number=handles, subject=st.sampled_from(SUBJECTS))
     def shred(self, number: int, subject: str) -> None:
@@ -434,7 +434,7 @@ class Agreement(RuleBasedStateMachine):
     @rule(name=names, number=handles, position=positions)
     def archive(self, name: str, number: int, position: int) -> None:
         """Move sealed files away, where every handle finds them."""
-        domain, memory = self.handle(number).domain(DOMAINS[name]), self.memory.domain(name)
+        domain, memory = self.handle(number).domain(DOMAINS[name]), self.memory.domain(DOMAINS[name])
         head = domain.head().position
 
         def archived() -> tuple[int, int]:
