@@ -95,6 +95,8 @@ ELSEWHERE = 2
 handles = st.integers(0, ELSEWHERE)
 places = st.integers(0, 10_000)
 names = st.sampled_from(["signal", "signal", "signal", "people", "candle-1m"])
+IN_MEMORY = Path("/dev/shm")
+"""Where fsync costs nothing: stores are opened by the thousands."""
 POSITIONS = 40
 """At how many positions, at most, a life is looked at in the end."""
 
@@ -125,7 +127,7 @@ class Agreement(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="eventstore-"))
+        self.root = Path(tempfile.mkdtemp(prefix="eventstore-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self.lives = 0
         (self.root / "archive").mkdir()
         self.memory = eventstore.open("memory:", actor="bot", keys=self.root / "memory.keys")

@@ -62,7 +62,8 @@ def delete_recorded(tell: Tell, root: str, log: str, name: str, rounds: int, kee
                 if number % 2:
                     store.archive(DOMAIN, to=archive)
                 (report,) = store.retain(Retention(keep_events=keep), DOMAIN, delete=True)
-                assert (report.kept, len(report.files)) == ([], 1 if number or keep == 0 else 0), report
+                assert report.kept == [], report
+                assert report.files or keep, report
                 mark(deleted=report.files[-1].last if report.files else 0, head=domain.head().position)
 
 
