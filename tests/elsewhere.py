@@ -35,12 +35,12 @@ def elsewhere(call: Callable[[], R]) -> R:
 
 def _answer(call: Callable[[], object], pipe: int) -> None:
     """Call it, say what came of it, and end. Does not return: what stands on the stack is the parent's."""
-    status = 1
+    content, status = b"it was interrupted", 1
     try:
         signal.alarm(PATIENCE_S)
         content, status = pickle.dumps(call()), 0
     except BaseException:  # noqa: BLE001  # whatever it is, the parent is told
-        content, status = traceback.format_exc().encode(), 1
+        content = traceback.format_exc().encode()
     finally:
         with open(pipe, "wb") as file:
             file.write(content)
