@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import msgspec
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, other_format
 from eventstore.errors import ConfigError, EngineError, FormatError, NotFoundError
-from eventstore.files import FILE_MODE, lock, os_errors, sync_folder, unlock
+from eventstore.files import FILE_MODE, locked, os_errors, sync_folder
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
@@ -221,17 +221,9 @@ class Keyring:
         new.rename(self.path)
         sync_folder(self.path.parent)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> AbstractContextManager[object]:
         """Every change of the file is read, then written, by one process at a time."""
-        path = self.path.with_name(f"{self.path.name}.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-        try:
-            lock(descriptor, str(path), timeout_ms=10_000)
-            yield
-        finally:
-            unlock(descriptor)
-            os.close(descriptor)
+        return locked(self.path.with_name(f"{self.path.name}.lock"), timeout_ms=10_000)
 
 
 def _destroyed(entry: _Entry, now: int, reason: str, actor: str | None) -> _Entry:

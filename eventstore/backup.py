@@ -25,7 +25,7 @@ from eventstore.codec import FORMAT
 from eventstore.copies import Backup, CopiedFile, Original
 from eventstore.database import id_files, log_files
 from eventstore.errors import CompactedError, ConfigError, CorruptionError, FormatError
-from eventstore.files import FILE_MODE, FOLDER_MODE, lock, make_folder, os_errors, replace_file, stat_or_none, sync_folder, unlock
+from eventstore.files import FILE_MODE, FOLDER_MODE, locked, make_folder, os_errors, replace_file, stat_or_none, sync_folder
 from eventstore.local import LocalEngine
 from eventstore.log import Engine
 from eventstore.logfile import LogFile
@@ -151,19 +151,13 @@ def _is_half_made(name: str) -> bool:
 @contextlib.contextmanager
 def _locked(target: Path, busy_timeout_ms: int) -> Iterator[None]:
     """One backup at a time."""
-    path = target / copies.LOCK_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    try:
-        lock(descriptor, str(path), timeout_ms=busy_timeout_ms)
-        if _says_nothing(os.pread(descriptor, len(_OURS), 0)):
+    with locked(target / copies.LOCK_NAME, timeout_ms=busy_timeout_ms) as file:
+        if _says_nothing(os.pread(file.descriptor, len(_OURS), 0)):
             # Durable before there is anything else here: it says whose the rest is.
-            os.pwrite(descriptor, _OURS, 0)
-            os.fsync(descriptor)
+            os.pwrite(file.descriptor, _OURS, 0)
+            os.fsync(file.descriptor)
             sync_folder(target)
         yield
-    finally:
-        unlock(descriptor)
-        os.close(descriptor)
 
 
 def _tidy(target: Path, backup: Backup | None) -> None:

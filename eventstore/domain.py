@@ -13,6 +13,7 @@ from eventstore.commit import Call, earlier
 from eventstore.erasure import Erasure, Selection, archives_not_at_hand, erase
 from eventstore.errors import CompactedError, ConfigError, NotFoundError, WrongExpectedError
 from eventstore.group import GroupCommit
+from eventstore.log import FileLog
 from eventstore.meta import EventMeta, meta_text
 from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, Key, Receipt
 from eventstore.rules import Intent
@@ -169,6 +170,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
                     yield event
 
         said = self._said(reason, actor)
+        if isinstance(log := self._live.log, FileLog):
+            log.missing()  # looks which files there are now: the floor is where reading begins, and another process may have archived
         found = _Found(self, encrypted)
         return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
 

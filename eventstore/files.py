@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -295,21 +296,78 @@ def lock_bytes(descriptor: int, start: int, length: int) -> None:
     fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
 
 
+_no_fork = threading.RLock()
+"""Held while the descriptor of a LockFile comes or goes: a fork in between would copy one that nobody closes."""
+_lock_files: weakref.WeakSet[LockFile] = weakref.WeakSet()
+
+
+class LockFile:
+    """A file that is flocked while it is open; a forked child closes its copy before it does anything else (RELIABILITY.md R9).
+
+    The lock belongs to what was opened, not to who opened it: a copy would hold it on for as long as the child lives.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = -1
+        """-1 unless it is open."""
+
+    def open(self, flags: int) -> None:
+        """Open it, with these flags, and not through a link. Raises OSError."""
+        with _no_fork:
+            self.descriptor = os.open(self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+            _lock_files.add(self)
+
+    def lock(self, what: str, *, shared: bool = False, timeout_ms: int) -> None:
+        """See lock(); nothing, unless it is open."""
+        if self.descriptor >= 0:
+            lock(self.descriptor, what, shared=shared, timeout_ms=timeout_ms)
+
+    def unlock(self) -> None:
+        """Release the lock; harmless if none was taken."""
+        if self.descriptor >= 0:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close it, and with that release the lock, in a forked child its copy alone; a second call does nothing."""
+        with _no_fork:
+            descriptor, self.descriptor = self.descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()  # what was forgotten unclosed, such as a store, holds nothing
+
+
+def _before_fork() -> None:
+    _no_fork.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _no_fork.release()
+
+
+def _after_fork_in_child() -> None:
+    global _no_fork
+    _no_fork = threading.RLock()
+    for file in list(_lock_files):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
 @contextlib.contextmanager
-def locked(path: Path, *, timeout_ms: int) -> Iterator[None]:
+def locked(path: Path, *, timeout_ms: int) -> Iterator[LockFile]:
     """Hold a lock file, made where it is missing, against every other process and thread. Raises OSError, UnavailableError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    file = LockFile(path)
+    file.open(os.O_RDWR | os.O_CREAT)
     try:
-        lock(descriptor, str(path), timeout_ms=timeout_ms)
-        yield
+        file.lock(str(path), timeout_ms=timeout_ms)
+        yield file
     finally:
-        unlock(descriptor)
-        os.close(descriptor)
-
-
-def unlock(descriptor: int) -> None:
-    """Release what lock() took; harmless if nothing was."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+        file.close()
 
 
 def lock_holder(status: os.stat_result) -> int | None:

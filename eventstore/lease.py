@@ -10,7 +10,7 @@ import msgspec
 
 from eventstore.clock import now_us
 from eventstore.errors import ConfigError, OwnedError, UnavailableError
-from eventstore.files import FILE_MODE, lock, make_folder, os_errors
+from eventstore.files import LockFile, make_folder, os_errors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -29,14 +29,13 @@ class Lease:
     The lock is the lease; what the file says is only for whoever finds it taken.
     """
 
-    _descriptor = -1
-
     def __init__(self, store: Path, owner: str) -> None:
         require_owner_name(owner)
         self.path = store / "owners" / owner
+        self._file = LockFile(self.path)
         with os_errors(f"taking the lease of {owner}"):
             make_folder(self.path.parent)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+            self._file.open(os.O_RDWR | os.O_CREAT)
             try:
                 self._take(owner)
             except BaseException:
@@ -45,16 +44,16 @@ class Lease:
 
     def _take(self, owner: str) -> None:
         try:
-            lock(self._descriptor, f"the lease of {owner}", timeout_ms=0)
+            self._file.lock(f"the lease of {owner}", timeout_ms=0)
         except UnavailableError as error:
             raise self._owned(owner, error.holder) from error
         content = msgspec.json.encode(Holder(owner, os.getpid(), now_us()))
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._file.descriptor, 0)
+        os.pwrite(self._file.descriptor, content, 0)
 
     def _owned(self, owner: str, holder: int | None) -> OwnedError:
         try:
-            found = msgspec.json.decode(os.pread(self._descriptor, 4_096, 0), type=Holder)
+            found = msgspec.json.decode(os.pread(self._file.descriptor, 4_096, 0), type=Holder)
         except msgspec.MsgspecError:  # it is being written this very moment
             return OwnedError(str(self.path.parent.parent), owner, holder, None)
         if holder is not None and holder != found.pid:  # the new holder has the lock, and has not said so yet
@@ -62,13 +61,8 @@ class Lease:
         return OwnedError(str(self.path.parent.parent), owner, found.pid, found.since_us)
 
     def release(self) -> None:
-        """Let another process take it. In a forked child it only drops the child's copy; the parent goes on holding it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.release()  # a store that was forgotten unclosed acts no more
+        """Let another process take it. A forked child has none that it could give back; the parent goes on holding it."""
+        self._file.close()
 
 
 def require_owner_name(owner: object) -> None:

@@ -133,6 +133,6 @@ def _replace_head(folder: Path, manifest: Manifest, domain: str, head: Head) -> 
     replace_file(folder / NAME, msgspec.json.encode(msgspec.structs.replace(manifest, heads=heads)))
 
 
-def locked(folder: Path) -> AbstractContextManager[None]:
+def locked(folder: Path) -> AbstractContextManager[object]:
     """Hold store.lock: every change of store.json is read, merge, replace."""
     return files.locked(folder / LOCK_NAME, timeout_ms=10_000)

@@ -762,14 +762,13 @@ class SqliteLog(LogReader):
             self.released()
 
     def abandon(self) -> None:
-        """See EventLog.abandon: give back the parent's lock, touch nothing else, open anew when next used (R9)."""
+        """See EventLog.abandon: touch nothing, open anew when next used; the copy of the lock is closed by then (R9)."""
         if not self._forked and not self._closed:
             self._forked = True
             self._mutex, self._reopening = threading.RLock(), threading.Lock()
             self._file.abandon()
             self._files.abandon()
             self._draft = self._latest = None
-            self._head_file.close()
 
     # ---- guards
 

@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 
 from eventstore.errors import AccessError, FencedError
-from eventstore.files import FILE_MODE, inode, lock, os_errors, unlock
+from eventstore.files import LockFile, inode, os_errors
 from eventstore.model import Head
 
 _WITNESS = struct.Struct(">Q32s8s")
@@ -49,7 +49,7 @@ class HeadFile:
     def __init__(self, path: Path, *, writable: bool, create: bool = False) -> None:
         self.path = path
         self._writable = writable
-        self._descriptor = -1
+        self._file = LockFile(path)
         self._name = str(path)
         self._inode = (0, 0)
         self._map: mmap.mmap | None = None
@@ -57,24 +57,21 @@ class HeadFile:
         """The last head this process wrote into the witness, or read from it under the lock."""
         if not writable and not path.exists():
             return  # a damaged store may lack its head file and must be readable all the same
-        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
         with os_errors(f"opening {path}"):
-            self._descriptor = os.open(path, flags | (os.O_CREAT if create else 0), FILE_MODE)
-            status = os.fstat(self._descriptor)
+            self._file.open((os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0))
+            status = os.fstat(self._file.descriptor)
         if status.st_nlink > 1:
-            os.close(self._descriptor)
+            self._file.close()
             raise AccessError(f"{path} has {status.st_nlink} hard links: two stores would share one lock; remove the other names")
         self._inode = (status.st_dev, status.st_ino)
 
     def lock(self, what: str, timeout_ms: int) -> None:
         """Exclude every other writer of the domain; readers of a damaged or read-only store only each other's writers."""
-        if self._descriptor >= 0:
-            lock(self._descriptor, what, shared=not self._writable, timeout_ms=timeout_ms)
+        self._file.lock(what, shared=not self._writable, timeout_ms=timeout_ms)
 
     def unlock(self) -> None:
         """Let the next writer in."""
-        if self._descriptor >= 0:
-            unlock(self._descriptor)
+        self._file.unlock()
 
     def require_same(self) -> None:
         """Raise FencedError if the path no longer leads to the file that is locked."""
@@ -86,12 +83,12 @@ class HeadFile:
 
     def free_bytes(self) -> int:
         """What this user may still write on the file system that the file lies on."""
-        found = os.fstatvfs(self._descriptor)
+        found = os.fstatvfs(self._file.descriptor)
         return found.f_bavail * found.f_frsize
 
     def read(self) -> bytes:
         """The witness as it stands, b"" if none was written yet. Call under the lock."""
-        return os.pread(self._descriptor, WITNESS_BYTES, 0) if self._descriptor >= 0 else b""
+        return os.pread(self._file.descriptor, WITNESS_BYTES, 0) if self._file.descriptor >= 0 else b""
 
     def refresh(self) -> Head | None:
         """Read the witness again, as another process may have written it. Call under the lock."""
@@ -102,19 +99,19 @@ class HeadFile:
         """Record that everything up to `head` is durable; `sync` makes this record durable too ("power+")."""
         self._write(pack_witness(head) + _HINT.pack(head.position), 0)
         if sync:
-            os.fsync(self._descriptor)
+            os.fsync(self._file.descriptor)
         self.witnessed = head
 
     def hint(self, position: int) -> None:
         """Tell readers that `position` is acknowledged, though perhaps not durable."""
-        if os.fstat(self._descriptor).st_size >= WITNESS_BYTES:
+        if os.fstat(self._file.descriptor).st_size >= WITNESS_BYTES:
             self._write(_HINT.pack(position), WITNESS_BYTES)
 
     def _write(self, content: bytes, offset: int) -> None:
         """All of it: where space runs out a write may stop half-way without an error, and half a witness is damage."""
-        written = os.pwrite(self._descriptor, content, offset)
+        written = os.pwrite(self._file.descriptor, content, offset)
         while written < len(content):
-            written += os.pwrite(self._descriptor, content[written:], offset + written)
+            written += os.pwrite(self._file.descriptor, content[written:], offset + written)
 
     def moved(self, position: int) -> bool:
         """Whether the hint says something else than `position`."""
@@ -144,6 +141,4 @@ class HeadFile:
     def close(self) -> None:
         """Release the lock, the mapping and the file. Readers may still ask `moved`."""
         self._map = None  # only let go of: a reader may hold it, and the last to do so unmaps it
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()

@@ -210,6 +210,25 @@ def test_shredded_again_nothing_is_done_twice(open_store: Callable[..., Store], 
     assert keys.read_bytes() == written
 
 
+def test_shredded_by_whoever_has_a_file_open_that_another_moved_away(
+    open_store: Callable[..., Store], keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is at hand is erased, and the archive named: the floor that counts is the one of this moment."""
+    monkeypatch.setattr("eventstore.reading.PAGE", 3)
+    with open_store(keys=keys) as store:
+        people(store).write_values([(("alice", 1), "told"), ("public", 1)])
+        store.shred("alice", reason="asked")
+        people(store).write_value(("alice", 2), "told again")
+        store.seal("people")
+    here, there = open_store(keys=keys), open_store(keys=keys)
+    assert len(list(people(there).events())) == people(here).head().position
+    here.archive("people", to=tmp_path / "archive")
+    (erased,) = there.shred("alice", reason="asked again").erased
+    assert (erased.erased, erased.complete) == ([4], False)
+    assert [copy.path.partition(" ")[0] for copy in erased.held] == [str(tmp_path / "archive")]
+    assert there.verify().ok
+
+
 def test_what_cannot_be_destroyed_is_refused(open_store: Callable[..., Store], keys: Path) -> None:
     store = open_store(keys=keys)
     people(store).write_value(("alice", 1), 1)

@@ -1,12 +1,14 @@
 """Three answers to every question: a store in memory, a store in a folder, and an oracle; no two may differ.
 
-The folder lives through what folders live through: it is opened anew, killed, written through two handles at once, and
-loses or garbles its caches. Pages, caches and checkpoints are made small, so that thirty steps cross all of them.
+The folder lives through what folders live through: it is opened anew, killed, written through two handles and by other
+processes at once, and loses or garbles its caches. Pages, caches and checkpoints are made small, so that thirty steps cross all
+of them. At the end of a life its state as of every position is a fold of what it exports.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -16,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pytest
@@ -41,10 +43,21 @@ from eventstore import (
     decode_key,
 )
 from eventstore.model import Durability
+from eventstore.tools.export import export
 from tests import oracle, verifier
+from tests.elsewhere import elsewhere
 from tests.oracle import ERASED, SYSTEM, Answer, Fact, Key, Raw, RefusedError, Write, come_back, text_of
 
-DOMAINS = {"signal": Domain("signal"), "candle-1m": Domain("candle-1m", write="first")}
+SUBJECTS = ("p", "id2")
+
+
+def whose(key: Key) -> str | None:
+    """The subject of a key: some leading parts are people."""
+    first = oracle.parts_of(key)[0]
+    return first if isinstance(first, str) and first in SUBJECTS else None
+
+
+DOMAINS = {"signal": Domain("signal"), "candle-1m": Domain("candle-1m", write="first"), "people": Domain("people", subject=whose)}
 EXPECTED: dict[str, Expected] = {"ANY": ANY, "ABSENT": ABSENT, "PRESENT": PRESENT}
 CURRENT = "CURRENT"
 """Expected to be where it is: replaced by the position of the key's event when the step comes."""
@@ -52,6 +65,7 @@ AGAIN = "AGAIN"
 """Written once more: replaced by what the key holds when the step comes, to be skipped."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+R = TypeVar("R")
 Outcome = tuple[Literal["answered"], list[Answer]] | tuple[Literal["refused"], str]
 Act = Callable[[DomainStore, Durability | None], Sequence[Receipt]]
 
@@ -76,9 +90,15 @@ removals = st.builds(Write, keys, st.none(), whens, demands)
 event_ids = st.sampled_from([None, "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"])
 reasons = st.sampled_from([None, None, "why"])
 levels: st.SearchStrategy[Durability | None] = st.sampled_from([None, "process", "power", "power+"])
-handles = st.integers(0, 1)
+ELSEWHERE = 2
+"""The handle that another process has, which is another one each time."""
+handles = st.integers(0, ELSEWHERE)
 places = st.integers(0, 10_000)
-names = st.sampled_from(["signal", "signal", "signal", "candle-1m"])
+names = st.sampled_from(["signal", "signal", "signal", "people", "candle-1m"])
+IN_MEMORY = Path("/dev/shm")
+"""Where fsync costs nothing: stores are opened by the thousands."""
+POSITIONS = 40
+"""At how many positions, at most, a life is looked at in the end."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,9 +127,10 @@ class Agreement(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="eventstore-"))
+        self.root = Path(tempfile.mkdtemp(prefix="eventstore-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self.lives = 0
-        self.memory = eventstore.open("memory:", actor="bot")
+        (self.root / "archive").mkdir()
+        self.memory = eventstore.open("memory:", actor="bot", keys=self.root / "memory.keys")
         self.folder = self.root / "0"
         self.cache_bytes = 2**20
         self.stores = [self.opened()]
@@ -122,16 +143,30 @@ class Agreement(RuleBasedStateMachine):
         self.cache_bytes = 600 if small else 2**20
 
     def opened(self) -> Store:
-        return eventstore.open(self.folder, actor="bot", cache_bytes=self.cache_bytes, archives=[self.root / "archive"])
+        return eventstore.open(
+            self.folder, actor="bot", cache_bytes=self.cache_bytes, archives=[self.root / "archive"], keys=self.root / "people.keys"
+        )
 
     def handle(self, number: int) -> Store:
         return self.stores[number % len(self.stores)]
+
+    def by_all(self, number: int, name: str, call: Callable[[Store], R]) -> Iterator[tuple[Store, R]]:
+        """What comes of a call to the store in memory, and to a handle of the one in a folder, which another process may have."""
+        for store in (self.memory, self.handle(number)):
+
+            def called(store: Store = store) -> R:
+                store.domain(DOMAINS[name])
+                return call(store)
+
+            yield store, elsewhere(called) if number == ELSEWHERE and store is not self.memory else called()
 
     def teardown(self) -> None:
         try:
             for store in (self.memory, *self.stores):
                 report = store.verify()
                 assert report.ok, report.findings
+            for name in DOMAINS:
+                self.judge_every_position(name)
             for store in (self.memory, *self.stores):
                 store.close()
             self.judge_the_files()
@@ -147,6 +182,21 @@ class Agreement(RuleBasedStateMachine):
             assert report.findings == [], log.name
             assert report.head is not None
             assert report.head.position == len(self.oracle[log.name].facts)
+
+    def judge_every_position(self, name: str) -> None:
+        """State as of a position is a fold over the events up to it, as they are exported."""
+        lines = io.BytesIO()
+        export(str(self.folder), [name], lines, archives=[self.root / "archive"])
+        events = [line for line in map(json.loads, lines.getvalue().splitlines()) if line.get("position", 0) > 0]
+        assert [event["position"] for event in events] == list(range(1, len(events) + 1))
+        looked_at = range(0, len(events) + 1, 1 + len(events) // POSITIONS)
+        states: dict[Key, str | None] = {}
+        for position in range(len(events) + 1):
+            if position:
+                fold(states, events[position - 1])
+            if position in looked_at:
+                for store in (self.memory, *self.stores):
+                    assert held(store.domain(DOMAINS[name]).state(as_of=position)) == states, f"as of {position}"
 
     # ---- writing, all three at once
 
@@ -165,15 +215,20 @@ class Agreement(RuleBasedStateMachine):
         if event_id is not None:
             earlier = model.calls.get(event_id)
             only_remembered = earlier is not None and not any(answer.appended for answer in earlier.answers)
-            if (name, event_id) in self.retired or (only_remembered and earlier is not None and earlier.handle is not handle):
+            stranger = number == ELSEWHERE or (earlier is not None and earlier.handle is not handle)
+            if (name, event_id) in self.retired or (only_remembered and stranger):
                 return  # calls that appended nothing are remembered by the handle that made them, and by no other
         wanted = self.outcome(lambda: model.call(choose, event_id=event_id, request=request, handle=handle))
-        for store in (self.memory, handle):
-            domain = store.domain(DOMAINS[name])
-            found = self.outcome(partial(self.answered, domain, level if store is handle else None, act))
+        for store, found in self.by_all(
+            number, name, lambda store: self.outcome(partial(self.answered, store, name, None if store is self.memory else level, act))
+        ):
             assert found == wanted, f"{store} answered {found}, the oracle {wanted}"
         if event_id is not None and wanted[0] == "answered":
-            self.calls[name, event_id] = (act, choose, request)
+            if number == ELSEWHERE and not any(answer.appended for answer in model.calls[event_id].answers):
+                del model.calls[event_id]
+                self.retired.add((name, event_id))  # its process is gone, and the store in memory remembers it still
+            else:
+                self.calls[name, event_id] = (act, choose, request)
 
     def resolved(self, name: str, every: Sequence[Write]) -> list[Write]:
         """The writes with what is there in place of CURRENT and AGAIN."""
@@ -198,8 +253,9 @@ class Agreement(RuleBasedStateMachine):
             return "refused", type(error).__name__
 
     @staticmethod
-    def answered(domain: DomainStore, asked: Durability | None, act: Act) -> list[Answer]:
+    def answered(store: Store, name: str, asked: Durability | None, act: Act) -> list[Answer]:
         """Receipts as answers; each names an event that is there, and the level that was asked for."""
+        domain = store.domain(DOMAINS[name])
         receipts = act(domain, asked)
         for receipt in receipts:
             assert receipt.domain == domain.name
@@ -298,8 +354,8 @@ class Agreement(RuleBasedStateMachine):
 
         if fact is None or fact.text == ERASED:
             kind = "NotFoundError" if fact is None else "RedactedError"
-            for store in (self.memory, self.handle(number)):
-                assert self.outcome(partial(self.answered, store.domain(DOMAINS[name]), None, act)) == ("refused", kind)
+            for _, found in self.by_all(number, name, lambda store: self.outcome(partial(self.answered, store, name, None, act))):
+                assert found == ("refused", kind)
             return
         write = Write(key, fact.text)
         self.perform(name, number, level, act, lambda: [write], event_id, (f"restored from position {position}", (write,)))
@@ -321,9 +377,8 @@ class Agreement(RuleBasedStateMachine):
     def seal(self, name: str, number: int) -> None:
         """End a file of the log: all of it can be asked as before."""
         sealed = self.oracle[name].seal()
-        for store in (self.memory, self.handle(number)):
-            store.domain(DOMAINS[name])
-            assert store.seal(name).sealed == sealed
+        for _, found in self.by_all(number, name, lambda store: store.seal(name).sealed):
+            assert found == sealed
 
     @rule(name=names, number=handles, key=keys, prefix=prefixes, how=st.sampled_from(["key", "prefix", "positions"]), place=places)
     def redact(self, name: str, number: int, key: Key, prefix: Key | None, how: str, place: int) -> None:
@@ -340,12 +395,35 @@ class Agreement(RuleBasedStateMachine):
         asked: dict[str, Any] = {"key": key} if how == "key" else {"prefix": prefix or ()} if how == "prefix" else {"positions": values}
         before = len(model.facts)
         erased = model.redact(values)
-        handle, memory = self.handle(number), self.memory.domain(DOMAINS[name])
-        for store in (self.memory, handle):
+
+        def redacted(store: Store) -> tuple[list[int], bool, int | None]:
             report = store.domain(DOMAINS[name]).redact(**asked, reason="asked")
-            assert (report.erased, report.complete) == (erased, True)
-            assert report.position == (before + 1 if erased else None)
-        self.repeat_archived(name, handle.domain(DOMAINS[name]).events(len(model.facts)), memory)
+            return report.erased, report.complete, report.position
+
+        for _, found in self.by_all(number, name, redacted):
+            assert found == (erased, True, before + 1 if erased else None)
+        self.repeat_archived(name, self.handle(number).domain(DOMAINS[name]).events(len(model.facts)), self.memory.domain(DOMAINS[name]))
+
+    @rule(number=handles, subject=st.sampled_from(SUBJECTS))
+    def shred(self, number: int, subject: str) -> None:
+        """Destroy a key: with all at hand, that is a redaction of what was encrypted with it, and a new key from then on."""
+        model = self.oracle["people"]
+        erased = model.redact(
+            fact.position for fact in list(model.facts) if fact.key != SYSTEM and whose(fact.key) == subject and fact.text is not None
+        )
+
+        def shredded(store: Store) -> list[int] | str:
+            try:
+                return [position for each in store.shred(subject, reason="asked").erased for position in each.erased]
+            except eventstore.NotFoundError:
+                return "never had a key"
+
+        (_, there), (_, found) = self.by_all(number, "people", shredded)
+        assert there == found
+        assert found == erased or (found == "never had a key" and not erased)
+        self.repeat_archived(
+            "people", self.handle(number).domain(DOMAINS["people"]).events(len(model.facts)), self.memory.domain(DOMAINS["people"])
+        )
 
     def repeat_archived(self, name: str, events: Iterable[Event], memory: DomainStore) -> None:
         """Let the store in memory say of the archive what the one in a folder said."""
@@ -358,18 +436,22 @@ class Agreement(RuleBasedStateMachine):
     @rule(name=names, number=handles, position=positions)
     def archive(self, name: str, number: int, position: int) -> None:
         """Move sealed files away, where every handle finds them."""
-        store, memory = self.handle(number), self.memory.domain(DOMAINS[name])
-        domain = store.domain(DOMAINS[name])
+        domain, memory = self.handle(number).domain(DOMAINS[name]), self.memory.domain(DOMAINS[name])
         head = domain.head().position
-        (report,) = store.archive(name, before=position, to=self.root / "archive")
-        assert report.kept == []
+
+        def archived() -> tuple[int, int]:
+            (report,) = self.handle(number).archive(name, before=position, to=self.root / "archive")
+            return len(report.files), len(report.kept)
+
+        files, kept = elsewhere(archived) if number == ELSEWHERE else archived()
+        assert kept == 0
         self.repeat_archived(name, domain.events(head), memory)
-        assert domain.head().position == head + len(report.files) == memory.head().position
+        assert domain.head().position == head + files == memory.head().position
 
     @rule(name=names, position=positions)
     def ask_without_the_archive(self, name: str, position: int) -> None:
         """From the floor on everything is as it was; below it nothing is said."""
-        with eventstore.open(self.folder, read_only=True) as store:
+        with eventstore.open(self.folder, read_only=True, keys=self.root / "people.keys") as store:
             if name not in store.domains():
                 return
             domain, model = store.domain(DOMAINS[name]), self.oracle[name]
@@ -417,7 +499,7 @@ class Agreement(RuleBasedStateMachine):
         self.folder = copy
         self.stores = [self.opened()]
 
-    @rule(number=handles)
+    @rule(number=st.integers(0, 1))
     def a_second_handle_comes_or_goes(self, number: int) -> None:
         if len(self.stores) == 1:
             self.stores.append(self.opened())
@@ -467,20 +549,32 @@ class Agreement(RuleBasedStateMachine):
         after=st.integers(-1, 20),
         until=st.none() | positions,
         limit=st.none() | st.integers(0, 9),
+        number=handles,
     )
     def ask(
-        self, name: str, key: Key, prefix: Key | None, position: int, after_us: int, after: int, until: int | None, limit: int | None
+        self,
+        name: str,
+        key: Key,
+        prefix: Key | None,
+        position: int,
+        after_us: int,
+        after: int,
+        until: int | None,
+        limit: int | None,
+        number: int,
     ) -> None:
-        """Everything that can be asked, of every store; what they tell of their events is the same to the byte."""
+        """Everything that can be asked, of every store, or by another process; what is told of events is the same to the byte."""
         model = self.oracle[name]
-        told = []
-        for store in (self.memory, *self.stores):
+
+        def told_by(store: Store) -> list[list[Any]]:
             domain = store.domain(DOMAINS[name])
             self.ask_a_view(domain, model, key, prefix)
             self.ask_a_view(domain.state(as_of=position), model.as_of(position), key, prefix)
             self.ask_a_moment(domain, model, position, after_us)
-            told.append([self.ask_for_events(domain, chosen, after, until, limit) for chosen in (None, key)])
             assert [event.position for event in domain.history(key, limit)] == [fact.position for fact in model.history(key)][:limit]
+            return [self.ask_for_events(domain, chosen, after, until, limit) for chosen in (None, key)]
+
+        told = [found for _, found in self.by_all(number, name, told_by)] + [told_by(store) for store in self.stores]
         assert all(other == told[0] for other in told)
 
     def ask_a_view(self, view: DomainView, model: oracle.Domain, key: Key, prefix: Key | None) -> None:
@@ -523,17 +617,38 @@ class Agreement(RuleBasedStateMachine):
         for reverse in (False, True):
             wanted = (facts[::-1] if reverse else facts)[:limit]
             found = list(domain.events(after, until, key, reverse, limit))
-            assert [Fact(event.position, decode_key(event.key), as_text(event), event.when_us) for event in found] == wanted
+            assert [Fact(event.position, decode_key(event.key), as_text(domain, event), event.when_us) for event in found] == wanted
             assert all((event.op == "remove") == (event.data is None and event.digest is None) for event in found)
-            told += [(event.prev, event.meta) for event in found]
+            # Which key a value is encrypted with is told by a name of that very key.
+            told += [(event.prev, event.meta if isinstance(event.data, str | None) else None) for event in found]
         return told
 
 
-def as_text(event: Event) -> str | None:
-    assert not isinstance(event.data, bytes)
+def as_text(domain: DomainStore, event: Event) -> str | None:
     if event.digest is not None and event.data is None:
         return ERASED
-    return {"seal": oracle.SEALED, "archive": oracle.ARCHIVED, "redact": oracle.REDACTED}.get(event.op, event.data)
+    said = {"seal": oracle.SEALED, "archive": oracle.ARCHIVED, "redact": oracle.REDACTED}.get(event.op)
+    return said if said is not None else domain.text_of(event)
+
+
+def fold(states: dict[Key, str | None], event: dict[str, Any]) -> None:
+    """What a key is after an event of an export; None for a value that nobody can read, or that only its key opens."""
+    key = decode_key(event["key"])
+    if event["op"] == "put":
+        states[key] = event["data"] if isinstance(event["data"], str) else None
+    elif event["op"] == "remove":
+        states.pop(key, None)
+
+
+def held(view: DomainView) -> dict[Key, str | None]:
+    """What a view has, put as fold() does."""
+    found: dict[Key, str | None] = {}
+    for key in list(view.keys()):
+        state = view.state_of(key)
+        assert state is not None
+        (event,) = view.events(state.position - 1, state.position)
+        found[key] = event.data if isinstance(event.data, str) else None
+    return found
 
 
 def shared(write: Write) -> dict[str, Any]:

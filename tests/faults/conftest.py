@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.points import Points
 from tests.faults.recorder import build
 from tests.faults.workers import Server, serving
 
@@ -56,6 +57,16 @@ def in_memory() -> Iterator[Path]:
 def seed() -> str:
     """What all chances of a test follow from. A test shows it when it fails; FAULTS_SEED repeats it."""
     return os.environ.get("FAULTS_SEED") or secrets.token_hex(4)
+
+
+@pytest.fixture
+def points(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Points]:
+    """Where lives end; DEATHS of the module says at how many steps, unless it is every one."""
+    counted = Points(request.module.DEATHS, every=getattr(request, "param", False))
+    yield counted
+    record_property("tried kill points", counted.made)
+    if counted.every:
+        record_property("tried steps, each a kill point or with the files of one", counted.covered)
 
 
 @pytest.fixture

@@ -278,9 +278,28 @@ IN_TURN = [
         r"ValueError: not enough values to unpack",
     ),
     Mutant(
+        "the past is deleted before its ids are kept",
+        "eventstore/retention.py",
+        [("            group.live.keep_ids(file.last)\n", "")],
+        "tests/faults/test_turns.py::test_a_life_that_is_told_step_by_step",
+        r"LostIdsError",
+    ),
+    Mutant(
+        "tables are made of the last file alone",
+        "tools/export_tables.py",
+        [
+            (
+                "    for event in chain([domain.event(0)], domain.events(until=last)):\n        head = check(head, event, domain.name)\n",
+                "    for event in domain.events(domain.group.live.log.file().first, last):\n",
+            )
+        ],
+        "tests/faults/test_turns.py::test_a_life_that_is_told_step_by_step",
+        r"more items, first extra item|At index 0 diff",
+    ),
+    Mutant(
         "a forked child keeps its parent's lock",
-        "eventstore/sqlite.py",
-        [("            self._draft = self._latest = None\n            self._head_file.close()\n", "            self._latest = None\n")],
+        "eventstore/files.py",
+        [("    for file in list(_lock_files):\n        file.close()\n", "    pass\n")],
         "tests/faults/test_fork.py::test_a_killed_parents_lock_does_not_live_on_in_its_child[forked while locked]",
         r"UnavailableError",
     ),

@@ -17,11 +17,13 @@ from typing import Any
 
 import eventstore
 from eventstore import sqlite
+from eventstore.files import locked
+from eventstore.salvage import salvage
 from eventstore.sqlite import SqliteLog
 from tests.faults.jobs import busy_settings
 from tests.faults.ledger import DOMAIN, acknowledgement, call_of_size, carry_out
 from tests.faults.stores import HEAD
-from tests.faults.workers import PATIENCE, Steps, Tell
+from tests.faults.workers import PATIENCE, Steps, Tell, adjust
 
 # Interrupts
 
@@ -259,6 +261,96 @@ def fork_and_hold(tell: Tell, folder: str, locked: bool) -> None:
             fork()
         tell(holding=True)
         signal.pause()
+
+
+WRITTEN = 2
+"""How many values a store has that splits share."""
+
+
+def acts(folder: Path, beside: Path) -> dict[str, tuple[Path, Callable[[eventstore.Store], object]]]:
+    """What is done under a lock, each with the lock: a store's own, and those of what lies `beside` it."""
+    log = folder / "logs"
+    return {
+        "archives": (log / DOMAIN / "archive.lock", lambda store: store.archive(DOMAIN, to=beside / "archive")),
+        "backs up": (beside / "backup" / "backup.lock", lambda store: store.backup(beside / "backup")),
+        "shreds": (beside / "people.keys.lock", lambda store: store.shred("alice", reason="asked")),
+        "makes a domain": (log / "quotes" / "head", lambda store: store.domain("quotes")),
+        "writes the manifest": (folder / "store.lock", lambda store: store.domain("quotes")),
+        "salvages": (log / DOMAIN / "head", lambda store: salvage(folder, beside / "salvaged")),
+    }
+
+
+def open_shared(folder: Path, beside: Path) -> eventstore.Store:
+    """The store that splits share, with something to be archived, backed up and shredded when it is new."""
+    store = eventstore.open(folder, keys=beside / "people.keys", busy_timeout_ms=2_000, min_free_bytes=0)
+    domain = store.domain(eventstore.Domain(DOMAIN, subject=lambda key: str(key[0])))
+    if domain.head().position == 0:
+        for number in range(WRITTEN):
+            domain.write_value(("alice", number), "in confidence")
+        store.seal(DOMAIN)
+    return store
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anybody holds a lock file."""
+    if not path.exists():
+        return False
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def fork_beside_an_act(tell: Tell, folder: str, beside: str, act: str) -> None:
+    """Fork a child that stays, while another thread holds the lock of what it does: at its first fsync under it, it stops for good."""
+    lock, do = acts(Path(folder), Path(beside))[act]
+    store = open_shared(Path(folder), Path(beside))
+    inside, sync = threading.Event(), os.fsync
+
+    def stop_under_the_lock(descriptor: int) -> None:
+        if is_locked(lock):
+            inside.set()
+            threading.Event().wait()
+        sync(descriptor)
+
+    adjust(os, fsync=stop_under_the_lock)
+    threading.Thread(target=do, args=[store], daemon=True).start()
+    assert inside.wait(PATIENCE), f"nobody holds {lock}"
+    ours, theirs = os.pipe()
+
+    def stay() -> None:
+        signal.alarm(60)
+        os.write(theirs, b"x")
+        signal.pause()
+
+    child = forked(tell, stay)
+    os.read(ours, 1)
+    tell(child=child)
+    signal.pause()
+
+
+def fork_beside_locking_threads(tell: Tell, path: str, forks: int) -> None:
+    """Threads take and release a lock all the time; which copies of it forked children have open, of so many."""
+    enough = threading.Event()
+
+    def take_and_release() -> None:
+        while not enough.is_set():
+            with locked(Path(path), timeout_ms=60_000):
+                pass
+
+    threads = [threading.Thread(target=take_and_release) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(forks):
+        child = forked(tell, lambda: os._exit(sum(os.path.realpath(link) == path for link in Path("/proc/self/fd").iterdir())))
+        tell(copies=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    enough.set()
+    for thread in threads:
+        thread.join()
 
 
 def let_children_end(tell: Tell, folder: str, how: str) -> None:

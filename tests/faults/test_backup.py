@@ -17,6 +17,7 @@ from eventstore.restore import restore
 from tests.faults import backups
 from tests.faults.crash_states import Model, Trace
 from tests.faults.ledger import DOMAIN, Ledger
+from tests.faults.points import Points, step_by_step
 from tests.faults.workers import Server
 
 DEATHS = 40
@@ -140,9 +141,9 @@ def test_a_writer_is_not_kept_waiting_for_the_copying(server: Server, tmp_path: 
 # ---- killed
 
 
-@pytest.mark.faults
+@step_by_step
 @pytest.mark.parametrize("first", [False, True], ids=["over an older one", "the first one"])
-def test_a_backup_is_killed_at_any_step(server: Server, place: Place, in_memory: Path, seed: str, first: bool) -> None:
+def test_a_backup_is_killed_at_any_step(server: Server, place: Place, in_memory: Path, seed: str, first: bool, points: Points) -> None:
     def prepared() -> Path:
         folder = in_memory / "backup"
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +153,12 @@ def test_a_backup_is_killed_at_any_step(server: Server, place: Place, in_memory:
 
     steps = server.run(backups.back_up, folder=str(place.store), to=str(prepared()))[-1]["steps"]
     seen: set[str] = set()
-    for at in instants(steps, DEATHS, seed):
+
+    def changes() -> list[int]:
+        to = prepared()
+        return server.changes(backups.back_up, to, folder=str(place.store), to=str(to))
+
+    for at in points.steps(seed, steps, changes):
         to = prepared()
         worker = server.start(backups.back_up, folder=str(place.store), to=str(to), at=at)
         assert worker.rest() == []
@@ -173,11 +179,16 @@ def test_a_backup_is_killed_at_any_step(server: Server, place: Place, in_memory:
     assert first or "old" in seen
 
 
-@pytest.mark.faults
-def test_a_restore_is_killed_at_any_step(server: Server, place: Place, in_memory: Path, seed: str) -> None:
+@step_by_step
+def test_a_restore_is_killed_at_any_step(server: Server, place: Place, in_memory: Path, seed: str, points: Points) -> None:
     target = in_memory / "again"
     steps = server.run(backups.restore_into, source=str(place.backup), folder=str(target))[-1]["steps"]
-    for at in instants(steps, DEATHS, seed):
+
+    def changes() -> list[int]:
+        shutil.rmtree(target)
+        return server.changes(backups.restore_into, in_memory, source=str(place.backup), folder=str(target))
+
+    for at in points.steps(seed, steps, changes):
         shutil.rmtree(target, ignore_errors=True)
         worker = server.start(backups.restore_into, source=str(place.backup), folder=str(target), at=at)
         assert worker.rest() == []

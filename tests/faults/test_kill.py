@@ -18,7 +18,8 @@ import pytest
 import eventstore
 from tests.faults import jobs
 from tests.faults.ledger import DOMAIN, Ledger, acknowledgement, carry_out
-from tests.faults.stores import leave
+from tests.faults.points import Points, step_by_step
+from tests.faults.stores import Damaged, leave
 from tests.faults.workers import ROOT, Job, Server, Worker
 
 pytestmark = pytest.mark.timeout(600)  # a hundred lives each, on a machine that may be busy
@@ -55,29 +56,13 @@ def parts(test: str, nightly: int) -> list[Any]:
     return [pytest.param(part, marks=pytest.mark.faults if part < often else pytest.mark.long) for part in range(nightly)]
 
 
-class Points:
-    """The kill points of one test, counted as they are made."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def steps(self, seed: str, last: int) -> Iterator[int]:
-        """DEATHS of the steps from 1 to `last`, evenly spaced, each a kill point once it was asked for."""
-        assert last >= DEATHS, f"a part of a life has {last} steps: some would be tried twice"
-        start = random.Random(seed).random()
-        for number in range(DEATHS):
-            self.made += 1
-            yield 1 + int((number + start) * last / DEATHS)
-
-
 @pytest.fixture
-def points(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Points]:
+def points(request: pytest.FixtureRequest, points: Points) -> Iterator[Points]:
     """A count, which must come to what the test is said to make, unless it fails."""
-    counted, before = Points(), request.session.testsfailed
-    yield counted
-    record_property("tried kill points", counted.made)
-    if request.session.testsfailed == before:
-        assert counted.made == POINTS[request.function.__name__][1]
+    before = request.session.testsfailed
+    yield points
+    if request.session.testsfailed == before and not points.every:
+        assert points.made == POINTS[request.function.__name__][1]
 
 
 def test_the_stated_number_of_kill_points_is_the_counted_one() -> None:
@@ -200,7 +185,7 @@ def die_everywhere(
     server: Server,
     template: Path | None,
     ledger: Ledger,
-    tmp_path: Path,
+    place: Path,
     seed: str,
     points: Points,
     part: str,
@@ -208,8 +193,8 @@ def die_everywhere(
     life: Job = jobs.live_whole,
     prove: Callable[[Ledger, Path, str], None] = require_writable,
 ) -> None:
-    """From a copy of `template` (None: from nothing), die at DEATHS steps of `part`, and prove each time what is left."""
-    folder = tmp_path / "store"
+    """From a copy of `template` (None: from nothing), die at steps of `part`, and prove each time what is left."""
+    folder = place / "store"
 
     def renew() -> Ledger:
         shutil.rmtree(folder, ignore_errors=True)
@@ -221,7 +206,12 @@ def die_everywhere(
 
     renew()
     last, deaths = steps_of(server, folder, seed, calls, life)[part], 0
-    for step in points.steps(seed, last):
+
+    def changes() -> list[int]:
+        renew()
+        return server.changes(life, place, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in=part)
+
+    for step in points.steps(seed, last, changes):
         known = renew()
         worker = server.start(life, folder=str(folder), name=f"{seed}-stepped", calls=calls, die_in=part, at=step)
         deaths += worker.wait() < 0
@@ -231,7 +221,7 @@ def die_everywhere(
         except (AssertionError, eventstore.EventStoreError) as error:
             raise AssertionError(f"FAULTS_SEED={seed}: died at step {step} of {last} of {part}") from error
     # A worker that waited for a lock a moment longer or shorter has some steps more or less.
-    assert deaths >= DEATHS * 0.9, f"FAULTS_SEED={seed}: hardly a worker died where it should: the steps were counted wrongly"
+    assert deaths >= points.made * 0.9, f"FAULTS_SEED={seed}: hardly a worker died where it should: the steps were counted wrongly"
 
 
 def leave_behind(server: Server, folder: Path, seed: str, events: int) -> Ledger:
@@ -245,38 +235,38 @@ def leave_behind(server: Server, folder: Path, seed: str, events: int) -> Ledger
     return ledger
 
 
-@pytest.mark.faults
-def test_killed_while_a_store_and_a_domain_are_made(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
-    die_everywhere(server, None, Ledger(), tmp_path, seed, points, "open", 1)
+@step_by_step
+def test_killed_while_a_store_and_a_domain_are_made(server: Server, in_memory: Path, seed: str, points: Points) -> None:
+    die_everywhere(server, None, Ledger(), in_memory, seed, points, "open", 1)
 
 
-@pytest.mark.faults
-def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
-    ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1)
+@step_by_step
+def test_killed_while_the_store_of_a_killed_writer_is_opened(server: Server, in_memory: Path, seed: str, points: Points) -> None:
+    ledger = leave_behind(server, in_memory / "template", seed, 20)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, "open", 1)
 
 
 @pytest.mark.core
-@pytest.mark.faults
-def test_killed_while_writing_step_by_step(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
-    ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "write", 2)
+@step_by_step
+def test_killed_while_writing_step_by_step(server: Server, in_memory: Path, seed: str, points: Points) -> None:
+    ledger = leave_behind(server, in_memory / "template", seed, 20)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, "write", 2)
 
 
-@pytest.mark.faults
+@step_by_step
 def test_killed_while_the_last_checkpoint_and_the_pointer_files_are_written(
-    server: Server, tmp_path: Path, seed: str, points: Points
+    server: Server, in_memory: Path, seed: str, points: Points
 ) -> None:
-    ledger = leave_behind(server, tmp_path / "template", seed, 300)  # enough for new pointer files at the next close
-    shutil.rmtree(tmp_path / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "close", 1)
-    assert list((tmp_path / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
+    ledger = leave_behind(server, in_memory / "template", seed, 300)  # enough for new pointer files at the next close
+    shutil.rmtree(in_memory / "template" / "logs" / DOMAIN / "pointers", ignore_errors=True)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, "close", 1)
+    assert list((in_memory / "store" / "logs" / DOMAIN / "pointers").glob("*.keys")), "no pointer file was written"
 
 
-@pytest.mark.faults
-def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+@step_by_step
+def test_killed_while_values_are_redacted(server: Server, in_memory: Path, seed: str, points: Points) -> None:
     """All of them or none, and none only if nobody was answered; the next opening leaves nothing of them in any file."""
-    template, folder, words = tmp_path / "template", tmp_path / "store", [f"told in confidence {seed}.{number}" for number in range(6)]
+    template, folder, words = in_memory / "template", in_memory / "store", [f"told in confidence {seed}.{number}" for number in range(6)]
     with eventstore.open(template) as store:
         for number, word in enumerate(words):
             store.domain(DOMAIN).write_value(("subject", number % 4), {"word": word, "pad": "x" * 5_000 * (number % 2)})
@@ -286,9 +276,17 @@ def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: 
     (said,) = server.run(jobs.redact, folder=str(folder), at=0)
     assert (said["erased"], said["complete"]) == (subjects, True)
     erased: list[bool] = []
-    for step in points.steps(seed, said["steps"]):
+
+    def renew() -> None:
         shutil.rmtree(folder)
         shutil.copytree(template, folder)
+
+    def changes() -> list[int]:
+        renew()
+        return server.changes(jobs.redact, folder, folder=str(folder))
+
+    for step in points.steps(seed, said["steps"], changes):
+        renew()
         assert server.start(jobs.redact, folder=str(folder), at=step).wait() < 0
         where = f"FAULTS_SEED={seed}: died at step {step} of {said['steps']}"
         with eventstore.open(folder) as store:
@@ -304,10 +302,10 @@ def test_killed_while_values_are_redacted(server: Server, tmp_path: Path, seed: 
     assert set(erased) == {False, True}
 
 
-@pytest.mark.faults
-def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+@step_by_step
+def test_killed_while_a_key_is_destroyed(server: Server, in_memory: Path, seed: str, points: Points) -> None:
     """Before the decision everything can be read, after it nothing; shredded again, the record is whole."""
-    template, folder, keys = tmp_path / "template", tmp_path / "store", tmp_path / "people.keys"
+    template, folder, keys = in_memory / "template", in_memory / "store", in_memory / "people.keys"
     subjects = eventstore.Domain(DOMAIN, subject=lambda key: str(key[0]))
     with eventstore.open(template, keys=keys) as store:
         for number in range(3):
@@ -317,10 +315,18 @@ def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: s
     content = keys.read_bytes()
     last = server.run(jobs.shred, folder=str(folder), keys=str(keys), at=0)[-1]["steps"]
     decided = list[bool]()
-    for step in points.steps(seed, last):
+
+    def renew() -> None:
         shutil.rmtree(folder)
         shutil.copytree(template, folder)
         keys.write_bytes(content)
+
+    def changes() -> list[int]:
+        renew()
+        return server.changes(jobs.shred, in_memory, folder=str(folder), keys=str(keys))
+
+    for step in points.steps(seed, last, changes):
+        renew()
         assert server.start(jobs.shred, folder=str(folder), keys=str(keys), at=step).wait() < 0
         decided.append(b'"shredded_us"' in keys.read_bytes())
         with eventstore.open(folder, keys=keys) as store:
@@ -339,23 +345,23 @@ def test_killed_while_a_key_is_destroyed(server: Server, tmp_path: Path, seed: s
     assert set(decided) == {False, True}
 
 
-@pytest.mark.faults
+@step_by_step
 @pytest.mark.parametrize("part", ["seal", "write"])
-def test_killed_while_a_log_is_sealed(server: Server, tmp_path: Path, seed: str, points: Points, part: str) -> None:
+def test_killed_while_a_log_is_sealed(server: Server, in_memory: Path, seed: str, points: Points, part: str) -> None:
     """The seal stands or does not; where it does, whoever comes next makes the file after it."""
-    ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 2, jobs.seal_whole)
+    ledger = leave_behind(server, in_memory / "template", seed, 20)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, part, 2, jobs.seal_whole)
 
 
-@pytest.mark.faults
-def test_killed_while_a_log_is_rolled_forward(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+@step_by_step
+def test_killed_while_a_log_is_rolled_forward(server: Server, in_memory: Path, seed: str, points: Points) -> None:
     """Whoever opens a log that ends in a seal may die over the next file, too."""
-    ledger = leave_behind(server, tmp_path / "template", seed, 20)
-    sealer = server.start(jobs.seal_and_die, folder=str(tmp_path / "template"), name=f"{seed}-sealer", calls=2)
+    ledger = leave_behind(server, in_memory / "template", seed, 20)
+    sealer = server.start(jobs.seal_and_die, folder=str(in_memory / "template"), name=f"{seed}-sealer", calls=2)
     assert sealer.wait() < 0
     take_all(ledger, sealer)
-    assert len(list((tmp_path / "template" / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1, "the next file is there: this proves nothing"
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "open", 1, jobs.seal_whole)
+    assert len(list((in_memory / "template" / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1, "the next file is there: this proves nothing"
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, "open", 1, jobs.seal_whole)
 
 
 def sealed_template(server: Server, folder: Path, seed: str) -> Ledger:
@@ -367,14 +373,13 @@ def sealed_template(server: Server, folder: Path, seed: str) -> Ledger:
     return ledger
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
+@step_by_step
 @pytest.mark.parametrize("part", ["archive", "open"])
 def test_killed_while_files_are_archived(
-    server: Server, tmp_path: Path, seed: str, points: Points, part: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, in_memory: Path, seed: str, points: Points, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every event is in the store, or in a whole file of the archive that an event names; whoever comes next carries it on."""
-    ledger = sealed_template(server, tmp_path / "template", seed)
+    ledger = sealed_template(server, in_memory / "template", seed)
 
     def prove(known: Ledger, folder: Path, name: str) -> None:
         with eventstore.open(folder) as store:
@@ -389,15 +394,14 @@ def test_killed_while_files_are_archived(
         monkeypatch.delenv("EVENTSTORE_ARCHIVES")
         assert not [path for path in folder.with_name("archive").rglob("*") if path.name.startswith(".tmp")]
 
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, part, 1, jobs.archive_whole, prove)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, part, 1, jobs.archive_whole, prove)
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(1_200)  # a hundred lives of many fsyncs, on a machine that others use, too
+@step_by_step
 @pytest.mark.parametrize("part", ["archive", "redact"])
-def test_killed_while_what_is_archived_is_redacted(server: Server, tmp_path: Path, seed: str, points: Points, part: str) -> None:
+def test_killed_while_what_is_archived_is_redacted(server: Server, in_memory: Path, seed: str, points: Points, part: str) -> None:
     """No copy is left that holds the values and that nobody names, and with the archive attached none at all."""
-    template, words = tmp_path / "template", [f"told in confidence {seed}.{number}" for number in range(3)]
+    template, words = in_memory / "template", [f"told in confidence {seed}.{number}" for number in range(3)]
     with eventstore.open(template) as store:
         for word in words:
             store.domain(DOMAIN).write_value("subject", {"word": word, "pad": "x" * 5_000})
@@ -409,7 +413,7 @@ def test_killed_while_what_is_archived_is_redacted(server: Server, tmp_path: Pat
         with eventstore.open(place, **options) as store:
             held = store.domain(DOMAIN).redact(prefix="subject", reason="asked").held
             assert store.verify().ok
-        left = [path for path in tmp_path.rglob("*") if path.is_file() and template not in path.parents and holds(path, words)]
+        left = [path for path in in_memory.rglob("*") if path.is_file() and template not in path.parents and holds(path, words)]
         assert held or not left
         return not left
 
@@ -417,7 +421,7 @@ def test_killed_while_what_is_archived_is_redacted(server: Server, tmp_path: Pat
         told_or_gone(folder)
         assert told_or_gone(folder, archives=[folder.with_name("archive")])
 
-    die_everywhere(server, template, Ledger(), tmp_path, seed, points, part, 1, jobs.archive_and_redact, prove)
+    die_everywhere(server, template, Ledger(), in_memory, seed, points, part, 1, jobs.archive_and_redact, prove)
 
 
 def holds(path: Path, words: list[str]) -> bool:
@@ -426,11 +430,11 @@ def holds(path: Path, words: list[str]) -> bool:
     return any(word.encode() in content for word in words)
 
 
-@pytest.mark.faults
-def test_killed_while_the_past_is_deleted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+@step_by_step
+def test_killed_while_the_past_is_deleted(server: Server, in_memory: Path, seed: str, points: Points) -> None:
     """What is gone was recorded before; what every key is stays; what was recorded and is still there goes next time."""
-    ledger = sealed_template(server, tmp_path / "template", seed)
-    with eventstore.open(tmp_path / "template", read_only=True) as store:
+    ledger = sealed_template(server, in_memory / "template", seed)
+    with eventstore.open(in_memory / "template", read_only=True) as store:
         values = dict(store.domain(DOMAIN).items())
 
     def prove(known: Ledger, folder: Path, name: str) -> None:
@@ -447,7 +451,7 @@ def test_killed_while_the_past_is_deleted(server: Server, tmp_path: Path, seed: 
             assert not list(folder.with_name("archive").rglob("*.db"))
             assert store.verify().ok
 
-    die_everywhere(server, tmp_path / "template", ledger, tmp_path, seed, points, "retain", 1, jobs.retain_whole, prove)
+    die_everywhere(server, in_memory / "template", ledger, in_memory, seed, points, "retain", 1, jobs.retain_whole, prove)
 
 
 def seals_of(workers: Sequence[Worker], ledger: Ledger) -> int:
@@ -492,16 +496,20 @@ def test_others_write_and_read_while_one_seals(server: Server, tmp_path: Path, s
     assert len(list((folder / "logs" / DOMAIN).glob("[0-9]*.db"))) == 1 + sealed
 
 
-@pytest.mark.faults
-def test_killed_while_a_loss_is_accepted(server: Server, tmp_path: Path, seed: str, points: Points) -> None:
+@step_by_step
+def test_killed_while_a_loss_is_accepted(server: Server, in_memory: Path, seed: str, points: Points) -> None:
     """Before or after, never between: the loss is refused again or recorded, and the evidence is there either way."""
-    template = leave(server, tmp_path / "template", settled=5, loose=6)
+    template = leave(server, in_memory / "template", settled=5, loose=6)
     template.wal.unlink()
-    folder = tmp_path / "store"
+    folder = in_memory / "store"
     last = server.run(jobs.accept_loss, folder=str(template.copy(folder).folder), at=0)[-1]["steps"]
-    for step in points.steps(seed, last):
+
+    def renew() -> Damaged:
         shutil.rmtree(folder)
-        store = template.copy(folder)
+        return template.copy(folder)
+
+    for step in points.steps(seed, last, lambda: server.changes(jobs.accept_loss, folder, folder=str(renew().folder))):
+        store = renew()
         assert server.start(jobs.accept_loss, folder=str(folder), at=step).wait() < 0
         where = f"FAULTS_SEED={seed}: died at step {step} of {last}"
         with eventstore.open(folder, accept_loss=True) as opened:

@@ -12,6 +12,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from eventstore.projections.key_states import read_redaction
 from tests.faults import pasts
 from tests.faults.crash_states import Model, State, Trace
 from tests.faults.ledger import DOMAIN
+from tests.faults.points import Points, step_by_step
 from tests.faults.survival import ARCHIVE, STORE
-from tests.faults.test_power_loss import Losses
+from tests.faults.test_power_loss import DIFFERENT, DIFFERING, LONG, STATES, Losses
 from tests.faults.workers import Server
 
 BOTH: list[Model] = ["posix", "ext4"]
@@ -32,8 +34,8 @@ DEATHS = 40
 """At how many steps of a part of a life it ends, evenly spaced from a random one on."""
 
 TIMES = [
-    pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
-    pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
+    pytest.param((1, 0), marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
+    pytest.param((min(LONG, 10), DIFFERENT), marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
 ]
 
 
@@ -53,16 +55,11 @@ def losses(
     trace = Trace(tmp_path)
     (trace.root / ARCHIVE).mkdir(parents=True)
     tried: Counter[str] = Counter()
-    yield Losses(recording_server, trace, in_memory, seed, request.param, tried)
+    times, least = request.param
+    yield Losses(recording_server, trace, in_memory, seed, times, tried, least)
     log.setLevel(before)
     for name, count in tried.items():
         record_property(name, count)
-
-
-def instants(steps: int, seed: str) -> list[int]:
-    """DEATHS of the steps, evenly spaced, from a random one on; all, if there are no more."""
-    start, deaths = random.Random(seed).random(), min(DEATHS, steps)
-    return [1 + int((number + start) * steps / deaths) for number in range(deaths)]
 
 
 # ---- erased in archives
@@ -70,16 +67,14 @@ def instants(steps: int, seed: str) -> list[int]:
 
 def test_what_is_erased_in_an_archive_stays_erased(losses: Losses) -> None:
     """On record, it is in no file, neither of the store nor of its archive, once both were opened again; and `verify` knows the bytes."""
-    losses.record(pasts.redact_in_archive, rounds=3)
-    losses.require_none(250)
+    for life in losses.lives():
+        life.record(pasts.redact_in_archive, rounds=3)
+        life.require_none(250)
 
 
-@pytest.mark.faults
+@step_by_step
 @pytest.mark.parametrize("part", ["redact", "open"])
-@pytest.mark.timeout(600)
-def test_killed_while_an_archive_is_erased_in(
-    server: Server, in_memory: Path, seed: str, part: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_killed_while_an_archive_is_erased_in(server: Server, in_memory: Path, seed: str, part: str, points: Points) -> None:
     """All of it or none; whoever opens the store with its archive finishes it, and records what the archive's bytes are by then."""
     words, subjects = [pasts.told(seed, number) for number in range(4)], list[int]()
     template, place = in_memory / "template", in_memory / "place"
@@ -97,10 +92,13 @@ def test_killed_while_an_archive_is_erased_in(
         store.archive(DOMAIN, to=place / ARCHIVE)
     shutil.copytree(place / ARCHIVE, template / ARCHIVE)
 
-    def run(at: int) -> list[dict[str, Any]]:
+    def renew() -> dict[str, str]:
         shutil.rmtree(place)
         shutil.copytree(template, place)
-        worker = server.start(pasts.redact_attached, folder=str(place / STORE), archive=str(place / ARCHIVE), die_in=part, at=at)
+        return {"folder": str(place / STORE), "archive": str(place / ARCHIVE)}
+
+    def run(at: int) -> list[dict[str, Any]]:
+        worker = server.start(pasts.redact_attached, **renew(), die_in=part, at=at)
         said = worker.rest()
         assert (worker.wait() < 0) == (at > 0), said
         return said
@@ -108,7 +106,7 @@ def test_killed_while_an_archive_is_erased_in(
     (whole,) = run(0)
     assert whole["complete"]
     steps, decided = whole["steps"][part], list[int]()
-    for at in instants(steps, seed):
+    for at in points.steps(seed, steps, lambda: server.changes(pasts.redact_attached, place, **renew(), die_in=part)):
         run(at)
         with eventstore.open(place / STORE, archives=[place / ARCHIVE]) as store:
             domain = store.domain(DOMAIN)
@@ -123,7 +121,6 @@ def test_killed_while_an_archive_is_erased_in(
         gone = [word for position, word in zip(subjects, words, strict=True) if position in named]
         held = [path for path in place.rglob("*") if path.is_file() and any(word.encode() in path.read_bytes() for word in gone)]
         assert not held, f"{where}: {held}"
-    record_property("tried kill points of archives", len(decided))
     assert sorted(decided) == decided, "once it is decided, it stays so"
     # Without the archive only what is carried is seen, and erased.
     assert set(decided) == ({2} if part == "open" else {0, 4})
@@ -135,13 +132,14 @@ def test_killed_while_an_archive_is_erased_in(
 def test_the_past_is_deleted_for_good_and_nothing_else_with_it(losses: Losses, in_memory: Path) -> None:
     """A file is there or was recorded as deleted; what every key is stays; what was said to be deleted does not come back."""
     # Judged where it was recorded, as events name the archive by its path.
-    trace = Trace(in_memory / "trace")
-    (trace.root / ARCHIVE).mkdir(parents=True)
-    losses = losses.of(trace, losses.seed)
-    losses.record(pasts.delete_recorded, rounds=4)
-    said = [(at, record.said) for at, record in enumerate(losses.trace.records, 1) if record.kind == "M"]
-    trace.root.rename(in_memory / "recorded")
-    judge(losses, 250, trace.root, lambda state, folder: require_deleted(said, state, folder))
+    losses.trace = Trace(in_memory / "trace")
+    (losses.trace.root / ARCHIVE).mkdir(parents=True)
+    for life in losses.lives():
+        keep = random.Random(life.seed).choice([0, 0, 2, 8])
+        life.record(pasts.delete_recorded, rounds=4, keep=keep)
+        said = [(at, record.said) for at, record in enumerate(life.trace.records, 1) if record.kind == "M"]
+        shutil.rmtree(life.trace.root)
+        judge(life, 250, life.trace.root, partial(require_deleted, said))
 
 
 def require_deleted(said: list[tuple[int, dict[str, Any]]], state: State, folder: Path) -> None:
@@ -198,7 +196,7 @@ def judge(losses: Losses, count: int, folder: Path, require: Callable[[State, Pa
         except (AssertionError, eventstore.EventStoreError) as error:
             wrong[state.number] = f"state {state.number} ({state.model}, after record {state.instant}): {error!r}"
         shutil.rmtree(folder)
-    losses.tried.update({"tried states drawn after a power loss": drawn, "tried different states after a power loss": len(seen)})
+    losses.tried.update({STATES: drawn, DIFFERING: len(seen)})
     assert not wrong, f"FAULTS_SEED={losses.seed}: {len(wrong)} of {len(seen)} states are wrong\n" + "\n".join([*wrong.values()][:20])
 
 
@@ -217,6 +215,12 @@ def history(folder: Path) -> History:
 
 def test_a_store_without_its_past_is_restored_whole_or_not_at_all(losses: Losses) -> None:
     """Sealed files, those that keep event ids, and what is elsewhere: no half of it opens as a store."""
+    for life in losses.lives():
+        require_restored(life)
+
+
+def require_restored(losses: Losses) -> None:
+    """Make such a store, back it up, restore it; judge what is left wherever the power fails over that."""
     root = losses.trace.root
     losses.run(pasts.make_past, folder=str(root / STORE), archive=str(root / ARCHIVE), name=losses.seed)
     losses.run(pasts.back_up_past, folder=str(root / STORE), to=str(root / "backup"))

@@ -7,6 +7,7 @@ A failure names seed, state and trace; CONTRIBUTING.md says how to see it again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -28,8 +29,12 @@ from tests.faults.workers import Job, Server
 BOTH: list[Model] = ["posix", "ext4"]
 ENOUGH = 20
 """Wrong states after which a test has seen enough."""
-LONG = 50
-"""How many times as many states are drawn with `-m long`: half a million in all."""
+LONG = int(os.environ.get("FAULTS_TIMES", "50"))
+"""How many times as many states are drawn with `-m long`: half a million in all. A run that has less time names another number."""
+DIFFERENT = 3_000
+"""How many states differ from each other, at least, of each thing that is done to files as a whole, with `-m long`."""
+STATES = "tried states drawn after a power loss"
+DIFFERING = "tried different states after a power loss"
 
 
 @pytest.fixture
@@ -43,9 +48,9 @@ def trace(tmp_path: Path) -> Trace:
 class Losses:
     """Runs lives, cuts their power, judges what is left."""
 
-    def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int, tried: Counter[str]) -> None:
+    def __init__(self, server: Server, trace: Trace, scratch: Path, seed: str, times: int, tried: Counter[str], least: int = 0) -> None:
         self.trace, self.seed, self.tried = trace, seed, tried
-        self._server, self.scratch, self.times = server, scratch, times
+        self._server, self.scratch, self.times, self._least = server, scratch, times, least
 
     def prepare(self, job: Job, **arguments: Any) -> None:
         """Let a job that ends in a kill leave something behind before the recording begins."""
@@ -60,6 +65,19 @@ class Losses:
     def of(self, trace: Trace, seed: str) -> Losses:
         """The same for another recording."""
         return Losses(self._server, trace, self.scratch, seed, self.times, self.tried)
+
+    def lives(self) -> Iterator[Losses]:
+        """Recordings, each under a seed of its own: as many as there are to be `times` as many states, or until enough of them differed."""
+        folders = [path for path in self.trace.root.rglob("*") if path.is_dir()]
+        for number in itertools.count():
+            if number >= self.times and self.tried[DIFFERING] >= self._least:
+                return
+            life = self.of(Trace(self.trace.folder), f"{self.seed}-{number}" if number else self.seed)
+            life.times = 1
+            yield life
+            shutil.rmtree(self.trace.folder)
+            for folder in [self.trace.root, *folders]:
+                folder.mkdir(parents=True)
 
     def record(self, *jobs: Job, **arguments: Any) -> None:
         """Record lives that run side by side, to their end."""
@@ -104,7 +122,7 @@ class Losses:
             except (AssertionError, eventstore.EventStoreError) as error:
                 wrong[state.number] = f"--state {state.number} (model {state.model}, after record {state.instant}): {error!r}"
             shutil.rmtree(folder)
-        self.tried.update({"tried states drawn after a power loss": len(numbers), "tried different states after a power loss": len(seen)})
+        self.tried.update({STATES: len(numbers), DIFFERING: len(seen)})
         return len(seen), wrong
 
     def require_none(self, count: int, models: Sequence[Model] = BOTH) -> None:
@@ -116,8 +134,8 @@ class Losses:
 
 @pytest.fixture(
     params=[
-        pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
-        pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
+        pytest.param((1, 0), marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
+        pytest.param((LONG, DIFFERENT), marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
     ]
 )
 def losses(
@@ -133,7 +151,8 @@ def losses(
     before = log.level
     log.setLevel(logging.ERROR)  # pointer files torn by the thousand, each a warning that pytest keeps with its traceback
     tried: Counter[str] = Counter()
-    yield Losses(recording_server, trace, in_memory, seed, request.param, tried)
+    times, least = request.param
+    yield Losses(recording_server, trace, in_memory, seed, times, tried, least)
     log.setLevel(before)
     for name, count in tried.items():
         record_property(name, count)
@@ -182,25 +201,29 @@ def test_writers_are_killed_and_then_the_power_fails(losses: Losses) -> None:
 @pytest.mark.parametrize("durability", ["process", "power", None])
 def test_a_log_is_sealed_while_it_is_written(losses: Losses, durability: str | None) -> None:
     """Before the seal or after it, never between: the next file is derived from what is durable, and is there whole or made anew."""
-    losses.record(lives.seal, rounds=3, durability=durability)
-    losses.require_none(700)
+    for life in losses.lives():
+        life.record(lives.seal, rounds=3, durability=durability)
+        life.require_none(700)
 
 
 @pytest.mark.core
 def test_one_seals_while_another_writes(losses: Losses) -> None:
-    losses.record(lives.seal, lives.write_along, rounds=3)
-    losses.require_none(500)
+    for life in losses.lives():
+        life.record(lives.seal, lives.write_along, rounds=3)
+        life.require_none(500)
 
 
 def test_sealed_files_are_archived(losses: Losses) -> None:
     """Every event is in the store, or whole in the archive: the copy is durable before the event, the event before the removal."""
-    losses.record(lives.archive, rounds=2)
-    losses.require_none(400)
+    for life in losses.lives():
+        life.record(lives.archive, rounds=2)
+        life.require_none(400)
 
 
 def test_one_archives_while_another_writes(losses: Losses) -> None:
-    losses.record(lives.archive, lives.write_along, rounds=2)
-    losses.require_none(250)
+    for life in losses.lives():
+        life.record(lives.archive, lives.write_along, rounds=2)
+        life.require_none(250)
 
 
 def test_a_loss_is_accepted_with_its_evidence(losses: Losses) -> None:
@@ -221,8 +244,9 @@ def test_a_domain_is_adopted_whole_or_not_at_all(losses: Losses) -> None:
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_a_redaction_is_whole_or_never_was_and_once_answered_it_stays(losses: Losses, durability: str) -> None:
     """What it erased is in no file once the log was opened, and closed, again."""
-    losses.record(lives.redact, rounds=3, durability=durability)
-    losses.require_none(300)
+    for life in losses.lives():
+        life.record(lives.redact, rounds=3, durability=durability)
+        life.require_none(300)
 
 
 def test_a_destroyed_key_stays_destroyed_and_every_other_is_there(losses: Losses) -> None:
@@ -252,7 +276,7 @@ def test_a_destroyed_key_stays_destroyed_and_every_other_is_there(losses: Losses
                     wrong[state.number] = f"{subject} was shredded, and is {found!r}"
             assert store.verify().ok
         shutil.rmtree(folder)
-    losses.tried["tried states drawn after a power loss"] += 200
+    losses.tried[STATES] += 200
     assert not wrong, f"FAULTS_SEED={losses.seed}: {wrong}"
 
 

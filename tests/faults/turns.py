@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import eventstore
 from eventstore import CompactedError, Domain, DomainView, EventStoreError, RedactedError, Retention, Store
 from eventstore.codec import decode_key
+from eventstore.database import sqlite3
 from eventstore.model import Key
+from eventstore.tools.export_tables import export_tables
 from tests.faults.workers import Tell, adjust
 from tests.oracle import text_of
 
@@ -138,6 +141,17 @@ class Hand:
             }
             for event in self.store.domain(DOMAINS[domain]).events(after)
         ]
+
+    def tables(self, domain: str, folder: str, archives: list[str], path: str) -> dict[str, Any]:
+        """Export a domain as plain tables: position and key of each event, and whether its value was erased; the keys that are there."""
+        export_tables(folder, [domain], Path(path), archives=[Path(archive) for archive in archives])
+        with closing(sqlite3.connect(path)) as connection:
+            events = connection.execute("SELECT position, key, redacted FROM event WHERE position > 0 ORDER BY position").fetchall()
+            keys = connection.execute("SELECT key FROM state").fetchall()
+        return {
+            "events": [(position, decode_key(key), bool(redacted)) for position, key, redacted in events],
+            "keys": [decode_key(key) for (key,) in keys],
+        }
 
     def verify(self) -> dict[str, dict[str, Any]]:
         """What the proof of each domain says."""

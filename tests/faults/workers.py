@@ -7,6 +7,7 @@ pipe, one JSON line at a time; what was written into a pipe survives the writer,
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import eventstore
 
@@ -51,6 +52,10 @@ Job = Callable[..., None]
 """Called in the worker with its Tell and the arguments that were ordered."""
 
 
+WATCHED = -1
+"""The step at which a life that is watched ends: none; told is where the files change."""
+
+
 class Steps:
     """Counts what the library does, call by call and return by return, and acts at one of these moments.
 
@@ -58,11 +63,16 @@ class Steps:
     inside one call is one step; that is what the random instants are for.
     """
 
+    watched: ClassVar[tuple[Path, Tell] | None] = None
+    """Where the files are that a kill would leave, and who is told at the end of a life that is to be WATCHED when they changed."""
+
     def __init__(self, at: int, act: Callable[[], None], *, without: str = "") -> None:
         self.count = 0
         self.place = ""
         """Where it acted."""
         self._at, self._act, self._without = at, act, without
+        self._found = dict[str, bytes]()
+        self._changes: list[int] = []
 
     def _step(self, frame: FrameType, event: str, argument: object) -> None:
         if event != self._without and frame.f_code.co_filename.startswith(LIBRARY):
@@ -70,6 +80,15 @@ class Steps:
             if self.count == self._at:
                 self.place = f"{frame.f_code.co_qualname}, line {frame.f_lineno}, {event} {getattr(argument, '__name__', '')}"
                 self._act()
+            elif self._at == WATCHED:
+                self._look()
+
+    def _look(self) -> None:
+        assert self.watched is not None
+        found = files_in(self.watched[0])
+        if found != self._found:
+            self._found = found
+            self._changes.append(self.count)
 
     def __enter__(self) -> Self:
         sys.setprofile(self._step)
@@ -77,6 +96,8 @@ class Steps:
 
     def __exit__(self, *exc_info: object) -> None:
         sys.setprofile(None)
+        if self._at == WATCHED and self.watched is not None:
+            self.watched[1](changes=self._changes)
 
 
 def die() -> None:
@@ -198,6 +219,13 @@ class Server:
             raise WorkerError(f"{job.__name__} ended with status {status} after {said}")
         return said
 
+    def changes(self, job: Job, watched: Path, **arguments: Any) -> list[int]:
+        """The steps, of a part of a life, before which a file under `watched` changed: what a kill leaves at those between is the same."""
+        told = self.run(job, watched=str(watched), at=WATCHED, **arguments)
+        (changes,) = [said["changes"] for said in told if "changes" in said]
+        found: list[int] = changes
+        return found
+
     def wait(self, pid: int) -> int:
         """See Worker.wait."""
         self._control.sendall(json.dumps({"wait": pid}).encode())
@@ -270,6 +298,9 @@ def _live(pipe: int, asked: dict[str, Any]) -> None:
     """A worker's life. Does not return: what stands on the server's stack is the server's."""
     tell = Tell(pipe)
     status = 1
+    if (watched := asked["arguments"].pop("watched", None)) is not None:
+        # Closing a file drops this process's locks on it (RELIABILITY.md R4): a life that is watched has the files to itself.
+        Steps.watched = Path(watched), tell
     try:
         job: Job = getattr(import_module(asked["module"]), asked["job"])
         job(tell, **asked["arguments"])
@@ -278,6 +309,17 @@ def _live(pipe: int, asked: dict[str, Any]) -> None:
         tell(failed=traceback.format_exc())
     finally:
         os._exit(status)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """All files under a folder but what SQLite rebuilds."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not name.endswith("-shm"):
+                with contextlib.suppress(FileNotFoundError), open(path := os.path.join(place, name), "rb") as file:
+                    found[path] = hashlib.blake2b(file.read(), digest_size=16).digest()
+    return found
 
 
 @contextlib.contextmanager
