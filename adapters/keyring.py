@@ -84,6 +84,13 @@ class Keyring:
         nonce = os.urandom(NONCE_BYTES)
         return key_id, nonce + self._aes(bytes.fromhex(key)).encrypt(nonce, plain, bound)
 
+    def lives(self, key_id: str) -> bool:
+        """See Cipher.lives: a look at the file's inode, time and size, unless it is another one by now."""
+        with self._mutex, os_errors("reading the key file"):
+            self._refresh()
+            entry = self._entries.get(key_id)
+        return entry is not None and entry.key is not None
+
     def decrypt(self, key_id: str, blob: bytes, bound: bytes) -> bytes | None:
         """See Cipher.decrypt. Raises KeyError for a key that this file never held, ValueError."""
         with self._mutex, os_errors("reading the key file"):

@@ -158,7 +158,10 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         return erase(self.group, found.selection, found.more, said)
 
     def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
-        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any."""
+        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any.
+
+        A write that found its key alive, under the lock, may still be under way: so the lock is taken before that is said.
+        """
         codecs = {f"{AES_GCM}:{key}" for key in keys}
 
         def encrypted(selection: Selection, after: int, until: int) -> Iterator[Event]:
@@ -170,6 +173,9 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
 
         said = self._said(reason, actor)
         found = _Found(self, encrypted)
+        if not found.selection:
+            with self.group.alone():
+                found.more()
         return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
 
     def _said(self, reason: str, actor: str | None) -> str | None:

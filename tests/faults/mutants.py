@@ -556,6 +556,13 @@ ERASED = [
         r"was shredded, and is|MissingKeyError|FormatError",
     ),
     Mutant(
+        "a value is committed whose key was destroyed while it waited",
+        "eventstore/coding.py",
+        [("return blob if self.cipher.lives(blob.key_id) else blob.again()", "return blob")],
+        "tests/eventstore/test_shred.py::test_a_batch_that_outlives_its_subjects_key_is_encrypted_with_the_next_one",
+        r"RedactedError",
+    ),
+    Mutant(
         "a ciphertext may be moved to another key",
         "eventstore/coding.py",
         [("self._store_id, domain, key, names])", "self._store_id, domain, names])")],
