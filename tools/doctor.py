@@ -165,10 +165,14 @@ def _domains(folder: Path) -> tuple[list[tuple[int | None, Check | None]], list[
 
 
 def _elsewhere(store: Store, name: str) -> Iterator[Check]:
-    """Where sealed files are, as the log says, against what is there. Their bytes are verify's to prove."""
+    """Where sealed files are, as the log says, against what is there, and can be opened. Their bytes are verify's to prove."""
     live = store.domain(name).group.live
     log = live.log
-    if not isinstance(log, FileLog) or not (log.missing() or log.leftovers()):
+    if not isinstance(log, FileLog):
+        return
+    for path, why in log.unseen([]):
+        yield Check("files", "bad", f"{name}: {path} cannot be read: {why}")
+    if not (log.missing() or log.leftovers()):
         return
     said = latest(log.archived(live.states.system))
     for file in said.values():

@@ -362,6 +362,30 @@ def test_a_key_file_that_cannot_be_read_under_the_lock_refuses_the_write_and_sto
     assert d.write_value(("alice", 1), "new").appended
 
 
+@pytest.mark.corrupts
+def test_a_file_that_rotted_keeps_no_key_from_being_destroyed_and_is_named(
+    open_store: Callable[..., Store], keys: Path, tmp_path: Path
+) -> None:
+    with open_store(keys=keys) as store:
+        d = people(store)
+        d.write_value(("alice", 1), "first")
+        d.remove_value(("alice", 1))
+        d.write_value(("alice", 2), "carried")
+        store.seal("people")
+        d.write_value(("alice", 3), "last")
+    path = tmp_path / "data" / "logs" / "people" / f"{0:020d}.db"
+    content = path.read_bytes()
+    path.write_bytes(bytes(100) + content[100:])
+    with open_store(keys=keys) as store:
+        (report,) = store.shred("alice", reason="asked").erased
+        assert (report.erased, [held.path for held in report.held]) == ([3, 5], [str(path)])
+    path.write_bytes(content)
+    with open_store(keys=keys) as store:
+        (report,) = store.shred("alice", reason="asked").erased
+        assert (report.erased, report.already, report.held) == ([1], [3, 5], [])
+        assert store.verify().ok
+
+
 # ---- the key file
 
 
