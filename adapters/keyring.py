@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.adapters.keyfiles import require_apart, require_private
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, other_format
 from eventstore.errors import ConfigError, EngineError, FormatError, NotFoundError
@@ -27,6 +28,12 @@ NONCE_BYTES = 12
 KEY_BYTES = 32
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """The one member of the first line that every format has."""
+
+    format: int
 
 
 class _Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +55,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     actor: str | None = None
 
 
+_decode_version = msgspec.json.Decoder(_Version).decode
 _decode_owner = msgspec.json.Decoder(_Owner).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
@@ -56,11 +64,14 @@ class Keyring:
     """The key file of one store; made when the first key is. Threads and processes may share it."""
 
     def __init__(self, path: Path, store_id: str) -> None:
-        """Raises ConfigError for another store's file, one that others may read, or a missing package; FormatError."""
+        """Raises ConfigError for another store's file, one in a store's folder or that others may read, or a missing package;
+        NewerFormatError, FormatError.
+        """
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
             raise ConfigError("encrypted values need the package cryptography: install eventstore-kit[crypto]") from error
+        require_apart(path)
         self._aes: Any = AESGCM
         self.path = path
         self._store_id = store_id
@@ -145,10 +156,12 @@ class Keyring:
         mode, content = self._content()
         if content is None:
             return []
-        if mode & 0o077:
-            raise ConfigError(f"{self.path}: others may use these keys (mode {mode:04o}, expected 0600): chmod 600")
+        require_private(self.path, mode)
         first, *lines = content.split(b"\n")[:-1] or [b""]
         try:
+            written_in = _decode_version(first).format
+            if written_in != FORMAT:
+                raise other_format(str(self.path), written_in)
             owner = _decode_owner(first)
             entries = [_decode_entry(line) for line in lines]
             for entry in entries:
@@ -156,8 +169,6 @@ class Keyring:
                     raise ValueError(f"key {entry.id} is not of {KEY_BYTES} bytes")
         except (msgspec.MsgspecError, ValueError) as error:
             raise FormatError("keys", None, f"{self.path} is no key file, or damaged ({error}); put a copy back") from error
-        if owner.format != FORMAT:
-            raise other_format(str(self.path), owner.format)
         if owner.store_id != self._store_id:
             raise ConfigError(f"{self.path} holds the keys of store {owner.store_id}, not of {self._store_id}; name this store's own file")
         return entries

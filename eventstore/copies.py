@@ -90,6 +90,12 @@ def load(folder: Path) -> Backup:
     return backup
 
 
+def holder_of(path: Path) -> Path | None:
+    """The folder of the store or backup that `path` lies in, whether it exists or not; None if it lies in none."""
+    target = Path(os.path.realpath(path))
+    return next((folder for folder in target.parents if (folder / STORE_NAME).exists() or (folder / NAME).exists()), None)
+
+
 def _is_ours(name: str) -> bool:
     """Whether a path leads to where a store has its files, and not, by `..` or a slash, anywhere else."""
     found = _IN_A_LOG.fullmatch(name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from eventstore import manifest
+from eventstore.copies import holder_of
 from eventstore.domain import DomainStore
 from eventstore.errors import ConfigError, NotFoundError
 from eventstore.model import Domain
@@ -22,11 +21,10 @@ def existing_store(location: str, *, read_only: bool = False, keys: Path | None 
 
 
 def require_outside_stores(path: Path) -> None:
-    """Refuse to write a file into a store's folder, this one's or another's. Raises ConfigError."""
-    target = Path(os.path.realpath(path))
-    for folder in target.parents:
-        if (folder / manifest.NAME).exists():
-            raise ConfigError(f"{path} is in the store {folder}, where nothing but its own files may be; name a file elsewhere")
+    """Refuse to write a file into the folder of a store or a backup, this one's or another's. Raises ConfigError."""
+    folder = holder_of(path)
+    if folder is not None:
+        raise ConfigError(f"{path} is in the store or backup {folder}, where nothing but its own files may be; name a file elsewhere")
 
 
 def raw_domain(store: Store, name: str) -> DomainStore:

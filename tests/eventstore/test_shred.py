@@ -24,6 +24,7 @@ from eventstore import (
     DuplicateEventError,
     FormatError,
     MissingKeyError,
+    NewerFormatError,
     NotFoundError,
     ReadOnlyError,
     RedactedError,
@@ -433,8 +434,31 @@ def test_keys_that_others_can_read_or_that_lie_in_the_store_are_refused(
     keys.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         open_store(keys=keys)
-    with pytest.raises(ConfigError, match="inside the store"):
-        open_store(keys=tmp_path / "data" / "keys")
+    with open_store() as store:
+        store.backup(tmp_path / "backup")
+    for folder in ("data", "data/logs/people", "backup"):
+        for options in ({"location": tmp_path / "other"}, {"location": tmp_path / "data"}, {"location": "memory:"}):
+            with pytest.raises(ConfigError, match="lies inside the store or backup"):
+                eventstore.open(**options, keys=tmp_path / folder / "keys")
+
+
+@pytest.mark.parametrize(
+    ("owner", "entry"),
+    [({}, {}), ({"kdf": "x"}, {}), ({}, {"wrapped": True}), ({"store_id": None}, {"key": 7})],
+    ids=["nothing else new", "a member of the first line", "a member of a key", "other types"],
+)
+def test_the_key_file_of_a_newer_version_is_refused_as_that_and_left_alone(
+    open_store: Callable[..., Store], keys: Path, owner: dict[str, Any], entry: dict[str, Any]
+) -> None:
+    with open_store(keys=keys) as store:
+        people(store).write_value(("alice", 1), 1)
+    first, line = map(json.loads, keys.read_text().splitlines())
+    newer = json.dumps({**first, "format": 2, **owner}) + "\n" + json.dumps({**line, **entry}) + "\n"
+    keys.write_text(newer)
+    with pytest.raises(NewerFormatError, match=r"people\.keys: format 2, this version knows 1; upgrade"):
+        open_store(keys=keys)
+    assert keys.read_text() == newer
+    assert sorted(path.name for path in keys.parent.glob("*people.keys*")) == ["people.keys", "people.keys.lock"]
 
 
 def test_the_environment_names_the_key_file(open_store: Callable[..., Store], keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
