@@ -194,7 +194,9 @@ def awaits_its_record(log: FileLog, path: Path) -> bool:
     try:
         system = log.system()
         redacted = _redacted_since_archived(log, system)
-        (said,) = [said for said, there in log.archives(system) if there == path]
+        said = next((said for said, there in log.archives(system) if there == path), None)
+        if said is None:
+            return False  # it stands elsewhere than recorded
         with reading(path, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
             if not file.erased(redacted[said.first]):
                 return False
