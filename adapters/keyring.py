@@ -21,7 +21,7 @@ import msgspec
 from eventstore.adapters.keyfiles import require_apart, require_private
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, other_format
-from eventstore.errors import ConfigError, EngineError, FormatError, NotFoundError
+from eventstore.errors import AccessError, ConfigError, EngineError, FormatError, NotFoundError
 from eventstore.files import FILE_MODE, lock, os_errors, sync_folder, unlock
 
 NONCE_BYTES = 12
@@ -80,6 +80,8 @@ class Keyring:
         self._entries: dict[str, _Entry] = {}
         self._current: dict[str, str] = {}
         """The key that a subject's values are encrypted with now."""
+        self._was_there = False
+        """Whether the file was ever seen: then no other one is begun in its place."""
         with self._mutex, os_errors("reading the key file"):
             self._refresh()
 
@@ -149,7 +151,7 @@ class Keyring:
             entries = self._read()
             self._entries = {entry.id: entry for entry in entries}
             self._current = {entry.subject: entry.id for entry in entries if entry.key is not None}
-            self._seen = seen
+            self._seen, self._was_there = seen, True
 
     def _read(self) -> list[_Entry]:
         """Every entry, in the order they were made; a last line without its end is one that is being written, or never was."""
@@ -194,6 +196,8 @@ class Keyring:
             if known is not None:
                 return known
             entry = _Entry(secrets.token_hex(16), subject, now_us(), secrets.token_hex(KEY_BYTES))
+            if self._was_there and self._seen is None:
+                raise AccessError(f"{self.path} is gone, and with it every key: no new one is begun in its place; mount it, or put it back")
             if self.path.exists():
                 self._append(_encode(entry) + b"\n")
             else:

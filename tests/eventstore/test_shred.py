@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import eventstore
 from eventstore import (
+    AccessError,
     ConfigError,
     Domain,
     DomainStore,
@@ -459,6 +460,22 @@ def test_the_key_file_of_a_newer_version_is_refused_as_that_and_left_alone(
         open_store(keys=keys)
     assert keys.read_text() == newer
     assert sorted(path.name for path in keys.parent.glob("*people.keys*")) == ["people.keys", "people.keys.lock"]
+
+
+def test_a_key_file_that_vanishes_under_the_store_is_not_begun_anew(open_store: Callable[..., Store], keys: Path) -> None:
+    """It may lie on another disk, which comes back: what was encrypted with keys of a second file nobody could read then."""
+    store = open_store(keys=keys)
+    d = people(store)
+    d.write_value(("alice", 1), 1)
+    away = keys.rename(keys.with_name("away"))
+    for name in ("alice", "bob"):
+        with pytest.raises(AccessError, match=r"people\.keys is gone"):
+            d.write_value((name, 1), 2)
+    assert not keys.exists()
+    assert store.halted is None
+    away.rename(keys)
+    assert d.write_value(("alice", 1), 2).position == 2
+    assert d.read_value(("alice", 1)) == 2
 
 
 def test_the_environment_names_the_key_file(open_store: Callable[..., Store], keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
