@@ -417,16 +417,26 @@ class LogFiles:
         return chain
 
     def _links(self, position: int, limit: int) -> list[Linked]:
-        """The chain from `position` back, as far as its file has it, or can be read: then no more than the one event."""
-        first = self._layout.first_of(position)
-        if first not in self._layout.paths:
+        """The chain from `position` back, as far as its file has it; of one that cannot be read the one event, or a later file's copy."""
+        layout = self._layout
+        first = layout.first_of(position)
+        if first not in layout.paths:
             return self.linked([position])
-        try:
-            return self.ask(first, lambda file: file.chain(position, limit))
-        except CorruptionError:
-            if limit == 1:
-                raise
-            return self.ask(first, lambda file: file.chain(position, 1))
+
+        def asked(file_first: int, most: int) -> list[Linked]:
+            return self.ask(file_first, lambda file: file.chain(position, most))
+
+        failure: CorruptionError | StoreFormatError | None = None
+        for each, most in [(first, limit), (first, 1), *((later, 1) for later in layout.paths if later > first)]:
+            try:
+                found = asked(each, most)
+            except (CorruptionError, StoreFormatError) as error:
+                failure = failure or error
+            else:
+                if found or failure is None:
+                    return found
+        assert failure is not None  # else the first one would have been returned
+        raise failure
 
     def carried(self, start: int, after: int) -> list[Linked]:
         """A page of what EventLog.carried() gives, behind position `after`."""
