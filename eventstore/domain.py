@@ -135,11 +135,12 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         That a value was there, when, and its digest remain, and an event says who erased it and why; keys and metadata
         remain too. Gone are the values in every file of the log, the write-ahead log included, and in memory. What else may
         hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
-        `already`, and looked for anew. `dry_run` says what would be erased.
+        `already`, and looked for anew. A sealed file that cannot be read is passed by, and named in the report: what only it has
+        is not erased. `dry_run` says what would be erased.
 
         The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, CompactedError if that
-        may be, but only in files that are not at hand; ConfigError for a position of the log's own events, EngineError, after which
-        it can be called again.
+        may be, but only in files that are not at hand; CorruptionError for what is read and does not prove; ConfigError for a
+        position of the log's own events; EngineError, after which it can be called again.
         """
         said = self._said(reason, actor)
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:

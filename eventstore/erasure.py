@@ -35,7 +35,7 @@ class Erasure(msgspec.Struct, frozen=True):
     position: int | None
     """Of the event that says so; None if nothing was left to erase, or nothing was to be done."""
     erased: list[int]
-    """The positions whose values are gone now."""
+    """The positions whose values are gone now, from everywhere but where `held` says."""
     already: list[int]
     """Those whose values had been erased before."""
     held: list[HeldCopy]
