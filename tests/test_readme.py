@@ -43,7 +43,7 @@ def command(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.timeout(600)  # over a hundred processes, one after the other
+@pytest.mark.timeout(600)  # dozens of processes, one after the other: beside others that takes minutes
 def test_the_commands_give_what_readme_shows_and_its_python_runs(tmp_path: Path, command: dict[str, str]) -> None:
     """As somebody who follows it from the first line on, in one folder."""
     steps = 0
