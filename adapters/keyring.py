@@ -18,15 +18,22 @@ from typing import Any
 
 import msgspec
 
+from eventstore.adapters.keyfiles import require_apart, require_private
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT, other_format
-from eventstore.errors import ConfigError, EngineError, FormatError, NotFoundError
+from eventstore.errors import AccessError, ConfigError, EngineError, FormatError, NotFoundError
 from eventstore.files import FILE_MODE, locked, os_errors, sync_folder
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """The one member of the first line that every format has."""
+
+    format: int
 
 
 class _Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +55,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     actor: str | None = None
 
 
+_decode_version = msgspec.json.Decoder(_Version).decode
 _decode_owner = msgspec.json.Decoder(_Owner).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
@@ -56,11 +64,14 @@ class Keyring:
     """The key file of one store; made when the first key is. Threads and processes may share it."""
 
     def __init__(self, path: Path, store_id: str) -> None:
-        """Raises ConfigError for another store's file, one that others may read, or a missing package; FormatError."""
+        """Raises ConfigError for another store's file, one in a store's folder or that others may read, or a missing package;
+        NewerFormatError, FormatError.
+        """
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
             raise ConfigError("encrypted values need the package cryptography: install eventstore-kit[crypto]") from error
+        require_apart(path)
         self._aes: Any = AESGCM
         self.path = path
         self._store_id = store_id
@@ -69,6 +80,8 @@ class Keyring:
         self._entries: dict[str, _Entry] = {}
         self._current: dict[str, str] = {}
         """The key that a subject's values are encrypted with now."""
+        self._was_there = False
+        """Whether the file was ever seen: then no other one is begun in its place."""
         with self._mutex, os_errors("reading the key file"):
             self._refresh()
 
@@ -83,6 +96,13 @@ class Keyring:
         assert key is not None
         nonce = os.urandom(NONCE_BYTES)
         return key_id, nonce + self._aes(bytes.fromhex(key)).encrypt(nonce, plain, bound)
+
+    def lives(self, key_id: str) -> bool:
+        """See Cipher.lives: a look at the file's inode, time and size, unless it is another one by now."""
+        with self._mutex, os_errors("reading the key file"):
+            self._refresh()
+            entry = self._entries.get(key_id)
+        return entry is not None and entry.key is not None
 
     def decrypt(self, key_id: str, blob: bytes, bound: bytes) -> bytes | None:
         """See Cipher.decrypt. Raises KeyError for a key that this file never held, ValueError."""
@@ -131,17 +151,19 @@ class Keyring:
             entries = self._read()
             self._entries = {entry.id: entry for entry in entries}
             self._current = {entry.subject: entry.id for entry in entries if entry.key is not None}
-            self._seen = seen
+            self._seen, self._was_there = seen, True
 
     def _read(self) -> list[_Entry]:
         """Every entry, in the order they were made; a last line without its end is one that is being written, or never was."""
         mode, content = self._content()
         if content is None:
             return []
-        if mode & 0o077:
-            raise ConfigError(f"{self.path}: others may use these keys (mode {mode:04o}, expected 0600): chmod 600")
+        require_private(self.path, mode)
         first, *lines = content.split(b"\n")[:-1] or [b""]
         try:
+            written_in = _decode_version(first).format
+            if written_in != FORMAT:
+                raise other_format(str(self.path), written_in)
             owner = _decode_owner(first)
             entries = [_decode_entry(line) for line in lines]
             for entry in entries:
@@ -149,8 +171,6 @@ class Keyring:
                     raise ValueError(f"key {entry.id} is not of {KEY_BYTES} bytes")
         except (msgspec.MsgspecError, ValueError) as error:
             raise FormatError("keys", None, f"{self.path} is no key file, or damaged ({error}); put a copy back") from error
-        if owner.format != FORMAT:
-            raise other_format(str(self.path), owner.format)
         if owner.store_id != self._store_id:
             raise ConfigError(f"{self.path} holds the keys of store {owner.store_id}, not of {self._store_id}; name this store's own file")
         return entries
@@ -176,6 +196,8 @@ class Keyring:
             if known is not None:
                 return known
             entry = _Entry(secrets.token_hex(16), subject, now_us(), secrets.token_hex(KEY_BYTES))
+            if self._was_there and self._seen is None:
+                raise AccessError(f"{self.path} is gone, and with it every key: no new one is begun in its place; mount it, or put it back")
             if self.path.exists():
                 self._append(_encode(entry) + b"\n")
             else:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.adapters.keyfiles import require_apart, require_private
 from eventstore.anchors import Anchor, Signature
 from eventstore.errors import ConfigError, SignatureError
 from eventstore.files import os_errors
@@ -40,7 +41,9 @@ def require_signature(anchor: Anchor, public_key: KeyFile) -> None:
 
 
 def sign(anchor: Anchor, private_key: KeyFile) -> Anchor:
-    """The anchor with a signature. Raises ConfigError for a key that cannot be used or that others can, EngineError for its file."""
+    """The anchor with a signature. Raises ConfigError for a key that cannot be used, that others can, or that lies in a store's or a
+    backup's folder; EngineError for its file.
+    """
     private = _private_key(private_key)
     signature = Signature(private.public_key().public_bytes_raw().hex(), private.sign(anchor.signed_bytes()).hex())
     return msgspec.structs.replace(anchor, signature=signature)
@@ -48,10 +51,9 @@ def sign(anchor: Anchor, private_key: KeyFile) -> Anchor:
 
 def _private_key(key: KeyFile) -> Any:
     serialization, ed25519 = _cryptography()
+    require_apart(Path(key))
     with os_errors("reading the private key"), Path(key).open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"{key}: others may use this private key (mode {mode:04o}, expected 0600): chmod 600, or make a new one")
+        require_private(key, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
         content = file.read()
     try:
         private = serialization.load_pem_private_key(content, password=None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from eventstore.codec import decode_key
-from eventstore.errors import ConfigError, FormatError, MissingKeyError, RedactedError
+from eventstore.errors import ConfigError, CorruptionError, EngineError, FormatError, MissingKeyError, RedactedError, UnavailableError
 from eventstore.model import Domain, Event
 from eventstore.values import MAX_VALUE_BYTES
 
@@ -34,6 +36,10 @@ class Cipher(Protocol):
         """The id of the subject's key, and the ciphertext."""
         ...
 
+    def lives(self, key_id: str) -> bool:
+        """Whether a key is there, and not destroyed. Asked under the lock of a log, for every value that is encrypted: cheap."""
+        ...
+
     def decrypt(self, key_id: str, blob: bytes, bound: bytes) -> bytes | None:
         """The plain bytes, None if the key was destroyed. Raises KeyError for an unknown key, ValueError for what it did not encrypt."""
         ...
@@ -52,6 +58,18 @@ class Cipher(Protocol):
         ...
 
 
+class Blob(msgspec.Struct, frozen=True):
+    """What is stored in the place of a text."""
+
+    codec: str
+    """How the text is had back."""
+    content: bytes
+    key_id: str | None = None
+    """The key that it is encrypted with."""
+    again: Callable[[], Blob] | None = None
+    """Encrypts the same anew, with the key that its subject has by then."""
+
+
 def require_subject(subject: object) -> None:
     """Raise ConfigError for what names nobody."""
     if not isinstance(subject, str) or not subject:
@@ -65,8 +83,8 @@ class Coding:
         self.cipher = cipher
         self._store_id, self._max_value_bytes = store_id, max_value_bytes
 
-    def encode(self, domain: Domain, key: str, text: str) -> tuple[str, bytes] | None:
-        """Codec and blob for a value of `key`, a canonical one; None where the text is stored as it is."""
+    def encode(self, domain: Domain, key: str, text: str) -> Blob | None:
+        """The blob for a value of `key`, a canonical one; None where the text is stored as it is."""
         names: list[str] = []
         content = text.encode()
         if domain.codec == ZLIB and len(content) >= SMALLEST:
@@ -75,9 +93,22 @@ class Coding:
                 names, content = [ZLIB], compressed
         subject = domain.subject(decode_key(key)) if domain.subject is not None else None
         if subject is not None:
-            key_id, content = self._cipher(domain, subject).encrypt(subject, content, self._bound(domain.name, key, names))
-            names.append(f"{AES_GCM}:{key_id}")
-        return ("+".join(names), content) if names else None
+            bound = self._bound(domain.name, key, names)
+            return _encrypted(self._cipher(domain, subject), subject, names, content, bound)
+        return Blob("+".join(names), content) if names else None
+
+    def living(self, blob: Blob) -> Blob:
+        """`blob`, encrypted anew if its key was destroyed since: nobody could ever read what is committed as it is.
+
+        Call it under the lock of the log that it goes into. Who destroys the key after that finds it there, and erases it. Raises
+        UnavailableError, as this is no failure of the log.
+        """
+        if self.cipher is None or blob.key_id is None or blob.again is None:
+            return blob
+        try:
+            return blob if self.cipher.lives(blob.key_id) else blob.again()
+        except (EngineError, CorruptionError) as error:
+            raise UnavailableError(f"{error}; the value was not encrypted and nothing was written; try again") from error
 
     def _cipher(self, domain: Domain, subject: object) -> Cipher:
         require_subject(subject)
@@ -126,6 +157,11 @@ class Coding:
         if plain is None:
             raise RedactedError(domain, event.position)
         return plain
+
+
+def _encrypted(cipher: Cipher, subject: str, names: list[str], content: bytes, bound: bytes) -> Blob:
+    key_id, blob = cipher.encrypt(subject, content, bound)
+    return Blob("+".join([*names, f"{AES_GCM}:{key_id}"]), blob, key_id, partial(_encrypted, cipher, subject, names, content, bound))
 
 
 def codecs_of(event: Event) -> list[str]:

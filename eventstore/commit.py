@@ -12,6 +12,7 @@ import msgspec
 
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
+from eventstore.coding import with_codec
 from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, RedactedError
 from eventstore.live import Live
 from eventstore.metrics import Commit, Meter
@@ -273,7 +274,11 @@ class _Draft:
             appending, self._clock.stamps(len(appending), self._recorded_us), range(0, len(salts), SALT_BYTES), strict=True
         ):
             intent = one.intent
-            data, meta = intent.data if intent.blob is None else intent.blob, intent.meta
+            data: str | bytes | None = intent.data
+            meta = intent.meta
+            if intent.blob is not None:
+                blob = self._live.coding.living(intent.blob)
+                data, meta = blob.content, with_codec(meta, blob.codec)
             if call_meta is not None and not events:
                 meta = call_meta if meta is None else f"{call_meta[:-1]},{meta[1:]}"
             salt = None if data is None else salts[at : at + SALT_BYTES]

@@ -106,16 +106,25 @@ def name_after(backup: Backup | None) -> str:
     return f"copy-{(int(backup.copy[5:]) if backup else 0) % 999_999 + 1:06d}"
 
 
-def require_outside(path: Path) -> None:
-    """Refuse to put anything into a store's folder or a backup's, this one's or another's. Raises ConfigError."""
+def holder_of(path: Path) -> tuple[str, Path] | None:
+    """Whether `path`, there or not, is or lies in a "store" or a "backup", and its folder."""
     target = Path(os.path.realpath(path))
     for folder in (target, *target.parents):
         for name, what in ((STORE_NAME, "store"), (NAME, "backup")):
             if os.path.lexists(folder / name):
-                raise ConfigError(
-                    f"{path} is inside the {what} {folder}, where nothing but its own files may be: what is put there goes where it goes;"
-                    " name a place elsewhere"
-                )
+                return what, folder
+    return None
+
+
+def require_outside(path: Path) -> None:
+    """Refuse to put anything into a store's folder or a backup's, this one's or another's. Raises ConfigError."""
+    holder = holder_of(path)
+    if holder is not None:
+        what, folder = holder
+        raise ConfigError(
+            f"{path} is inside the {what} {folder}, where nothing but its own files may be: what is put there goes where it goes;"
+            " name a place elsewhere"
+        )
 
 
 def opened(folder: Path, *, read_only: bool) -> Path:

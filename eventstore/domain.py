@@ -10,8 +10,8 @@ from typing import Any, Unpack
 from eventstore.codec import decode_key, encode_key
 from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
-from eventstore.erasure import Erasure, Selection, archives_not_at_hand, erase
-from eventstore.errors import CompactedError, ConfigError, NotFoundError, WrongExpectedError
+from eventstore.erasure import Erasure, Selection, copies_left, erase
+from eventstore.errors import CompactedError, ConfigError, CorruptionError, FormatError, NotFoundError, StoreFormatError, WrongExpectedError
 from eventstore.group import GroupCommit
 from eventstore.log import FileLog
 from eventstore.meta import EventMeta, meta_text
@@ -136,11 +136,12 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         That a value was there, when, and its digest remain, and an event says who erased it and why; keys and metadata
         remain too. Gone are the values in every file of the log, the write-ahead log included, and in memory. What else may
         hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
-        `already`, and looked for anew. `dry_run` says what would be erased.
+        `already`, and looked for anew. A sealed file that cannot be read is passed by, and named in the report: what only it has
+        is not erased. `dry_run` says what would be erased.
 
         The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, CompactedError if that
-        may be, but only in files that are not at hand; ConfigError for a position of the log's own events, EngineError, after which
-        it can be called again.
+        may be, but only in files that are not at hand; CorruptionError for what is read and does not prove; ConfigError for a
+        position of the log's own events; EngineError, after which it can be called again.
         """
         said = self._said(reason, actor)
         if (key is not None) + (prefix is not None) + (positions is not None) != 1:
@@ -154,18 +155,18 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
         if dry_run:
             holding, already = found.selection.holding, found.selection.already
-            held = self._live.log.copies() + archives_not_at_hand(self._live.log, found.selection)
-            return Erasure(self.name, None, sorted(holding), sorted(already), held)
+            return Erasure(self.name, None, sorted(holding), sorted(already), copies_left(self._live.log, found.selection))
         return erase(self.group, found.selection, found.more, said)
 
     def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
-        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any."""
+        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any.
+
+        A write that found its key alive, under the lock, may still be under way: so the lock is taken before that is said.
+        """
         codecs = {f"{AES_GCM}:{key}" for key in keys}
 
         def encrypted(selection: Selection, after: int, until: int) -> Iterator[Event]:
-            floor = self.floor
-            selection.cut_off = floor > 0
-            for event in self.events(floor, until, carried=True) if after < floor else self.events(after, until):
+            for event in self._readable(selection, after, until):
                 if event.meta is not None and AES_GCM in event.meta and not codecs.isdisjoint(codecs_of(event)):
                     yield event
 
@@ -173,7 +174,25 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         if isinstance(log := self._live.log, FileLog):
             log.missing()  # looks which files there are now: the floor is where reading begins, and another process may have archived
         found = _Found(self, encrypted)
+        if not found.selection:
+            with self.group.alone():
+                found.more()
         return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
+
+    def _readable(self, selection: Selection, after: int, until: int) -> Iterator[Event]:
+        """What is at hand of the events with after < position <= until, and can be read; of the rest what later files carry."""
+        floor = self.floor
+        carried, reached = after < floor, max(after, floor)
+        selection.cut_off |= carried
+        while True:
+            try:
+                for event in self.events(reached, until, carried=carried):
+                    reached = max(reached, event.position)
+                    yield event
+            except (CorruptionError, StoreFormatError) as error:
+                reached, carried = selection.pass_by(self._live.log, reached + 1, error), True
+            else:
+                return
 
     def _said(self, reason: str, actor: str | None) -> str | None:
         said = meta_text({"actor": actor, "reason": reason}, self._actor)[0]
@@ -190,7 +209,25 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
                 yield self._holder(position)
             return
         for text in [encode_key(key)] if key is not None else self._states().written(prefix):
-            yield from _at_hand(self.events(after, until, decode_key(text), reverse=True), selection)
+            yield from self._of_key(text, selection, after, until)
+
+    def _of_key(self, text: str, selection: Selection, after: int, until: int) -> Iterator[Event]:
+        """The events of a key, newest first, until one is not at hand, or its file cannot be read: the report names that one."""
+        state = self._states().get(text)
+        events, position = self.events(after, until, decode_key(text), reverse=True), 0 if state is None else state.position
+        while True:
+            try:
+                event = next(events, None)
+            except CompactedError as error:
+                selection.cut_off, selection.met = True, error
+                return
+            except (FormatError, StoreFormatError) as error:
+                selection.pass_by(self._live.log, position, error)
+                return
+            if event is None:
+                return
+            yield event
+            position = event.prev
 
     def _holder(self, position: int) -> Event:
         event = self.event(position)
@@ -203,19 +240,6 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
     def state(self, as_of: datetime | int | None = None) -> DomainView:
         """The domain as of a position (inclusive) or a recorded time (aware datetime); None and the future pin to the head."""
         return DomainView(self.domain, self._live, cut_at(self._live.log, self._live.pointers, as_of))
-
-
-def _at_hand(events: Iterator[Event], selection: Selection) -> Iterator[Event]:
-    """The events until one is not at hand: what was archived elsewhere is named by the report, and done once it is attached."""
-    while True:
-        try:
-            event = next(events, None)
-        except CompactedError as error:
-            selection.cut_off, selection.met = True, error
-            return
-        if event is None:
-            return
-        yield event
 
 
 def _positions(given: Any) -> list[int]:

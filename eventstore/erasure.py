@@ -15,13 +15,13 @@ import msgspec
 
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.commit import OwnEvent, append_own
-from eventstore.errors import CompactedError, ConfigError, EventStoreError
+from eventstore.errors import ConfigError, EventStoreError
 from eventstore.files import os_errors, sha256_of, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import PAGE, EventLog, FileLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import KeyStates, read_redaction
-from eventstore.sealedfile import prove, reading
+from eventstore.sealedfile import prove, prove_events, reading
 
 _log = logging.getLogger("eventstore")
 
@@ -35,7 +35,7 @@ class Erasure(msgspec.Struct, frozen=True):
     position: int | None
     """Of the event that says so; None if nothing was left to erase, or nothing was to be done."""
     erased: list[int]
-    """The positions whose values are gone now."""
+    """The positions whose values are gone now, from everywhere but where `held` says."""
     already: list[int]
     """Those whose values had been erased before."""
     held: list[HeldCopy]
@@ -69,8 +69,10 @@ class Selection:
         self.already: set[int] = set()
         self.cut_off = False
         """Whether older ones may stand in files that are not at hand."""
-        self.met: CompactedError | None = None
-        """What was met where they are not."""
+        self.unseen: dict[Path, str] = {}
+        """Of these files that are at hand, those that cannot be read, with the reason."""
+        self.met: EventStoreError | None = None
+        """What was met where they are not, or cannot be read."""
 
     def add(self, events: Iterable[Event]) -> None:
         """Take note of events of users. Raises ConfigError for one of the log itself."""
@@ -83,6 +85,15 @@ class Selection:
                 self.holding.add(event.position)
             elif event.digest is not None:
                 self.already.add(event.position)
+
+    def pass_by(self, log: EventLog, position: int, error: EventStoreError) -> int:
+        """Take note of a sealed file that cannot be read where `position` stands; gives where it ends. Raises `error` for any other."""
+        path, last = log.place(position) if isinstance(log, FileLog) else (None, None)
+        if path is None or last is None:
+            raise error
+        self.cut_off, self.met = True, error
+        self.unseen[path] = str(error)
+        return last
 
     def __bool__(self) -> bool:
         return bool(self.holding or self.already)
@@ -106,18 +117,35 @@ def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], me
     live.log.forget_erased()
     _record_archives(group)
     position = None if event is None else event.position
-    held = live.log.copies() + archives_not_at_hand(live.log, selection)
-    return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), held)
+    return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), copies_left(live.log, selection))
+
+
+def copies_left(log: EventLog, selection: Selection) -> list[HeldCopy]:
+    """What may still hold a copy of any of these values, and what to do about it."""
+    unseen = {str(path): why for path, why in selection.unseen.items()}
+    if isinstance(log, FileLog):
+        unseen |= {str(path): why for path, why in log.unseen(sorted(selection.holding | selection.already))}
+    advice = "it cannot be looked into: put a copy of it back, then redact the same again"
+    copies = [HeldCopy(path, f"{advice} ({why})") for path, why in unseen.items()]
+    copies += [copy for copy in log.copies() if copy.path not in unseen]
+    return copies + _archives_not_at_hand(log, selection)
 
 
 def _record_archives(group: GroupCommit) -> None:
     """Put on record what the bytes of attached archives are by now, if a redaction that is newer than the record erased in them.
 
-    Proven first: what is wrong with such a file is no fault of the redaction, and stays what verify says of it.
+    Proven first: what is wrong with such a file is no fault of the redaction, and stays what verify says of it. Where another process
+    redacts meanwhile, what it could not erase, without these archives, is erased and all of it looked at anew.
     """
     log = group.live.log
     if not isinstance(log, FileLog) or not any(path for _, path in log.archives()):
         return
+    while not _archives_recorded(group, log):
+        _erase_what_stands(group)
+
+
+def _archives_recorded(group: GroupCommit, log: FileLog) -> bool:
+    """Whether that could be done without anybody coming in between."""
     with group.live.log.writing() as head:  # whoever erases, does so in there
         known = head.position
     system = group.live.fresh().system
@@ -130,8 +158,9 @@ def _record_archives(group: GroupCommit) -> None:
         except EventStoreError as error:
             _log.warning("%s is not put on record anew: %s", path, error)
             continue
-        if sha256 is not None:
-            _record(group, log, said, sha256, known)
+        if sha256 is not None and not _record(group, log, said, sha256, known):
+            return False
+    return True
 
 
 def _redacted_since_archived(log: EventLog, system: int) -> dict[int, list[int]]:
@@ -156,15 +185,37 @@ def _erased_bytes(log: FileLog, said: Archived, path: Path, redacted: list[int],
         return sha256_of(path)
 
 
-def _record(group: GroupCommit, log: FileLog, said: Archived, sha256: str, known: int) -> None:
-    """Record the hash of an archived file as it was at position `known`."""
+def awaits_its_record(log: FileLog, path: Path) -> bool:
+    """Whether an attached archive has other bytes than those on record, and a redaction that is newer says why.
+
+    It was carried out there, whoever did so could not record it, and nothing else is wrong: every event is proven by the seal,
+    and nothing is missing but what is on record as redacted.
+    """
+    try:
+        system = log.system()
+        redacted = _redacted_since_archived(log, system)
+        said = next((said for said, there in log.archives(system) if there == path), None)
+        if said is None:
+            return False  # it stands elsewhere than recorded
+        with reading(path, log.domain, busy_timeout_ms=log.busy_timeout_ms) as file:
+            if not file.erased(redacted[said.first]):
+                return False
+        (seal,) = log.linked([said.last])
+        prove_events(path, log.domain, log.store_id, seal.event, named_by_redactions(log, system), busy_timeout_ms=log.busy_timeout_ms)
+    except EventStoreError:
+        return False
+    return True
+
+
+def _record(group: GroupCommit, log: FileLog, said: Archived, sha256: str, known: int) -> bool:
+    """Record the hash of an archived file as it was at position `known`; False if somebody redacted or recorded since."""
 
     def say(states: KeyStates) -> Archived | None:
         if redacted_since(group.live.log, states.system, known) or latest(log.archived(states.system))[said.first] != said:
-            return None  # by another process meanwhile, which sees to it
+            return None
         return msgspec.structs.replace(said, sha256=sha256)
 
-    group.record("archive", say, lambda: None)
+    return group.record("archive", say, lambda: None)
 
 
 def redacted_since(log: EventLog, system: int, known: int) -> bool:
@@ -172,7 +223,7 @@ def redacted_since(log: EventLog, system: int, known: int) -> bool:
     return any(event.op == "redact" for event in takewhile(lambda event: event.position > known, _own_events(log, system)))
 
 
-def archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
+def _archives_not_at_hand(log: EventLog, selection: Selection) -> list[HeldCopy]:
     """The archived files that are not attached where they were put, and that are new enough to hold any of these positions, or a copy.
 
     Those as well that were deleted, or archived anew to another place, where they still can be seen.
@@ -215,23 +266,28 @@ def roll_forward(group: GroupCommit) -> list[int]:
 
     Such rows come with files that were put back, or with a process that was killed; most logs have no redaction, and pay nothing.
     """
+    log = group.live.log
+    system = group.live.fresh().system
+    if not system or not named_by_redactions(log, system):
+        return []
+    held = _erase_what_stands(group)
+    if log.wal_bytes():
+        log.forget_erased(wait=False)  # a reader in the way: whoever checkpoints next
+    _record_archives(group)
+    return held
+
+
+def _erase_what_stands(group: GroupCommit) -> list[int]:
+    """Erase what stands in any file at hand although it was redacted; gives its positions."""
     live = group.live
     log = live.log
-    system = live.fresh().system
-    if not system:
-        return []
-    redacted = named_by_redactions(log, system)
-    held = still_held(log, redacted)
+    held = still_held(log, named_by_redactions(log, live.fresh().system))
     if held:
         with log.writing() as head:
             live.catch_up(head)
             log.append([], after=live.states.head, erase=held)
             live.cache.drop(log.domain, held)
         log.forget_erased(wait=False)
-    if redacted and log.wal_bytes():
-        log.forget_erased(wait=False)  # a reader in the way: whoever checkpoints next
-    if redacted:
-        _record_archives(group)
     return held
 
 

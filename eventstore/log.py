@@ -176,7 +176,10 @@ class EventLog(Protocol):
         ...
 
     def held(self, positions: Sequence[int]) -> list[int]:
-        """Those of `positions` whose data stands in any file at hand, as an event of a user or a copy of one; in ascending order."""
+        """Those of `positions` whose data stands in any file at hand, as an event of a user or a copy of one; in ascending order.
+
+        A sealed file that cannot be looked into is gone around, with a warning: FileLog.unseen() tells which.
+        """
         ...
 
     def forget_erased(self, *, wait: bool = True) -> bool:
@@ -276,11 +279,27 @@ class FileLog(EventLog, Protocol):
         """First and last position of each file that is not at hand."""
         ...
 
+    def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """The sealed files, wherever they stand, that cannot be looked into for data of `positions`, each with the reason."""
+        ...
+
+    def place(self, position: int) -> tuple[Path | None, int | None]:
+        """The file that `position` belongs to, None if it is not at hand, and where it ends, None for the live one."""
+        ...
+
     def archived(self, system: int | None = None) -> list[Archived]:
         """What the `archive` events say, in order. `system`: where the log's own latest event stands, if known; else all is read.
 
         Raises FormatError.
         """
+        ...
+
+    def system(self) -> int:
+        """Where the log's own latest event stands. Reads all of the live file: for verifying only."""
+        ...
+
+    def altered(self) -> list[tuple[Path, str]]:
+        """The attached files whose bytes are not those that the log says, each with the sentence that says so."""
         ...
 
     def drop_sealed(self, first: int) -> None:

@@ -6,7 +6,6 @@ carries of it serves, and nothing else: CompactedError. Sealed files are opened 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ import msgspec
 
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.database import first_of
-from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError
+from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError, StoreFormatError
 from eventstore.files import os_errors, sha256_each
 from eventstore.log import PAGE, FileExtent
 from eventstore.logfile import LogFile
@@ -31,6 +30,9 @@ from eventstore.model import Event, Head, Linked
 _log = logging.getLogger("eventstore")
 
 R = TypeVar("R")
+
+_NOT_SEEN = (CorruptionError, StoreFormatError, EngineError)
+"""What a file may meet with that nobody can look into: its bytes, or the machine."""
 
 OPEN_FILES = 8
 """Sealed files of a log that stay open: a store may have hundreds, and each takes three descriptors."""
@@ -357,44 +359,84 @@ class LogFiles:
 
     def held(self, positions: Sequence[int]) -> list[int]:
         """See EventLog.held: whichever file it is, wherever it stands, and also where it is a copy."""
-        return self._steady(lambda: self._held_now(positions))
+        held, unseen = self._looked_for(positions)
+        for path, why in unseen.items():
+            _log.warning("%s cannot be looked into, and may hold what was redacted: %s", path, why)
+        return held
 
-    def _held_now(self, positions: Sequence[int]) -> list[int]:
-        found: set[int] = set()
+    def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """See FileLog.unseen."""
+        return list(self._looked_for(positions)[1].items())
+
+    def _looked_for(self, positions: Sequence[int]) -> tuple[list[int], dict[Path, str]]:
+        """Those of `positions` that are held; and the sealed files that cannot be looked into, each with the reason."""
+        newest = self._layout.paths[self._layout.newest]
+        found = set(self.ask(self._layout.newest, lambda file: file.held(positions)))
+        unseen: dict[Path, str] = {}
+        for path in self.places():
+            if path != newest:
+                try:
+                    found.update(self.at(path, lambda file: file.held(positions)))
+                except _NOT_SEEN as error:
+                    unseen[path] = str(error)
+        if unseen and self.refresh():
+            return self._looked_for(positions)  # moved away meanwhile
+        return sorted(found), unseen
+
+    def place(self, position: int) -> tuple[Path | None, int | None]:
+        """See FileLog.place."""
         layout = self._layout
-        for first in layout.paths:
-            found.update(self.ask(first, lambda file: file.held(positions)))
-        for path in set(self.places()) - set(layout.paths.values()):
-            with contextlib.suppress(CorruptionError, EngineError):  # another log's, or gone: it is not what is read
-                found.update(self.at(path, lambda file: file.held(positions)))
-        return sorted(found)
+        first = layout.first_of(position)
+        after = layout.after(first)
+        return layout.paths.get(first), None if after is None else after - 1
 
     def chain(self, position: int, limit: int) -> list[Linked]:
-        """See EventLog.chain: file by file, as far back as they are at hand."""
+        """See EventLog.chain: file by file, as far back as they are at hand, and as they can be read.
+
+        First what the newest file has of it: all events of the log itself, which so are known whatever became of other files.
+        """
         return self._steady(lambda: self._chain_now(position, limit))
 
     def _chain_now(self, position: int, limit: int) -> list[Linked]:
-        chain: list[Linked] = []
+        chain = self.ask(self._layout.newest, lambda file: file.chain(position, limit))
         while len(chain) < limit:
-            first, left = self._layout.first_of(position), limit - len(chain)
-            if first in self._layout.paths:
-                found = self.ask(first, lambda file, at=position, left=left: file.chain(at, left))  # type: ignore[misc]
-            else:
-                try:
-                    found = self.linked([position])
-                except CompactedError:
-                    if chain:
-                        break  # whoever goes on from here is told
-                    raise
-            if not found and (chain or not self._advance()):
-                break
-            chain += found
             if chain:
                 last = chain[-1].event
                 if not 0 < last.prev < last.position:
                     break
                 position = last.prev
+            try:
+                found = self._links(position, limit - len(chain))
+            except (CompactedError, CorruptionError, StoreFormatError):
+                if chain:
+                    break  # whoever goes on from here is told
+                raise
+            if not found and (chain or not self._advance()):
+                break
+            chain += found
         return chain
+
+    def _links(self, position: int, limit: int) -> list[Linked]:
+        """The chain from `position` back, as far as its file has it; of one that cannot be read the one event, or a later file's copy."""
+        layout = self._layout
+        first = layout.first_of(position)
+        if first not in layout.paths:
+            return self.linked([position])
+
+        def asked(file_first: int, most: int) -> list[Linked]:
+            return self.ask(file_first, lambda file: file.chain(position, most))
+
+        failure: CorruptionError | StoreFormatError | None = None
+        for each, most in [(first, limit), (first, 1), *((later, 1) for later in layout.paths if later > first)]:
+            try:
+                found = asked(each, most)
+            except (CorruptionError, StoreFormatError) as error:
+                failure = failure or error
+            else:
+                if found or failure is None:
+                    return found
+        assert failure is not None  # else the first one would have been returned
+        raise failure
 
     def carried(self, start: int, after: int) -> list[Linked]:
         """A page of what EventLog.carried() gives, behind position `after`."""
@@ -403,13 +445,17 @@ class LogFiles:
         return found
 
     def checksum_at(self, position: int) -> bytes | None:
-        """The stored checksum at `position`, None if there is no such event. Raises CompactedError."""
+        """The checksum at `position`, as the newest file has it where that carries it; None if there is no such event.
+
+        Raises CompactedError.
+        """
 
         def now() -> bytes | None:
             first = self._layout.first_of(position)
-            if first in self._layout.paths:
+            carried = self.ask(self._layout.newest, lambda file: file.checksum_at(position))
+            if carried is None and first in self._layout.paths:
                 return self.ask(first, lambda file: file.checksum_at(position))
-            return self.linked([position])[0].event.checksum
+            return carried or self.linked([position])[0].event.checksum
 
         return self._steady(now)
 
@@ -422,7 +468,6 @@ class LogFiles:
         """What is wrong with the files, as EventLog.faults tells it: each by SQLite's own check, and how they follow each other."""
         several = len(self._layout.starts) > 1
         archived = latest(self.archived()) if several else {}
-        yield from self._archive_faults(archived)
         for first, path in self._layout.paths.items():
             for sentence in self.ask(first, LogFile.integrity):
                 yield "structure", f"{path.name}: {sentence}" if several else sentence
@@ -436,8 +481,9 @@ class LogFiles:
             if (first := first_of(path)) not in self._layout.starts:
                 yield "structure", f"{path.name} is no file of this log: no seal ends before position {first}"
 
-    def _archive_faults(self, archived: dict[int, Archived]) -> Iterator[tuple[str, str]]:
+    def altered(self) -> Iterator[tuple[Path, str]]:
         """Hold files in archives against what the log says of their bytes: flips that no event sees are seen here (RELIABILITY.md R12)."""
+        archived = latest(self.archived()) if len(self._layout.starts) > 1 else {}
         # A file that somebody else put there has nothing to be held against: its events prove themselves. So do those of a copy in
         # another place than the recorded one, once something was erased: only of the one that is on record the hash is taken anew.
         redacted = bool(archived) and self.ask(self._layout.newest, LogFile.has_redactions)
@@ -448,9 +494,9 @@ class LogFiles:
         named |= {path: {said.sha256 or ""} for said, path in self.archives() if path is not None}
         for (path, wanted), found in zip(named.items(), sha256_each(list(named)), strict=True):
             if isinstance(found, EngineError):
-                yield "archive", str(found)
+                yield path, str(found)
             elif found not in wanted:
-                yield "archive", f"{path}: SHA-256 {found}, and the log says that it was {max(wanted)}: the file in the archive was altered"
+                yield path, f"{path}: SHA-256 {found}, and the log says that it was {max(wanted)}: the file in the archive was altered"
 
     def _end_faults(self, first: int, path: Path, last: int) -> Iterator[tuple[str, str]]:
         try:

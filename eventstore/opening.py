@@ -99,7 +99,7 @@ def open_store(
         max_value_bytes=largest,
         on_halt=on_halt,
         on_commit=on_commit,
-        cipher=_keyring(engine, location, keyring),
+        cipher=_keyring(engine, keyring),
         seal_policy=policy,
     )
 
@@ -136,15 +136,12 @@ def _key_file(keys: str | os.PathLike[str] | None) -> str | None:
     return None if given is None else _path(given, "keys is the path of a file")
 
 
-def _keyring(engine: Engine, location: str, keys: str | None) -> Cipher | None:
+def _keyring(engine: Engine, keys: str | None) -> Cipher | None:
     """The key file of a store; where it cannot be used, whatever the engine has taken is given back."""
     if keys is None:
         return None
-    path = Path(os.path.realpath(keys))
     try:
-        if location != "memory:" and path.is_relative_to(os.path.realpath(location)):
-            raise ConfigError(f"{path} lies inside the store: a copy of the store would hold its keys; keep them elsewhere")
-        return import_module("eventstore.adapters.keyring").Keyring(path, engine.store_id)  # type: ignore[no-any-return]
+        return import_module("eventstore.adapters.keyring").Keyring(Path(os.path.realpath(keys)), engine.store_id)  # type: ignore[no-any-return]
     except BaseException:
         engine.close()
         raise

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from eventstore.coding import Blob
 from eventstore.errors import ContractError, WrongExpectedError
 from eventstore.model import Expected, KeyState, WriteRule
 
@@ -18,7 +19,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
     `op` is "put" or "remove"; `data` the JSON text of a put. `meta` is the JSON object the event will carry, without
     what the log adds; `said` the part of it that the caller gave, without the store's defaults, so that a retry after
-    a change of these is still the same request. `blob` is what is stored instead of the text, if `meta` names a codec.
+    a change of these is still the same request. `blob` is what is stored instead of the text, None if that is.
     """
 
     op: str
@@ -29,7 +30,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     said: str | None = None
     expected: Expected | int = Expected.ANY
     unchanged: Unchanged = "append"
-    blob: bytes | None = None
+    blob: Blob | None = None
 
 
 def decide(domain: str, rule: WriteRule, state: KeyState | None, standing: Callable[[KeyState], str | None], intent: Intent) -> bool:

@@ -29,10 +29,17 @@ def reading(path: Path, domain: str, *, busy_timeout_ms: int) -> Iterator[LogFil
 
 
 def prove(path: Path, domain: str, store_id: str, seal: Event, redacted: Collection[int], *, busy_timeout_ms: int) -> None:
+    """prove_events(), and that nothing of what was redacted is left. Raises EngineError for a redaction that was not finished."""
+    prove_events(path, domain, store_id, seal, redacted, busy_timeout_ms=busy_timeout_ms)
+    with reading(path, domain, busy_timeout_ms=busy_timeout_ms) as file:
+        for position in file.held(sorted(redacted)):
+            raise EngineError(f"{domain}@{position}: redacted, and still in {path}: redact the same again, to see what is in the way")
+
+
+def prove_events(path: Path, domain: str, store_id: str, seal: Event, redacted: Collection[int], *, busy_timeout_ms: int) -> None:
     """Prove a sealed file by itself: what it carries, every event that was appended to it, and that it ends in `seal`.
 
-    What is erased in it is among the positions `redacted`, and nothing of those is left. Raises CorruptionError with the first thing
-    that is wrong, EngineError for a redaction that was not finished.
+    What is erased in it is among the positions `redacted`. Raises CorruptionError with the first thing that is wrong.
     """
     files = LogFiles(domain, lambda: [path], busy_timeout_ms=busy_timeout_ms)
     try:
@@ -58,8 +65,6 @@ def prove(path: Path, domain: str, store_id: str, seal: Event, redacted: Collect
         erased = [event.position for event in carried if event.data is None and event.digest is not None] + walked.digests
         for position in set(erased) - set(redacted):
             raise FormatError(domain, position, "a digest stands in place of the data, but no redact event names this position")
-        for position in files.held(sorted(redacted)):
-            raise EngineError(f"{domain}@{position}: redacted, and still in {path}: redact the same again, to see what is in the way")
     finally:
         files.close()
 

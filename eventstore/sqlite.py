@@ -641,6 +641,23 @@ class SqliteLog(LogReader):
         """See FileLog.missing."""
         return self._look(LogFiles.missing)
 
+    def system(self) -> int:
+        """See FileLog.system."""
+        self._require_open()
+        return self._file.last_system_position()
+
+    def altered(self) -> list[tuple[Path, str]]:
+        """See FileLog.altered."""
+        return self._look(lambda files: list(files.altered()))
+
+    def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """See FileLog.unseen."""
+        return self._look(lambda files: files.unseen(positions))
+
+    def place(self, position: int) -> tuple[Path | None, int | None]:
+        """See FileLog.place."""
+        return self._ask(lambda files: files.place(position))
+
     def archived(self, system: int | None = None) -> list[Archived]:
         """See FileLog.archived."""
         return self._ask(lambda files: files.archived(system))

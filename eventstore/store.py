@@ -319,8 +319,10 @@ class Store:
         """Destroy the key of a subject: what was encrypted with it can be read by nobody any more, not from a backup either.
 
         That is durable first. Then every value of it in this store is redacted, so that each domain's log says who did it and
-        why. Whoever was killed in between calls again: nothing is done twice. What else holds the key file (its own backups)
-        holds the key. Raises NotFoundError for a subject that never had a key, ConfigError without keys, EngineError.
+        why. A write that was being committed when the key went is redacted with the others; one that still waited for that comes
+        after, and is encrypted with a new key, as whatever is written later. Whoever was killed in between calls again: nothing is
+        done twice. What else holds the key file (its own backups) holds the key. Raises NotFoundError for a subject that never had
+        a key, ConfigError without keys, EngineError.
         """
         require_subject(subject)
         cipher = self._coding.cipher
@@ -332,8 +334,10 @@ class Store:
         meta_text({"actor": who, "reason": reason}, None)  # whatever is wrong with them is said before anything is destroyed
         if not reason:
             raise ConfigError("a key is destroyed for a reason: a string that is not empty")
-        domains = [self.domain(name) for name in self.domains()]
+        for name in self.domains():
+            self.domain(name)  # what cannot be opened is told before anything is destroyed
         keys = cipher.shred(subject, reason=reason, actor=who)
+        domains = map(self.domain, self.domains())
         erased = [done for domain in domains if (done := domain.redact_encrypted(keys, reason=reason, actor=actor)) is not None]
         return Shredding(subject, keys, erased)
 

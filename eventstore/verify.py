@@ -17,6 +17,7 @@ from eventstore.anchors import Judgement, breaks_chain
 from eventstore.archived import Archived, latest
 from eventstore.carriage import CarriedProof
 from eventstore.codec import GENESIS, read_birth
+from eventstore.erasure import awaits_its_record
 from eventstore.errors import FormatError
 from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
 from eventstore.log import PAGE, Engine, EventLog, FileLog, RowLog
@@ -44,6 +45,8 @@ class DomainReport(msgspec.Struct):
     archived: list[Archived] = []
     """Where the files are that are not at hand, as the log says."""
     findings: list[Finding] = []
+    notes: list[str] = []
+    """What is not as it should be, and no damage, and what will put it right."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -85,7 +88,7 @@ def verify_domain(
     max_value_bytes: int = MAX_VALUE_BYTES,
 ) -> DomainReport:
     """Check one log: storage, chain, rules of the format, tail, pointer files. Raises what `progress` raises, and nothing else."""
-    report = DomainReport(domain, findings=[])
+    report = DomainReport(domain, findings=[], notes=[])
     proof: _Proof | None = None
     try:
         with engine.inspect(domain) as log:
@@ -147,6 +150,8 @@ class _Proof:
             except Exception as error:  # noqa: BLE001  raised below: what the storage has to say comes first
                 failure = error
             crew = self._crew(plan, exit_stack) if plan else None
+            if check_storage:
+                self._judge_archives()
             for kind, sentence in self._log.faults() if check_storage else ():
                 self._report.findings.append(Finding(self._domain, None, kind, sentence))
             if plan is None:
@@ -186,6 +191,16 @@ class _Proof:
             starts.append(start)
             at = start - 1
         return starts[::-1]
+
+    def _judge_archives(self) -> None:
+        """Tell of attached files that are not those on record: altered, unless redactions are all that happened to them."""
+        if not isinstance(self._log, FileLog):
+            return
+        for path, sentence in self._log.altered():
+            if awaits_its_record(self._log, path):
+                self._report.notes.append(f"{path} {_UNRECORDED}")
+            else:
+                self._report.findings.append(Finding(self._domain, None, "archive", sentence))
 
     # ---- walking
 
@@ -370,6 +385,10 @@ class _Proof:
         self._found.append(Finding(self._domain, position, kind, message))
 
 
+_UNRECORDED = (
+    "was redacted in after its hash was recorded: it is proven event by event, and the next opening for writing with this archive"
+    " attached records its new hash"
+)
 _WRONG_FILE = "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
 
 

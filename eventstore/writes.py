@@ -12,7 +12,6 @@ import msgspec
 
 from eventstore.clock import moment_us
 from eventstore.codec import encode_key, encode_prefix
-from eventstore.coding import with_codec
 from eventstore.commit import Call, Present
 from eventstore.errors import ClosedError, ConfigError
 from eventstore.live import Live
@@ -147,11 +146,8 @@ class Writes(Generic[One, Many]):
         domain = self.domain
         if (domain.codec is None and domain.subject is None) or intent.data is None:
             return intent
-        coded = self._live.coding.encode(domain, intent.key, intent.data)
-        if coded is None:
-            return intent
-        codec, blob = coded
-        return msgspec.structs.replace(intent, meta=with_codec(intent.meta, codec), blob=blob)
+        blob = self._live.coding.encode(domain, intent.key, intent.data)
+        return intent if blob is None else msgspec.structs.replace(intent, blob=blob)
 
     def _remove(self, key: Key, when: datetime | int | None, expected: Expected | int, meta: Meta) -> Intent:
         return Intent("remove", encode_key(key), None, when_us(when), *meta, demanded(expected))

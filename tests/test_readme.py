@@ -44,22 +44,20 @@ def command(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(600)  # dozens of processes, one after the other: beside others that takes minutes
-def test_the_console_session_gives_what_readme_shows(tmp_path: Path, command: dict[str, str]) -> None:
-    steps = re.split(r"^\$ ", "".join(_blocks("console")), flags=re.MULTILINE)[1:]
-    assert len(steps) >= 8
-    for step in steps:
-        line, _, shown = step.partition("\n")
-        done = subprocess.run(line, shell=True, cwd=tmp_path, env=command, capture_output=True, text=True, check=False)  # noqa: S602
-        assert done.returncode == 0, done.stderr
-        assert _settled(done.stdout) == _settled(shown), line
-
-
-def test_the_python_examples_run(tmp_path: Path, command: dict[str, str]) -> None:
-    examples = _blocks("python")
-    assert examples
-    for example in examples:
-        done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def test_the_commands_give_what_readme_shows_and_its_python_runs(tmp_path: Path, command: dict[str, str]) -> None:
+    """As somebody who follows it from the first line on, in one folder."""
+    steps = 0
+    for language, body in BLOCKS:
+        if language == "python":
+            done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, env=command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        for step in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:] if language == "console" else ():
+            steps += 1
+            line, _, shown = step.partition("\n")
+            done = subprocess.run(line, shell=True, cwd=tmp_path, env=command, capture_output=True, text=True, check=False)  # noqa: S602
+            assert done.returncode == 0, done.stderr
+            assert _settled(done.stdout) == _settled(shown), line
+    assert steps >= 8
 
 
 def test_the_two_commands_are_the_ones_that_ci_runs() -> None:

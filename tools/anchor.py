@@ -4,7 +4,8 @@ An anchor is one line: position and checksum of each domain's last event, and th
 Keep it where whoever can write the store cannot (another machine, a mail, a repository, paper); `eventstore verify STORE
 --anchor FILE` then tells whether anything before it was altered, moved or cut off, and a stranger who holds it can check
 what `eventstore bundle` wrote. A FILE appears whole or not at all, and none is replaced. KEY is an Ed25519 private key in
-PEM that nobody else can read, as `openssl genpkey -algorithm ed25519` makes it; signing needs eventstore-kit[crypto].
+PEM that nobody else can read, in no store's and no backup's folder, as `openssl genpkey -algorithm ed25519` makes it;
+signing needs eventstore-kit[crypto].
 
 For the roots every checksum is read; of what was archived or deleted the log keeps what they take. Without them an anchor
 takes a moment, however long the log is, and serves `verify` just as well; it proves no bundle.

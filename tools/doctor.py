@@ -166,18 +166,20 @@ def _domains(folder: Path) -> tuple[list[tuple[int | None, Check | None]], list[
 
 
 def _elsewhere(store: Store, name: str) -> Iterator[Check]:
-    """Where sealed files are, as the log says, against what is there. Their bytes are verify's to prove."""
+    """Where sealed files are, as the log says, against what is there, and can be opened. Their bytes are verify's to prove."""
     live = store.domain(name).group.live
     log = live.log
     if not isinstance(log, FileLog):
         return
+    for path, why in log.unseen([]):
+        yield Check("files", "bad", f"{name}: {path} cannot be read: {why}")
     begun = begun_in(log)
     if not (log.missing() or log.leftovers() or begun):
         return
     said = latest(log.archived(live.states.system))
     for move in begun:
-        if (why := why_left(log, move, said.get(move.first))) is not None:
-            yield Check("archives", "warn", f"{name}: {why}")
+        if (left := why_left(log, move, said.get(move.first))) is not None:
+            yield Check("archives", "warn", f"{name}: {left}")
     for file in said.values():
         copy, where = file.path(store.store_id, name), f"{name}: positions {file.first} to {file.last}"
         there = copy is None or stat_or_none(copy) is not None

@@ -71,6 +71,8 @@ class DomainLine(msgspec.Struct, frozen=True):
     losses: int
     findings: int
     archived: list[Archived]
+    notes: list[str]
+    """What is no damage, and is put right by the next opening for writing."""
 
 
 def verify(
@@ -113,7 +115,15 @@ def _kept(file: Path | None, public_key: Path | None) -> Anchor | None:
 def _line(report: DomainReport) -> DomainLine:
     head = None if report.head is None else report.head.checksum.hex()
     return DomainLine(
-        report.domain, report.events, report.floor, head, report.redacted, report.losses, len(report.findings), report.archived
+        report.domain,
+        report.events,
+        report.floor,
+        head,
+        report.redacted,
+        report.losses,
+        len(report.findings),
+        report.archived,
+        report.notes,
     )
 
 
@@ -131,6 +141,9 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
     for finding in report.findings:
         where = finding.domain if finding.position is None else f"{finding.domain}@{finding.position}"
         yield f"{paint(escape(where), 'bad')}  {finding.kind}  {escape(finding.message)}"
+    for line in report.domains:
+        for note in line.notes:
+            yield f"{escape(line.domain)}  note  {escape(note)}"
     if report.ok:
         total = count_text(sum(line.events for line in report.domains), "event")
         yield paint(f"whole: {total} in {count_text(len(report.domains), 'domain')}", "ok")

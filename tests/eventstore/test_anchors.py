@@ -525,6 +525,23 @@ def test_a_private_key_that_others_may_use_is_refused(anchor: Anchor, keys: Keys
         sign(anchor, keys.file)
 
 
+@pytest.mark.parametrize("where", ["data", "data/logs/notes", "backup", "other"])
+def test_a_private_key_in_the_folder_of_a_store_or_a_backup_is_refused(tmp_path: Path, keys: Keys, where: str) -> None:
+    """Of any store: whoever copies one copies what lies there. Nor does a link help that leads there."""
+    with eventstore.open(tmp_path / "data") as store, eventstore.open(tmp_path / "other") as other:
+        for each in (store, other):
+            each.domain("notes").write_value("k", 1)
+        store.backup(tmp_path / "backup")
+        anchor = store.anchor()
+    inside = tmp_path / where / "k.pem"
+    shutil.copy(keys.file, inside)
+    (tmp_path / "link.pem").symlink_to(inside)
+    for named in (inside, tmp_path / "link.pem"):
+        with pytest.raises(ConfigError, match="lies inside the (store|backup)"):
+            sign(anchor, named)
+    assert sign(anchor, keys.file).signature is not None
+
+
 def test_a_key_that_is_none_is_refused_by_name(anchor: Anchor, keys: Keys) -> None:
     signed = sign(anchor, keys.file)
     elliptic = ec.generate_private_key(ec.SECP256R1())

@@ -82,9 +82,8 @@ def test_any_text_comes_back_byte_for_byte(value: Any, pad: int) -> None:
     coding = Coding()
     coded = coding.encode(PACKED, '["k"]', text)
     if coded is not None:
-        codec, blob = coded
-        assert len(blob) < len(text.encode())
-        assert coding.text_of("pages", blob_event(Head(0, bytes(32)), blob, codec)) == text
+        assert len(coded.content) < len(text.encode())
+        assert coding.text_of("pages", blob_event(Head(0, bytes(32)), coded.content, coded.codec)) == text
 
 
 def test_every_write_verb_compresses(any_store: Store) -> None:

@@ -42,6 +42,7 @@ from eventstore import (
     UnavailableError,
     WrongExpectedError,
     aio,
+    erasure,
 )
 from eventstore.codec import erased
 from eventstore.commit import OwnEvent, append_own
@@ -562,6 +563,95 @@ def in_archive(archive: Path) -> Path:
     return min(archive.glob("*/people/*.db"))
 
 
+def rotten(path: Path, how: str) -> bytes:
+    """Damage a sealed file as a disk does; gives what it held."""
+    content = path.read_bytes()
+    pages = {"header": (0, 100), "first page": (8192, 8192), "empty": (0, len(content))}
+    start, size = pages[how]
+    path.write_bytes(b"" if how == "empty" else content[:start] + bytes(size) + content[start + size :])
+    return content
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("archived", [False, True], ids=["own", "archived"])
+@pytest.mark.parametrize("how", ["header", "empty", "first page"])
+def test_a_file_that_rotted_keeps_nobody_from_writing_and_is_named_as_what_may_hold_a_copy(
+    tmp_path: Path, how: str, archived: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, words, folder, archive = secret(), [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    with eventstore.open(folder) as store:
+        store.domain("people").write_value("alice", older)
+    (archived_twice if archived else lambda folder, _, words: sealed_twice(folder, words))(folder, archive, words)
+    path = in_archive(archive) if archived else folder / "logs" / "people" / f"{0:020d}.db"
+    before = rotten(path, how)
+    reopened = partial(eventstore.open, folder, archives=[archive] if archived else [])
+    with reopened() as store:
+        d = store.domain("people")
+        receipt = d.write_value("bob", secret())
+        assert [held.path for held in d.redact("alice", reason="asked", dry_run=True).held] == [str(path)]
+        report = d.redact("alice", reason="asked")
+        assert (len(report.erased), report.erased[0]) == (3, 2), "of the rotten file only what a later one has a copy of"
+        assert files_with(tmp_path, *words) == ([str(path.relative_to(tmp_path))] if how == "header" else [])
+        ((held,), complete) = report.held, report.complete
+        assert (held.path, complete) == (str(path), False)
+        assert "redact the same again" in held.advice
+        d.redact("bob", reason="asked")
+    caplog.clear()
+    with reopened() as store:
+        d = store.domain("people")
+        assert any(str(path) in record.getMessage() and "may hold what was redacted" in record.getMessage() for record in caplog.records)
+        assert d.write_value("carol", 1, event_id="e").position > receipt.position
+        assert store.seal("people").sealed
+        again = d.redact("alice", reason="asked")
+        assert (again.erased, [held.path for held in again.held]) == ([], [str(path)])
+        assert not store.verify().ok
+    path.write_bytes(before)
+    with reopened() as store:
+        d = store.domain("people")
+        report = d.redact("alice", reason="asked")
+        assert (report.erased, len(report.already), report.held) == ([1], 3, [])
+        assert (files_with(tmp_path, older, *words), store.verify().ok) == ([], True)
+
+
+@pytest.mark.corrupts
+def test_what_was_redacted_while_its_file_was_rotten_is_erased_once_a_copy_is_put_back(tmp_path: Path) -> None:
+    """What later files carry of it says that it was there, so the redaction names it."""
+    word, folder = secret(), tmp_path / "data"
+    with eventstore.open(folder) as store:
+        store.domain("people").write_value("alice", word)
+        store.seal("people")
+    path = folder / "logs" / "people" / f"{0:020d}.db"
+    before = rotten(path, "header")
+    with eventstore.open(folder) as store:
+        report = store.domain("people").redact("alice", reason="asked")
+        assert (report.erased, [held.path for held in report.held]) == ([1], [str(path)])
+    path.write_bytes(before)
+    with eventstore.open(folder) as store:
+        store.domain("people")
+        assert (files_with(folder, word), store.verify().ok) == ([], True)
+
+
+@pytest.mark.corrupts
+def test_a_history_is_read_up_to_a_damaged_page(tmp_path: Path) -> None:
+    """And what is read so is erased; what is behind the page is left, and its file named."""
+    folder = tmp_path / "data"
+    with eventstore.open(folder) as store:
+        store.domain("people").write_values([("alice", f"{number} {'x' * 500}") for number in range(300)])
+        store.seal("people")
+    path = folder / "logs" / "people" / f"{0:020d}.db"
+    content = bytearray(path.read_bytes())
+    content[8192 * 9 : 8192 * 10] = bytes(8192)
+    path.write_bytes(content)
+    with eventstore.open(folder) as store:
+        d = store.domain("people")
+        with pytest.raises(eventstore.FormatError):
+            list(d.history("alice"))
+        report = d.redact("alice", reason="asked")
+        assert (report.erased[-1], [held.path for held in report.held]) == (300, [str(path)])
+        assert report.erased == list(range(report.erased[0], 301))
+        assert 1 < report.erased[0] < 250
+
+
 def test_a_file_that_is_there_twice_is_erased_in_both_places(tmp_path: Path) -> None:
     """The one in the log's own folder is read; who archived it died before it could be removed, or somebody put it back."""
     words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
@@ -670,13 +760,70 @@ def test_an_archive_that_was_erased_in_and_not_recorded_is_recorded_by_the_next_
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RECORD, str(folder), str(archive)], cwd=ROOT, check=False)
     assert (killed.returncode, files_with(tmp_path, *words)) == (9, [])
     with eventstore.open(folder, archives=[archive], read_only=True) as store:
-        assert {finding.kind for finding in store.verify().findings} == {"archive"}
+        report = store.verify()
+        assert (report.ok, [str(archive) in note for note in report.domains[0].notes]) == (True, [True, True])
+    told = command("verify", folder, "--archive", archive)
+    assert (told.code, sum("people  note  " in line for line in told.out.splitlines())) == (0, 2)
     with eventstore.open(folder, archives=[archive]) as store:
         d = store.domain("people")
         head = d.head()
-        assert store.verify().ok
+        assert (store.verify().ok, store.verify().domains[0].notes) == (True, [])
     with eventstore.open(folder, archives=[archive]) as store:
         assert store.domain("people").head() == head, "once"
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("what", ["an event", "a value that nobody redacted", "free space, and nothing is redacted"])
+def test_an_archive_that_was_altered_is_told_so_though_a_redaction_awaits_its_record(tmp_path: Path, what: str) -> None:
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    path = in_archive(archive)
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        other = store.domain("people").event(2)
+    if what.startswith("free"):
+        with path.open("r+b") as file:
+            file.seek(92)  # the version-valid-for number of SQLite's header: no event is there
+            file.write(b"\xff\xff")
+    else:
+        subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RECORD, str(folder), str(archive)], cwd=ROOT, check=False)
+        database = sqlite3.connect(path)
+        if what == "an event":
+            database.execute("DROP TRIGGER event_update")
+            database.execute("UPDATE event SET recorded_us = recorded_us + 1 WHERE position = 2")
+        else:
+            database.execute(ERASE, (erased(other).digest, 2))
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        database.close()
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        report = store.verify()
+        told = [finding.message for finding in report.findings if finding.kind == "archive"]
+        assert [message.startswith(f"{path}: SHA-256") and message.endswith("was altered") for message in told] == [True]
+
+
+def test_who_redacts_beside_another_without_the_archive_records_it_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one redacts what the archive holds, too, between the erasing and the record; who has the archive does both."""
+    words, folder, archive = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive"
+    archived_twice(folder, archive, words)
+    with eventstore.open(folder, archives=[archive]) as store, eventstore.open(folder) as other:
+        d, beside, record = store.domain("people"), other.domain("people"), erasure._record
+        d.write_value("zoe", secret())
+        redacted: list[Erasure] = []
+
+        def late(*args: Any) -> bool:
+            if not redacted:
+                redacted.append(beside.redact("bob-0", reason="asked, too"))
+                with eventstore.open(folder, archives=[archive], read_only=True) as reader:
+                    report = reader.verify()
+                    assert ("archive" in {finding.kind for finding in report.findings}, len(report.domains[0].notes)) == (False, 2)
+            return record(*args)
+
+        monkeypatch.setattr(erasure, "_record", late)
+        assert d.redact("alice", reason="asked").complete
+        assert (redacted[0].complete, len(redacted[0].erased)) == (False, 1)
+        assert (store.verify().ok, store.verify().domains[0].notes) == (True, [])
+    with eventstore.open(folder, archives=[archive], read_only=True) as store:
+        assert (store.verify().ok, store.verify().domains[0].notes) == (True, [])
 
 
 @pytest.mark.corrupts

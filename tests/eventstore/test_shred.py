@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import eventstore
 from eventstore import (
+    AccessError,
     ConfigError,
     Domain,
     DomainStore,
     DuplicateEventError,
     FormatError,
     MissingKeyError,
+    NewerFormatError,
     NotFoundError,
     ReadOnlyError,
     RedactedError,
     Store,
+    UnavailableError,
     aio,
 )
 from eventstore.adapters.keyring import Keyring
 from eventstore.codec import encode_key, seal
+from eventstore.group import GroupCommit
 from eventstore.model import Event, Head, Key
 from tests import verifier
 from tests.eventstore.test_redact import files_with, secret
@@ -255,6 +261,152 @@ def test_tasks_shred_by_the_same_verb(tmp_path: Path, keys: Path) -> None:
     asyncio.run(main())
 
 
+# ---- beside writes
+
+
+def test_a_batch_that_outlives_its_subjects_key_is_encrypted_with_the_next_one(open_store: Callable[..., Store], keys: Path) -> None:
+    """Its values are encrypted as they are added; the key goes before the block ends. Those of others stay as they are."""
+    store, other = open_store(keys=keys), open_store(keys=keys)
+    d = people(store)
+    d.write_value(("alice", 0), "old")
+    with d.batch(event_id="e") as batch:
+        batch.write_value(("alice", 1), "new", actor="bot")
+        batch.write_value(("bob", 1), "bob's")
+        batch.write_value("public", 1)
+        (bobs,) = {line["id"] for line in entries(keys) if line["subject"] == "bob"}
+        report = other.shred("alice", reason="asked")
+    assert [(each.domain, each.erased) for each in report.erased] == [("people", [1])]
+    with open_store(keys=keys) as third:
+        for reader in (d, people(third)):
+            found = {key: reader.get(key) for key in (("alice", 1), ("bob", 1), "public")}
+            assert found == {("alice", 1): "new", ("bob", 1): "bob's", "public": 1}
+            with pytest.raises(RedactedError):
+                reader.read_value(("alice", 0))
+    (_, alices) = [line["id"] for line in entries(keys) if line["subject"] == "alice"]
+    said = [json.loads(d.event(receipt.position).meta or "{}") for receipt in batch.receipts]
+    assert [meta.get("codec") for meta in said] == [f"aes-gcm:{alices}", f"aes-gcm:{bobs}", None]
+    assert (said[0]["event_id"], said[0]["actor"]) == ("e", "bot")
+    assert store.verify().ok
+
+
+def test_writes_that_wait_while_a_key_goes_are_read_afterwards(
+    open_store: Callable[..., Store], keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits for another store's lock, and those that queue behind it for the same transaction."""
+    store, other = open_store(keys=keys), open_store(keys=keys)
+    d, elsewhere = people(store), people(other)
+    d.write_value(("alice", 0), "old")
+    encrypted, encrypt = threading.Semaphore(0), Keyring.encrypt
+
+    def told(ring: Keyring, *args: Any) -> tuple[str, bytes]:
+        try:
+            return encrypt(ring, *args)
+        finally:
+            encrypted.release()
+
+    monkeypatch.setattr(Keyring, "encrypt", told)
+    waiting = [threading.Thread(target=d.write_value, args=(("alice", number), number)) for number in (1, 2, 3)]
+    with elsewhere.group.live.log.writing():
+        for thread in waiting:
+            thread.start()
+        assert all(encrypted.acquire(timeout=60) for _ in waiting)
+        Keyring(keys, store.store_id).shred("alice", reason="asked", actor=None)
+    for thread in waiting:
+        thread.join()
+    assert [d.read_value(("alice", number)) for number in (1, 2, 3)] == [1, 2, 3]
+    assert other.shred("alice", reason="asked").erased[0].erased == [1, 2, 3, 4], "a shredding after them takes them all"
+
+
+def test_a_shredding_takes_what_is_being_committed_when_the_key_goes(
+    open_store: Callable[..., Store], keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write has seen its key alive and is not in the log yet, which holds nothing else of the subject."""
+    store, other = open_store(keys=keys), open_store(keys=keys)
+    d = people(store)
+    people(other)
+    seen, gone = threading.Event(), threading.Event()
+    lives, alone = Keyring.lives, GroupCommit.alone
+
+    def slowly(ring: Keyring, key_id: str) -> bool:
+        found = lives(ring, key_id)
+        seen.set()
+        assert gone.wait(60)
+        return found
+
+    def asks(group: GroupCommit) -> contextlib.AbstractContextManager[Head]:
+        gone.set()
+        return alone(group)
+
+    monkeypatch.setattr(Keyring, "lives", slowly)
+    monkeypatch.setattr(GroupCommit, "alone", asks)
+    writing = threading.Thread(target=d.write_value, args=(("alice", 1), "in between"))
+    writing.start()
+    assert seen.wait(60)
+    report = other.shred("alice", reason="asked")
+    gone.set()
+    writing.join()
+    assert [(each.domain, each.erased) for each in report.erased] == [("people", [1])]
+    assert (d.state_of(("alice", 1)) or pytest.fail("not written")).status == "redacted"
+    assert store.verify().ok
+
+
+def test_a_task_that_waits_while_a_key_goes_is_read_afterwards(tmp_path: Path, keys: Path) -> None:
+    async def main() -> None:
+        async with await aio.open(tmp_path / "data", keys=keys) as store:
+            d = await store.domain(PEOPLE)
+            await d.write_value(("alice", 0), "old")
+            async with d.batch() as batch:
+                batch.write_value(("alice", 1), "new")
+                await store.shred("alice", reason="asked")
+            assert await d.read_value(("alice", 1)) == "new"
+
+    asyncio.run(main())
+
+
+def test_a_key_file_that_cannot_be_read_under_the_lock_refuses_the_write_and_stops_nothing(
+    open_store: Callable[..., Store], keys: Path
+) -> None:
+    store = open_store(keys=keys)
+    d = people(store)
+    d.write_value(("alice", 0), "old")
+    content = keys.read_bytes()
+
+    def write() -> None:
+        with d.batch() as batch:
+            batch.write_value(("alice", 1), "new")
+            keys.write_bytes(b"rot\n")
+
+    with pytest.raises(UnavailableError, match=r"people\.keys"):
+        write()
+    keys.write_bytes(content)
+    assert store.halted is None
+    assert d.write_value(("alice", 1), "new").appended
+
+
+@pytest.mark.corrupts
+def test_a_file_that_rotted_keeps_no_key_from_being_destroyed_and_is_named(
+    open_store: Callable[..., Store], keys: Path, tmp_path: Path
+) -> None:
+    with open_store(keys=keys) as store:
+        d = people(store)
+        d.write_value(("alice", 1), "first")
+        d.remove_value(("alice", 1))
+        d.write_value(("alice", 2), "carried")
+        store.seal("people")
+        d.write_value(("alice", 3), "last")
+    path = tmp_path / "data" / "logs" / "people" / f"{0:020d}.db"
+    content = path.read_bytes()
+    path.write_bytes(bytes(100) + content[100:])
+    with open_store(keys=keys) as store:
+        (report,) = store.shred("alice", reason="asked").erased
+        assert (report.erased, [held.path for held in report.held]) == ([3, 5], [str(path)])
+    path.write_bytes(content)
+    with open_store(keys=keys) as store:
+        (report,) = store.shred("alice", reason="asked").erased
+        assert (report.erased, report.already, report.held) == ([1], [3, 5], [])
+        assert store.verify().ok
+
+
 # ---- the key file
 
 
@@ -302,8 +454,47 @@ def test_keys_that_others_can_read_or_that_lie_in_the_store_are_refused(
     keys.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         open_store(keys=keys)
-    with pytest.raises(ConfigError, match="inside the store"):
-        open_store(keys=tmp_path / "data" / "keys")
+    with open_store() as store:
+        store.backup(tmp_path / "backup")
+    for folder in ("data", "data/logs/people", "backup"):
+        for options in ({"location": tmp_path / "other"}, {"location": tmp_path / "data"}, {"location": "memory:"}):
+            with pytest.raises(ConfigError, match="lies inside the (store|backup)"):
+                eventstore.open(**options, keys=tmp_path / folder / "keys")
+
+
+@pytest.mark.parametrize(
+    ("owner", "entry"),
+    [({}, {}), ({"kdf": "x"}, {}), ({}, {"wrapped": True}), ({"store_id": None}, {"key": 7})],
+    ids=["nothing else new", "a member of the first line", "a member of a key", "other types"],
+)
+def test_the_key_file_of_a_newer_version_is_refused_as_that_and_left_alone(
+    open_store: Callable[..., Store], keys: Path, owner: dict[str, Any], entry: dict[str, Any]
+) -> None:
+    with open_store(keys=keys) as store:
+        people(store).write_value(("alice", 1), 1)
+    first, line = map(json.loads, keys.read_text().splitlines())
+    newer = json.dumps({**first, "format": 2, **owner}) + "\n" + json.dumps({**line, **entry}) + "\n"
+    keys.write_text(newer)
+    with pytest.raises(NewerFormatError, match=r"people\.keys: format 2, this version knows 1; upgrade"):
+        open_store(keys=keys)
+    assert keys.read_text() == newer
+    assert sorted(path.name for path in keys.parent.glob("*people.keys*")) == ["people.keys", "people.keys.lock"]
+
+
+def test_a_key_file_that_vanishes_under_the_store_is_not_begun_anew(open_store: Callable[..., Store], keys: Path) -> None:
+    """It may lie on another disk, which comes back: what was encrypted with keys of a second file nobody could read then."""
+    store = open_store(keys=keys)
+    d = people(store)
+    d.write_value(("alice", 1), 1)
+    away = keys.rename(keys.with_name("away"))
+    for name in ("alice", "bob"):
+        with pytest.raises(AccessError, match=r"people\.keys is gone"):
+            d.write_value((name, 1), 2)
+    assert not keys.exists()
+    assert store.halted is None
+    away.rename(keys)
+    assert d.write_value(("alice", 1), 2).position == 2
+    assert d.read_value(("alice", 1)) == 2
 
 
 def test_the_environment_names_the_key_file(open_store: Callable[..., Store], keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,10 @@ def test_what_cannot_be_judged_says_why(data: Path, kept: Path, tmp_path: Path, 
     foreign = eventstore("verify", tmp_path / "another", "--anchor", kept)
     assert foreign.code == 3
     assert json.loads(kept.read_text())["store_id"] in foreign.err
+    (data / "k.pem").write_bytes(private.read_bytes())
+    (data / "k.pem").chmod(0o600)
+    inside = eventstore("anchor", data, "--key", data / "k.pem", "-o", tmp_path / "never.json")
+    assert (inside.code, "lies inside the store" in inside.err) == (3, True)
     private.chmod(0o644)
     open_to_all = eventstore("anchor", data, "--key", private, "-o", tmp_path / "never.json")
     assert open_to_all.code == 3

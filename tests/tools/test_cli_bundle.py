@@ -84,9 +84,12 @@ def test_a_signed_bundle_is_proven_by_the_key(data: Path, tmp_path: Path) -> Non
     assert ", signed by " in done("bundle", data, "notes", "--key", "hello", "--private-key", private, "-o", file).out
     assert verify_bundle.main([str(file), "--public-key", str(public)]) == 0
     assert verify_bundle.main([str(file), "--public-key", str(new_keys(tmp_path, "other")[1])]) == 1
+    (data / "k.pem").write_bytes(private.read_bytes())
+    (data / "k.pem").chmod(0o600)
     private.chmod(0o644)
-    refused = eventstore("bundle", data, "notes", "--key", "hello", "--private-key", private, "-o", tmp_path / "never.json")
-    assert (refused.code, (tmp_path / "never.json").exists()) == (3, False)
+    for refused in (private, data / "k.pem"):
+        answer = eventstore("bundle", data, "notes", "--key", "hello", "--private-key", refused, "-o", tmp_path / "never.json")
+        assert (answer.code, (tmp_path / "never.json").exists()) == (3, False)
 
 
 def test_since_leads_from_the_anchor_that_the_other_side_holds(data: Path, kept: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import open as opened
 from eventstore.clock import now_us
 from eventstore.errors import UnavailableError
 from eventstore.tools import doctor as doctor_file
@@ -202,6 +203,17 @@ def test_doctor_of_a_sound_store(data: Path) -> None:
     as_json = eventstore("doctor", data, "--json")
     assert [check["name"] for check in as_json.json()["checks"]] == list(found)
     assert {line.split()[0] for line in eventstore("doctor", data).out.splitlines()} <= {"ok", "warn", "bad"}
+
+
+def test_doctor_names_a_sealed_file_that_cannot_be_read_while_the_newest_answers(data: Path) -> None:
+    path = log_of(data, "notes")
+    done("compact", data, "notes")
+    with opened(data) as store:
+        store.domain("notes").write_values([("k", number) for number in range(100)])
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    found = checks(data)
+    assert "domain" not in found
+    assert (found["files"].status, str(path) in found["files"].message) == ("bad", True)
 
 
 def test_doctor_of_the_machine_alone() -> None:
