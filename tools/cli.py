@@ -21,6 +21,7 @@ from eventstore.tools import (
     demo,
     doctor,
     export,
+    export_contracts,
     export_tables,
     get,
     history,
@@ -427,10 +428,13 @@ def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives:
 @click.argument("source", metavar="SOURCE")
 @_STORE
 @click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
+@click.option("--contracts", is_flag=True, help="SOURCE is a tree of the framework's JSON files: take its records as records.")
 @_JSON
-def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
+def _import(source: str, store: str, domain: str | None, contracts: bool, as_json: bool) -> int:
+    if contracts and domain is not None:
+        raise click.UsageError("--contracts says by itself which domain a record belongs to: leave --domain out")
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = import_.import_(source, store, domain=domain, progress=progress)
+        report = import_.import_(source, store, domain=domain, contracts=contracts, progress=progress)
     return show(report, import_.render, as_json)
 
 
@@ -438,14 +442,28 @@ def _import(source: str, store: str, domain: str | None, as_json: bool) -> int:
 @_STORE
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--contracts", is_flag=True, help="Make the folder of -o a tree of the framework's JSON files instead.")
 @click.option("--sqlite", "database", type=click.Path(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
 @click.option("--search", is_flag=True, help="In the database, a full-text index of keys and values: table event_fts.")
 @_READ_ONLY
 @_ARCHIVE
 @_JSON
 def _export(
-    store: str, domains: tuple[str, ...], output: Path | None, database: Path | None, search: bool, as_json: bool, **options: Any
+    store: str,
+    domains: tuple[str, ...],
+    output: Path | None,
+    contracts: bool,
+    database: Path | None,
+    search: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
+    if contracts:
+        if output is None or database is not None:
+            raise click.UsageError("--contracts writes a tree of files: name its folder with -o, and nothing else")
+        with progress_on(sys.stderr, wanted=not as_json) as progress:
+            tree = export_contracts.export_contracts(store, domains, output, progress=progress, **options)
+        return show(tree, export_contracts.render, as_json)
     if database is not None:
         if output is not None:
             raise click.UsageError("-o writes JSONL, --sqlite a database: give one of them")
