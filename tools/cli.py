@@ -35,6 +35,7 @@ from eventstore.tools import (
     retention,
     rm,
     salvage,
+    shadow,
     shred,
     state,
     verify,
@@ -42,7 +43,7 @@ from eventstore.tools import (
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
-from eventstore.tools.terminal import progress_on, width_of
+from eventstore.tools.terminal import escape, progress_on, width_of
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -436,6 +437,21 @@ def _import(source: str, store: str, domain: str | None, contracts: bool, as_jso
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = import_.import_(source, store, domain=domain, contracts=contracts, progress=progress)
     return show(report, import_.render, as_json)
+
+
+@cli.command("shadow", help=page(shadow))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@_STORE
+@click.option("--once/--follow", "once", default=False, help="Record what differs, and end; or go on (the default).")
+@click.option("--domain", metavar="DOMAIN", help="Put everything into this domain.")
+@click.option(
+    "--rescan", "rescan_s", type=click.FloatRange(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60)."
+)
+@click.option("--allow-empty", is_flag=True, help="A folder without any document counts, too: all that was there was removed.")
+@_JSON
+def _shadow(folder: Path, store: str, as_json: bool, **options: Any) -> int:
+    report = shadow.shadow(folder, store, tell=None if as_json else lambda text: click.echo(escape(text), err=True), **options)
+    return show(report, shadow.render, as_json)
 
 
 @cli.command("export", help=page(export))

@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention",
+        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention", "shadow",
     }  # fmt: skip
 
 
