@@ -1,4 +1,4 @@
-"""Follow a tree of JSON files that another program writes, and keep every version.
+"""Follow a tree of JSON files that another program writes.
 
 DIR is a tree as `import` takes it, written by any program, of which not a line is changed; domains, keys and `when` are as `import` makes
 them. What is there is recorded first, then every change, until SIGINT or SIGTERM; a removed file is a removal. With --once, what
