@@ -116,7 +116,7 @@ class _Rounds:
             self._followed.require_tree()
             changes = changes or self._watch.wait(due)
             settled = self._round(changes) if changes else set()
-            if settled is None or time.monotonic() >= due:
+            if self._watch.lost_track() or settled is None or time.monotonic() >= due:
                 self._followed.scan(RESCAN)
                 due = time.monotonic() + self._rescan_s
             changes = settled or set()
@@ -136,8 +136,7 @@ class _Rounds:
 
     def _judged(self, path: str, version: Version, certain: set[str], since: set[str], *, lost: bool) -> Version:
         full = str(self._folder / path)
-        once = version.text is None or full in certain
-        return version if once and full not in since and not lost else msgspec.structs.replace(version, gap=OFTEN)
+        return version if full in certain and full not in since and not lost else msgspec.structs.replace(version, gap=OFTEN)
 
     def _told(self, changes: Changes) -> tuple[set[str], bool]:
         """The documents that may have changed, by their paths below the root, and whether folders did."""

@@ -220,7 +220,8 @@ class Shadow:
     # ---- what is gone
 
     def _gone(self, path: str, gap: str | None) -> Version:
-        file = self._seen[path]
+        file = self._seen.pop(path)
+        self._fresh.discard(path)
         return Version(file.domain, file.key, None, 0, gap)
 
     def _is_removed(self, path: str) -> bool:

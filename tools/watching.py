@@ -34,46 +34,61 @@ class Watch:
     """Notifications of everything below `root`, until `stop` is set. A context manager. Raises OSError where there can be none."""
 
     def __init__(self, root: Path, stop: threading.Event) -> None:
-        self._stop, self._number = stop, 0
+        self._root, self._stop, self._number = root, stop, 0
         self._folder = tempfile.TemporaryDirectory(prefix="eventstore-shadow-")
-        self._told: Generator[Changes, None, None] = watch(
-            root,
-            self._folder.name,
-            watch_filter=None,
-            debounce=_STEP_MS,
-            step=_STEP_MS,
-            rust_timeout=_TURN_MS,
-            yield_on_timeout=True,
-            stop_event=stop,
-            raise_interrupt=False,
-            ignore_permission_denied=True,
-        )
+        self._lost = False
+        self._told = self._begun()
         try:
             self._early = self._next()  # only now it watches
         except BaseException:
             self.close()
             raise
 
+    def _begun(self) -> Generator[Changes, None, None]:
+        return watch(
+            self._root,
+            self._folder.name,
+            watch_filter=None,
+            debounce=_STEP_MS,
+            step=_STEP_MS,
+            rust_timeout=_TURN_MS,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        )
+
     def _next(self) -> Changes:
-        """What was told in the next moments; nothing if it is to stop. Raises OSError, RuntimeError for a watch that broke."""
-        return next(self._told, set())
+        """What was told in the next moments; nothing if it is to stop. Raises OSError where it cannot begin again."""
+        try:
+            return next(self._told, set())
+        except RuntimeError:  # it broke, and begins anew
+            self._lost = True
+            self._told = self._begun()
+            self._stop.wait(_TURN_MS / 1_000)
+            return set()
+
+    def lost_track(self) -> bool:
+        """Whether what happened since the last time this was asked may not have been told."""
+        lost, self._lost = self._lost, False
+        return lost
 
     def wait(self, deadline: float) -> Changes:
-        """What is told first; nothing once that monotonic moment has come, or it is to stop."""
-        changes, self._early = self._early, set()
-        while not changes and not self._stop.is_set() and time.monotonic() < deadline:
+        """What is told first; nothing once that monotonic moment has come, it lost track, or it is to stop."""
+        changes, self._early = self._others(self._early), set()
+        while not changes and not self._lost and not self._stop.is_set() and time.monotonic() < deadline:
             changes = self._others(self._next())
-        return self._others(changes)
+        return changes
 
     def settle(self) -> Changes | None:
-        """What was told until now: notifications come in order, so that of a file we make now comes last. None if it does not come."""
+        """What was told until now. They come in order, that of a file we make now last. None if that does not come, or it is lost."""
         self._number += 1
         own = os.path.join(self._folder.name, str(self._number))
         Path(own).touch()
         changes: Changes = set()
         deadline = time.monotonic() + _PATIENCE_S
         while not any(path == own for _, path in changes):
-            if self._stop.is_set() or time.monotonic() > deadline:
+            if self._lost or self._stop.is_set() or time.monotonic() > deadline:
                 return None
             changes |= self._next()
         os.unlink(own)
@@ -105,7 +120,7 @@ class Certainty:
         self._names: dict[str, None] = {}
 
     def of(self, changes: Iterable[FileChange]) -> set[str]:
-        """The paths of the documents that these changes put in place once, and touched in no other way."""
+        """The paths of the documents that these changes put in place once, or removed, and touched in no other way."""
         told: dict[str, set[Change]] = {}
         for change, path in changes:
             told.setdefault(path, set()).add(change)
@@ -113,7 +128,8 @@ class Certainty:
         renamed = [path for path, what in told.items() if Change.deleted in what and ignored(os.path.basename(path)) is not None]
         again = {path for path in renamed if path in self._names}
         self._keep(renamed)
-        return self._once(put, renamed, again)
+        removed = {path for path, what in told.items() if what == {Change.deleted} and path not in renamed}
+        return removed | self._once(put, renamed, again)
 
     def _once(self, put: set[str], renamed: Collection[str], again: Collection[str]) -> set[str]:
         certain: set[str] = set()

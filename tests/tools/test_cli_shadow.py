@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -292,6 +293,7 @@ def changes(*told: str) -> set[tuple[Change, str]]:
         (["+x.json", "~x.json"], set()),
         (["~x.json"], set()),
         (["-.tmp-1-x.json", "-x.json", "+x.json"], set()),
+        (["-x.json"], {"x.json"}),
     ],
 )
 def test_a_version_is_certain_where_it_can_be_counted(told: list[str], certain: set[str]) -> None:
@@ -312,3 +314,25 @@ def test_all_that_happened_before_is_told_once_it_is_settled(tmp_path: Path) -> 
             told = watch.settle()
             assert told is not None
             assert (Change.added, str(tmp_path / "dump" / "x.json")) in told
+
+
+def test_a_watch_that_broke_begins_anew_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    with Watch(tmp_path / "dump", threading.Event()) as watch:
+        assert not watch.lost_track()
+        inspect.getgeneratorlocals(watch._told)["watcher"].close()  # from now on it raises what it raises when it fails inside
+        assert watch.settle() is None
+        assert watch.lost_track()
+        until(lambda: watch.settle() is not None, "it watches again")
+        put(tmp_path / "dump" / "x.json", "1")
+        assert (Change.added, str(tmp_path / "dump" / "x.json")) in (watch.settle() or set())
+
+
+def test_a_removed_document_is_looked_for_once(folder: Path) -> None:
+    with library.open("memory:") as store:
+        shadow = Shadow(folder, store)
+        shadow.begin("began", allow_empty=False)
+        (folder / "a/x.json").unlink()
+        assert shadow.scan("gone") == 1
+        store.domain("a").write_value("x", 2)  # somebody else's now
+        assert shadow.scan("again") == 0
