@@ -43,6 +43,7 @@ def command(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.timeout(600)  # dozens of processes, on a machine that may be busy
 def test_the_console_session_gives_what_readme_shows(tmp_path: Path, command: dict[str, str]) -> None:
     steps = re.split(r"^\$ ", "".join(_blocks("console")), flags=re.MULTILINE)[1:]
     assert len(steps) >= 8
