@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from eventstore.adapters.contracts import OPTIONAL, Contract
 from eventstore.adapters.shelf import Parts
 from eventstore.codec import encode_key
 from eventstore.errors import ContractError
+from eventstore.model import Part
 from eventstore.projections.key_states import natural_order
 
 SUFFIX = ".json"
@@ -21,6 +24,8 @@ QUARANTINE = ".quarantine"
 """The folder, below the root, where documents are put that are no JSON."""
 LONGEST_NAME = 255 - 48
 """Bytes of a document's or a folder's name: a temporary file's is longer by what stands in front of it."""
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
 
 ADVICE = "the event store keeps such keys apart"
 """What an error says in the end."""
@@ -58,6 +63,27 @@ class Layout:
             raise ContractError(f"{self.where(key)}: no file's or folder's name here takes more than {LONGEST_NAME} bytes; {ADVICE}")
         return name
 
+    def keys(self, parts: Sequence[str]) -> list[Parts]:
+        """The keys whose document may be there: folders below the root, then the file's name without its suffix.
+
+        None if no record of this contract is; several where parts that are joined by `_` hold one. What the engine never does (is_odd) is
+        last: to leave an optional part out, or not.
+        """
+        names = (*self._contract.context, *filter(None, [self._contract.id]))
+        return self._read(self._contract.path, parts, names)
+
+    def contexts(self, parts: Sequence[str]) -> list[Parts]:
+        """The contexts whose folder would be there, so named: of a document, for one that holds a whole list of records."""
+        return self._read(self._contract.path[:-1], parts, self._contract.context)
+
+    def _read(self, path: Sequence[str | tuple[str, ...]], parts: Sequence[str], names: tuple[str, ...]) -> list[Parts]:
+        told = [values for spelling in _spellings(path) if len(spelling) == len(parts) for values in _values(spelling, parts)]
+        keys = {tuple(_part(self._contract, name, values.get(name, "")) for name in names) for values in told}
+        return sorted(
+            (key for key in keys if self._joined(key, path) == list(parts)),
+            key=lambda key: (self.is_odd(key[: len(self._contract.context)]), list(map(str, key))),
+        )
+
     def where(self, key: Parts) -> str:
         """A key as an error names it."""
         return f"{self._contract.name} {list(key)!r}"
@@ -86,6 +112,43 @@ def ids(names: Sequence[str]) -> list[str]:
     """The ids that the names of a folder's files stand for, in natural order; one that is no text is no id of ours."""
     documents = [name for name in names if _is_text(name) and name.endswith(SUFFIX) and not name.startswith(TEMPORARY)]
     return sorted((name.removesuffix(SUFFIX) for name in documents), key=_natural)
+
+
+def _part(contract: Contract, name: str, text: str) -> Part:
+    """A part of a key as a path says it; what it cannot have been is not what the path of the key says then."""
+    if name == "backtest":
+        return text if text in ("backtest", "live") else ""
+    if contract.shape == "series" and name == contract.id:
+        return int(text) if _NUMBER.fullmatch(text) else ""
+    return text
+
+
+def _spellings(path: Sequence[str | tuple[str, ...]]) -> list[list[str | tuple[str, ...]]]:
+    """A path with its optional part, and without it."""
+    without = [tuple(name for name in segment if name != OPTIONAL) if isinstance(segment, tuple) else segment for segment in path]
+    return [list(path), [segment for segment in without if segment]]
+
+
+def _values(segments: Sequence[str | tuple[str, ...]], parts: Sequence[str]) -> list[dict[str, str]]:
+    """What the parts of a key may be, so that these are the names; a part that stands in two of them is the same in both."""
+    found: list[dict[str, str]] = [{}]
+    for segment, text in zip(segments, parts, strict=True):
+        if isinstance(segment, str):
+            found = found if segment == text else []
+        else:
+            told = list(_splits(segment, text))
+            found = [
+                {**known, **each} for known in found for each in told if all(known.get(name, part) == part for name, part in each.items())
+            ]
+    return found
+
+
+def _splits(names: tuple[str, ...], text: str) -> Iterator[dict[str, str]]:
+    """Every way to read a name as parts that were joined by `_`."""
+    words = text.split("_")
+    for cuts in itertools.combinations(range(1, len(words)), len(names) - 1):
+        told = ["_".join(words[first:last]) for first, last in itertools.pairwise((0, *cuts, len(words)))]
+        yield dict(zip(names, told, strict=True))
 
 
 def _told(values: dict[str, Any], segment: tuple[str, ...]) -> list[str]:

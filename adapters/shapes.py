@@ -139,21 +139,23 @@ class Series(Shape):
         """Keep the candles that are new; one that is not closed yet by the wall clock is passed over: it may still change."""
         step, now_ms = self._step(), time.time_ns() // 1_000_000
         found: dict[int, dict[str, Any]] = {}
-        for candle in map(self._plain, _listed(self.contract, candles)):
+        for candle in (plain_candle(self.contract, given) for given in _listed(self.contract, candles)):
             if candle["timestamp"] + step <= now_ms:
                 found.setdefault(candle["timestamp"], candle)
         if found:
             await (await self._open_shelf()).add_candles(self._parts, [found[timestamp] for timestamp in sorted(found)])
 
-    def _plain(self, given: Any) -> dict[str, Any]:
-        candle = msgspec.to_builtins(given) if isinstance(given, msgspec.Struct) else given
-        missing = [name for name in ("timestamp", *FIELDS) if not isinstance(candle, Mapping) or name not in candle]
-        if missing:
-            raise ContractError(f"{self.contract.name}: a candle has timestamp, {', '.join(FIELDS)}; {candle!r} lacks {', '.join(missing)}")
-        _require_moment(self.contract, "timestamp", candle["timestamp"])
-        for name in FIELDS:
-            _require_double(self.contract, name, candle[name])
-        return {name: candle[name] for name in ("timestamp", *FIELDS)}
+
+def plain_candle(contract: Contract, given: Any) -> dict[str, Any]:
+    """A candle as it is kept: its timestamp and five numbers. Raises ContractError for what is none."""
+    candle = msgspec.to_builtins(given) if isinstance(given, msgspec.Struct) else given
+    missing = [name for name in ("timestamp", *FIELDS) if not isinstance(candle, Mapping) or name not in candle]
+    if missing:
+        raise ContractError(f"{contract.name}: a candle has timestamp, {', '.join(FIELDS)}; {candle!r} lacks {', '.join(missing)}")
+    _require_moment(contract, "timestamp", candle["timestamp"])
+    for name in FIELDS:
+        _require_double(contract, name, candle[name])
+    return {name: candle[name] for name in ("timestamp", *FIELDS)}
 
 
 SHAPES: dict[str, type[Shape]] = {"one": One, "keyed": Keyed, "rows": Rows, "series": Series}

@@ -38,7 +38,7 @@ class EventMeta(TypedDict, total=False):
     tags: Sequence[str] | None
     """Words to find it by."""
     origin: Mapping[str, Any] | None
-    """Where an imported event came from: store_id, domain, position, checksum."""
+    """Where an imported event came from: store_id, domain, position, checksum; of a file that is followed, tree."""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -64,6 +64,9 @@ class Series:
         place = bisect_left(self._times, timestamp)
         return place < len(self._times) and self._times[place] == timestamp
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows(self._times, self._columns))
+
     def add(self, columns: Columns) -> None:
         """Take in candles, in order of their timestamps, where there are none yet."""
         times = columns.timestamps
@@ -118,6 +121,10 @@ class Candles:
     def of(self, context: Context) -> Series:
         """The series of a context, empty if it has none."""
         return self._series.get(context) or Series()
+
+    def contexts(self) -> list[Context]:
+        """The contexts that have candles."""
+        return list(self._series)
 
     def apply(self, event: Event, text: str | None) -> bool:
         """Take the next event and its text, None if that was erased; whether it erased others, which may have been taken before."""

@@ -21,6 +21,7 @@ from eventstore.tools import (
     demo,
     doctor,
     export,
+    export_contracts,
     export_tables,
     get,
     history,
@@ -34,6 +35,7 @@ from eventstore.tools import (
     retention,
     rm,
     salvage,
+    shadow,
     shred,
     state,
     verify,
@@ -41,7 +43,7 @@ from eventstore.tools import (
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
-from eventstore.tools.terminal import progress_on, width_of
+from eventstore.tools.terminal import escape, progress_on, width_of
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -429,25 +431,57 @@ def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives:
 @_STORE
 @click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
 @_ARCHIVE
+@click.option("--contracts", is_flag=True, help="SOURCE is a tree of the framework's JSON files: take its records as records.")
 @_JSON
-def _import(source: str, store: str, domain: str | None, archives: tuple[Path, ...], as_json: bool) -> int:
+def _import(source: str, store: str, domain: str | None, archives: tuple[Path, ...], contracts: bool, as_json: bool) -> int:
+    if contracts and domain is not None:
+        raise click.UsageError("--contracts says by itself which domain a record belongs to: leave --domain out")
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = import_.import_(source, store, domain=domain, archives=archives, progress=progress)
+        report = import_.import_(source, store, domain=domain, archives=archives, contracts=contracts, progress=progress)
     return show(report, import_.render, as_json)
+
+
+@cli.command("shadow", help=page(shadow))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@_STORE
+@click.option("--once/--follow", "once", default=False, help="Record what differs, and end; or go on (the default).")
+@click.option("--domain", metavar="DOMAIN", help="Put everything into this domain.")
+@click.option(
+    "--rescan", "rescan_s", type=click.FloatRange(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60)."
+)
+@click.option("--allow-empty", is_flag=True, help="A folder without any document counts, too: all that was there was removed.")
+@_JSON
+def _shadow(folder: Path, store: str, as_json: bool, **options: Any) -> int:
+    report = shadow.shadow(folder, store, tell=None if as_json else lambda text: click.echo(escape(text), err=True), **options)
+    return show(report, shadow.render, as_json)
 
 
 @cli.command("export", help=page(export))
 @_STORE
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--contracts", is_flag=True, help="Make the folder of -o a tree of the framework's JSON files instead.")
 @click.option("--sqlite", "database", type=click.Path(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
 @click.option("--search", is_flag=True, help="In the database, a full-text index of keys and values: table event_fts.")
 @_READ_ONLY
 @_ARCHIVE
 @_JSON
 def _export(
-    store: str, domains: tuple[str, ...], output: Path | None, database: Path | None, search: bool, as_json: bool, **options: Any
+    store: str,
+    domains: tuple[str, ...],
+    output: Path | None,
+    contracts: bool,
+    database: Path | None,
+    search: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
+    if contracts:
+        if output is None or database is not None:
+            raise click.UsageError("--contracts writes a tree of files: name its folder with -o, and nothing else")
+        with progress_on(sys.stderr, wanted=not as_json) as progress:
+            tree = export_contracts.export_contracts(store, domains, output, progress=progress, **options)
+        return show(tree, export_contracts.render, as_json)
     if database is not None:
         if output is not None:
             raise click.UsageError("-o writes JSONL, --sqlite a database: give one of them")

@@ -12,10 +12,14 @@ With --sqlite, FILE becomes a plain database for reading with any tool (datasett
 event, table `state` with what each key holds now, times as text, members of keys and metadata in columns of their own. It is a
 copy for looking at; it cannot be imported.
 
+With --contracts, FILE becomes a folder, new or empty, with a tree of the framework's own JSON files, of each domain as of one moment; it
+appears whole or not at all. What no file can hold is named and left out: exit 1. `eventstore import --contracts` takes it back.
+
 Example:
   eventstore export data -o events.jsonl
   eventstore export data notes | head -2
   eventstore export data --sqlite data.db
+  eventstore export data --contracts -o dump-again
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ were archived or deleted the import has what the store has, and begins where it 
 In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
 the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
 
+With --contracts the folder is a tree of the framework's own JSON files, and its records become those of its contracts, as
+eventstore.adapters.persist keeps them: for a bot that goes on with this store. Where a path can be read as several contexts, and
+the record does not say which, it is named and left out, until a file .context beside it holds the context as a list.
+
 Importing the same again changes nothing; where STORE has archived what tells that it is the same, --archive DIR attaches it.
 What is broken is named and left out, and the rest lands: exit 1.
 
@@ -18,6 +22,7 @@ Example:
   eventstore import backup.jsonl copy
   eventstore import dump data
   eventstore import dump/memory data --domain memory
+  eventstore import dump bot --contracts
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from eventstore.errors import ConfigError, CorruptionError
 from eventstore.files import os_errors
 from eventstore.model import Domain
 from eventstore.opening import open_store
+from eventstore.tools.import_contracts import import_contracts
 from eventstore.tools.import_events import import_events
 from eventstore.tools.import_tree import import_tree
 from eventstore.tools.imported import ImportReport, render
@@ -43,9 +49,18 @@ __all__ = ["import_", "render"]
 
 
 def import_(
-    source: str, location: str, *, domain: str | None = None, archives: Sequence[Path] = (), progress: Progress | None = None
+    source: str,
+    location: str,
+    *,
+    domain: str | None = None,
+    archives: Sequence[Path] = (),
+    contracts: bool = False,
+    progress: Progress | None = None,
 ) -> ImportReport:
-    """Import `source` into the store at `location`. Raises ConfigError for a source that is none, and what opening raises."""
+    """Import `source` into the store at `location`, as records of contracts if asked.
+
+    Raises ConfigError for a source that is none, ContractError for a store that holds other keys, and what opening raises.
+    """
     if domain is not None:
         Domain(domain)
     report = ImportReport(source, location)
@@ -59,8 +74,13 @@ def import_(
             )
         with open_store(location, archives=archives) as store:
             report.store_id = store.store_id
-            import_tree(path, store, report, domain=domain, progress=progress)
+            if contracts:
+                import_contracts(path, store, report, progress=progress)
+            else:
+                import_tree(path, store, report, domain=domain, progress=progress)
         return report
+    if contracts:
+        raise ConfigError(f"{source} is no folder: --contracts takes a tree of the framework's JSON files")
     with os_errors(f"reading {source}"), ExitStack() as stack:
         stream = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
         reader = Reader(open_lines(stream, source), source)

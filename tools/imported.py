@@ -22,7 +22,7 @@ class Imported(msgspec.Struct):
     adopted: int = 0
     """Events taken over as they are, with their positions and checksums."""
     written: int = 0
-    """Events appended anew."""
+    """Events appended anew; of the candles of contracts, which an event holds many of, candles."""
     unchanged: int = 0
     """Those that were there already."""
     floor: int = 0

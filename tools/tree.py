@@ -20,13 +20,32 @@ TEMPORARY = ".tmp-"
 _SKIPPED = "data"
 
 
+Parts = tuple[str, ...]
+"""A path below the root: its folders, then the file."""
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What tells one version of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
 class JsonFile(msgspec.Struct, frozen=True):
     """A file that names a domain and a key; what it holds was not looked at yet."""
 
     path: str
     domain: str
     key: tuple[str, ...]
-    modified_us: int
+    stamp: Stamp
+
+    @property
+    def modified_us(self) -> int:
+        """When it was last changed, as the system says."""
+        return self.stamp.modified_ns // 1_000
 
 
 Ignored = Literal["temporary", "foreign"]
@@ -39,19 +58,24 @@ def walk(root: Path, *, domain: str | None = None, besides: Path | None = None) 
     With `domain` all of it belongs to that one, and every part of the path to the key. `besides` names a folder to
     leave out: the store that is written to may lie in the tree it is made from.
     """
-    left_out = _identity(besides) if besides is not None else None
-    for entry in _files(root, left_out):
+    for entry in files(root, besides=besides):
         if isinstance(entry, Problem):
             yield entry
             continue
-        relative, modified_us = entry
-        name = relative[-1]
-        if name.startswith(TEMPORARY):
-            yield "temporary"
-        elif not name.endswith(SUFFIX):
-            yield "foreign"
-        else:
-            yield _named(root, relative, modified_us, domain)
+        relative, stamp = entry
+        yield ignored(relative[-1]) or named(root, relative, stamp, domain)
+
+
+def ignored(name: str) -> Ignored | None:
+    """Why nobody asks for a file of this name; None if it is a document."""
+    if name.startswith(TEMPORARY):
+        return "temporary"
+    return None if name.endswith(SUFFIX) else "foreign"
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """The stamp of a file that was looked at."""
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -62,9 +86,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _files(root: Path, left_out: tuple[int, int] | None) -> Iterator[tuple[tuple[str, ...], int] | Problem]:
-    """The files below `root` as (path parts, modified); a folder's entries in order of their names."""
-    pending: list[tuple[tuple[str, ...], frozenset[tuple[int, int]]]] = [((), frozenset())]
+def files(root: Path, *, besides: Path | None = None) -> Iterator[tuple[Parts, Stamp] | Problem]:
+    """The files below `root`; a folder's entries in order of their names. See walk()."""
+    left_out = _identity(besides) if besides is not None else None
+    pending: list[tuple[Parts, frozenset[tuple[int, int]]]] = [((), frozenset())]
     while pending:
         parts, above = pending.pop()
         folder = root.joinpath(*parts)
@@ -74,7 +99,7 @@ def _files(root: Path, left_out: tuple[int, int] | None) -> Iterator[tuple[tuple
             if here == left_out:
                 continue
             if not stat.S_ISDIR(status.st_mode):
-                yield parts, status.st_mtime_ns // 1_000
+                yield parts, stamp_of(status)
                 continue
             if here in above:
                 yield Problem(os.path.join(*parts), "a link back to a folder above it; not followed")
@@ -86,7 +111,7 @@ def _files(root: Path, left_out: tuple[int, int] | None) -> Iterator[tuple[tuple
         pending.extend(((*parts, name), above | {here}) for name in names)
 
 
-def _named(root: Path, relative: tuple[str, ...], modified_us: int, domain: str | None) -> JsonFile | Problem:
+def named(root: Path, relative: Parts, stamp: Stamp, domain: str | None = None) -> JsonFile | Problem:
     """The domain and key that a path names, or what is wrong with it."""
     path = os.path.join(*relative)
     parts = (*relative[:-1], relative[-1].removesuffix(SUFFIX))
@@ -103,11 +128,16 @@ def _named(root: Path, relative: tuple[str, ...], modified_us: int, domain: str 
         encode_key(parts)
     except EventStoreError as error:
         return Problem(path, str(error))
-    return JsonFile(path, domain, parts, modified_us)
+    return JsonFile(path, domain, parts, stamp)
 
 
 def read(path: Path, *, at_most: int) -> bytes:
     """The bytes of a regular file, if there are at most `at_most`. Raises OSError; never waits for a pipe."""
+    return read_stamped(path, at_most=at_most)[0]
+
+
+def read_stamped(path: Path, *, at_most: int) -> tuple[bytes, Stamp]:
+    """The same, and the stamp of the very file that was read, as it was when the reading began."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -115,4 +145,4 @@ def read(path: Path, *, at_most: int) -> bytes:
             raise OSError("not a regular file")
         if status.st_size > at_most:
             raise OSError(f"{status.st_size:,} bytes, at most {at_most:,} are allowed")
-        return file.read()
+        return file.read(at_most + 1), stamp_of(status)

@@ -14,6 +14,7 @@ import pytest
 from eventstore.adapters import persist
 from eventstore.adapters.contracts import CONTRACTS, Contract
 from eventstore.adapters.json_files import STALE_S
+from eventstore.adapters.json_layout import Layout
 from eventstore.adapters.registry import backend_at
 from eventstore.errors import AccessError, ConfigError, ContractError
 from tests.adapters.recorded import instance
@@ -50,6 +51,14 @@ def test_a_record_is_where_the_framework_keeps_it(name: str, context: tuple[Any,
     asyncio.run(write(CONTRACTS[name], context, ids, {"n": 1}))
     assert [str(found.relative_to(DUMP)) for found in DUMP.rglob("*") if found.is_file()] == [path]
     assert (DUMP / path).read_bytes() == b'{"n":1}'
+
+
+@pytest.mark.parametrize(("name", "context", "ids", "path"), PATHS, ids=[each[3] for each in PATHS])
+def test_a_path_is_read_as_the_key_that_has_it(name: str, context: tuple[Any, ...], ids: tuple[str, ...], path: str) -> None:
+    contract = CONTRACTS[name]
+    usual, *odd = Layout(DUMP, contract).keys(Path(path).with_suffix("").parts)
+    assert usual == (*contract.parts(context), *ids)
+    assert all(Layout(DUMP, contract).is_odd(key) for key in odd)
 
 
 async def write(contract: Contract, context: tuple[Any, ...], ids: tuple[str, ...], value: Any) -> None:

@@ -805,4 +805,44 @@ KEPT_APART = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART]
+SHADOW, CONTRACTS = "tests/tools/test_cli_shadow.py::", "tests/tools/test_cli_contracts.py::"
+
+FOLLOWED = [
+    Mutant(
+        "a shadow does not say that versions may be missing",
+        "tools/shadow.py",
+        [("return version if full in certain and full not in since and not lost else", "return version if path else")],
+        SHADOW + "test_thousands_of_versions_end_in_the_last_and_none_is_missing_untold",
+        "nothing says that versions are missing",
+    ),
+    Mutant(
+        "an empty tree was emptied",
+        "tools/shadowing.py",
+        [("if gone and not present and not allow_empty:", "if gone and present and not allow_empty:")],
+        SHADOW + "test_a_tree_that_is_away_is_no_removal",
+        r"assert \(0, False\) == \(2, True\)",
+    ),
+    Mutant(
+        "what is not in this tree is gone, whoever wrote it",
+        "tools/shadowing.py",
+        [("if _tree_of(event) == self.tree:", "if event:")],
+        SHADOW + "test_keys_of_others_and_of_other_trees_stay",
+        "AssertionError",
+    ),
+    Mutant(
+        "of several contexts with one path the first is taken",
+        "tools/import_contracts.py",
+        [("        if len(fitting) == 1:\n", "        if fitting:\n")],
+        CONTRACTS + "test_a_record_says_whose_it_is_or_is_listed",
+        "code=0",
+    ),
+    Mutant(
+        "paths of files pass for records",
+        "tools/contract_tree.py",
+        [("return bool(there) and parts not in there", "return False")],
+        CONTRACTS + "test_a_path_among_keys_is_told_by_each_contract[risk-context0-ids0]",
+        "assert 0 == 1",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART, *FOLLOWED]

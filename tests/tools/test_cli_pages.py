@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention",
+        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention", "shadow",
     }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         store.domain("notes").write_value("hello", {"a": 0})
         store.domain("positions").write_value(("binance", "BTCUSDT"), {"size": 1})
     done("export", "data", "-o", "backup.jsonl")
-    for path in ("dump/memory/s1/m1.json", "dump/data/signal/a/b.json"):
+    for path in ("dump/memory/s1/b/m1.json", "dump/data/signal/BTC_x_binance/BTC.json"):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text("1")
     key = Ed25519PrivateKey.generate()
