@@ -82,11 +82,14 @@ class ServeReport(msgspec.Struct, frozen=True):
 def serve(location: str, options: ServeOptions, ready: Callable[[Listening], None]) -> ServeReport:
     """Serve the store in a folder, made if it is missing, until a SIGTERM or SIGINT; `ready` is called once it listens.
 
-    Raises ConfigError for options that would not be safe, OwnedError if another server has the store, UnavailableError for an address in use.
+    Raises ConfigError for options that would not be safe, OwnedError if another server has the store, UnavailableError for an address
+    in use, and what opening a store raises.
     """
     try:
         from eventstore.tools import admission, listening, server
     except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
         raise ConfigError(f"a server needs {error.name}: pip install 'eventstore-kit[server]'") from error
     token = admission.read_token(options.token_file)
     _require_safe(options, token, is_loopback=listening.is_loopback)
