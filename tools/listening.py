@@ -64,9 +64,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """How a client names it."""
-    if listening.family == socket.AF_UNIX:
-        return f"unix:{listening.getsockname()}"
+    """How a client names what listen_tcp() gave."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
