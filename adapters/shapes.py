@@ -16,10 +16,7 @@ import msgspec
 from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
 from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When
 from eventstore.errors import ContractError
-from eventstore.projections.series import FIELDS
-
-MAX_MOMENT = 2**53
-"""Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
+from eventstore.projections.series import FIELDS, MAX_MOMENT
 
 
 class Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -14,6 +15,9 @@ from eventstore.model import SYSTEM_KEY, Event, Part
 
 FIELDS = ("open", "high", "low", "close", "volume")
 """What a candle says, beside its timestamp."""
+
+MAX_MOMENT = 2**53
+"""Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
 
 Context = tuple[Part, ...]
 
@@ -35,8 +39,26 @@ class Columns(msgspec.Struct, omit_defaults=True):
         """When each candle opens, in milliseconds, rising."""
         return self.timestamp or range(self.start, self.start + self.step * len(self.open), self.step or 1)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether there is one number of each kind at every moment, and the moments rise."""
+        times = self.timestamps
+        if any(len(getattr(self, field)) != len(times) for field in FIELDS):
+            return False
+        rises = all(one < next_ for one, next_ in pairwise(times)) if self.timestamp else self.step > 0
+        return rises and all(abs(time) <= MAX_MOMENT for time in (*times[:1], *times[-1:]))
 
-read_columns = msgspec.json.Decoder(Columns).decode
+
+_decode = msgspec.json.Decoder(Columns).decode
+
+
+def read_columns(text: str | bytes) -> Columns | None:
+    """The candles of an event; None for a value that is none: what cannot be read counts as missing, as the contract has it."""
+    try:
+        columns = _decode(text)
+    except msgspec.DecodeError:
+        return None
+    return columns if columns.is_sound else None
 
 
 def columns_of(candles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -125,6 +147,7 @@ class Candles:
         if event.key == SYSTEM_KEY:
             return event.op == "redact"
         key = decode_key(event.key)
-        if text is not None and isinstance(key, tuple):
-            self._series.setdefault(key[:-1], Series()).add(read_columns(text))
+        # A key that ends in no moment is nobody's here: somebody wrote to the domain by himself.
+        if text is not None and isinstance(key, tuple) and isinstance(key[-1], int) and (columns := read_columns(text)) is not None:
+            self._series.setdefault(key[:-1], Series()).add(columns)
         return False
