@@ -130,7 +130,7 @@ class EventShelf:
         if place not in self._gatherings:
 
             async def add(calls: Sequence[Sequence[dict[str, Any]]]) -> None:
-                await self._add(context, _in_order(chain.from_iterable(calls)))
+                await self._add(context, calls[0] if len(calls) == 1 else _in_order(chain.from_iterable(calls)))
 
             self._gatherings[place] = Gathering(add, most=MOST_CANDLES, idle=lambda: self._gatherings.pop(place))
         await self._gatherings[place].write(candles)
@@ -149,7 +149,8 @@ class EventShelf:
         await self._awaited.write_values([])
 
     def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self._with_series(context, lambda series: [candle for candle in candles if candle["timestamp"] not in series])
+        runs = self._with_series(context, lambda series: series.missing([candle["timestamp"] for candle in candles]))
+        return list(chain.from_iterable(candles[first:last] for first, last in runs))
 
     def _with_series(self, context: Parts, look: Callable[[Series], R]) -> R:
         """What `look` finds in the series of a context, with everything written so far; nobody else changes it meanwhile."""

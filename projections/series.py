@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -15,6 +16,10 @@ from eventstore.model import SYSTEM_KEY, Event, Part
 
 FIELDS = ("open", "high", "low", "close", "volume")
 """What a candle says, beside its timestamp."""
+MEMBERS = ("timestamp", *FIELDS)
+"""All that it says."""
+
+_members = itemgetter(*MEMBERS)
 
 MAX_MOMENT = 2**53
 """Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
@@ -63,11 +68,11 @@ def read_columns(text: str | bytes) -> Columns | None:
 
 def columns_of(candles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The value of the event that keeps these candles, which are in order."""
-    times = [candle["timestamp"] for candle in candles]
+    times, *columns = map(list, zip(*map(_members, candles), strict=True))
     step = times[1] - times[0] if len(times) > 1 else 0
-    regular = step and all(time == times[0] + place * step for place, time in enumerate(times))
+    regular = step and times == list(range(times[0], times[-1] + 1, step))
     moments: dict[str, Any] = {"start": times[0], "step": step} if regular else {"timestamp": times}
-    return {**moments, **{field: [candle[field] for candle in candles] for field in FIELDS}}
+    return {**moments, **dict(zip(FIELDS, columns, strict=True))}
 
 
 class Series:
@@ -94,6 +99,10 @@ class Series:
             self._times[place:place] = array("q", times[first:last])
             for column, values in zip(self._columns, given, strict=True):
                 column[place:place] = array("d", values[first:last])
+
+    def missing(self, times: Sequence[int]) -> list[tuple[int, int]]:
+        """Which of these rising timestamps are not there: where runs of them begin in `times`, and end."""
+        return [(first, last) for first, last, _ in self._gaps(times)][::-1]
 
     def _gaps(self, times: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """Runs of new timestamps that go between the same two that are there: first, last, and where; from the end, so that places hold."""
