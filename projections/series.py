@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -75,6 +75,14 @@ def columns_of(candles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**moments, **dict(zip(FIELDS, columns, strict=True))}
 
 
+def candles_of(members: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Candles of what each says, in order of MEMBERS."""
+    return [
+        {"timestamp": timestamp, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
+        for timestamp, opened, high, low, close, volume in members
+    ]
+
+
 class Series:
     """Candles by their timestamps: 48 bytes each, and what the arrays keep in reserve. The first candle at a moment stands."""
 
@@ -123,18 +131,12 @@ class Series:
         wanted = range(since, since + step * limit, step)
         first = bisect_left(self._times, since)
         if self._times[first : first + limit] == array("q", wanted):
-            return self._rows(wanted, [column[first : first + limit] for column in self._columns])
+            return candles_of(zip(wanted, *(column[first : first + limit] for column in self._columns), strict=True))
         # Others may stand between them.
         places = [bisect_left(self._times, timestamp, first) for timestamp in wanted]
         if any(place == len(self._times) or self._times[place] != timestamp for place, timestamp in zip(places, wanted, strict=True)):
             return None
-        return self._rows(wanted, [[column[place] for place in places] for column in self._columns])
-
-    def _rows(self, times: Sequence[int], columns: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-        return [
-            {"timestamp": timestamp, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
-            for timestamp, opened, high, low, close, volume in zip(times, *columns, strict=True)
-        ]
+        return candles_of(zip(wanted, *([column[place] for place in places] for column in self._columns), strict=True))
 
 
 class Candles:
