@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
@@ -59,10 +60,14 @@ class EventShelf:
 
     def __init__(self, domain: DomainStore, written: awaited.DomainStore) -> None:
         self._domain, self._awaited = domain, written
-        self._candles = Candles()
-        self._folding = threading.Lock()
+        self._begin_folding()
         self._gatherings: dict[tuple[asyncio.AbstractEventLoop, Parts], Gathering[dict[str, Any]]] = {}
         """The contexts whose candles are being written, by event loop: a call of another loop, or process, finds its key taken."""
+
+    def _begin_folding(self) -> None:
+        self._pid = os.getpid()
+        self._candles = Candles()
+        self._folding = threading.Lock()
 
     async def prepare(self, context: Parts) -> None:
         """See Shelf.prepare: the domain is open."""
@@ -154,6 +159,8 @@ class EventShelf:
 
     def _with_series(self, context: Parts, look: Callable[[Series], R]) -> R:
         """What `look` finds in the series of a context, with everything written so far; nobody else changes it meanwhile."""
+        if self._pid != os.getpid():
+            self._begin_folding()  # in a forked child: a thread of the parent may have been in the midst of it
         with self._folding:
             self._fold()
             return look(self._candles.of(context))

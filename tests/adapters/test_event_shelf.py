@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -341,7 +343,8 @@ def test_event_loops_of_several_threads_lose_no_candle() -> None:
     crew.results()
 
     async def check() -> None:
-        assert isinstance(shelf := await backend.shelf(CANDLE), EventShelf)
+        shelf = await backend.shelf(CANDLE)
+        assert isinstance(shelf, EventShelf)
         assert await prices(shelf, 0, 41) is not None
         assert shelf._gatherings == {}
         await backend.close()
@@ -351,6 +354,33 @@ def test_event_loops_of_several_threads_lose_no_candle() -> None:
 
 async def _opened(backend: EventBackend) -> None:
     await backend.shelf(CANDLE)
+
+
+def test_a_child_forked_while_a_thread_folds_candles_reads_and_writes_them() -> None:
+    backend = EventBackend(lambda: eventstore.open("data"))
+
+    async def write(place: int) -> None:
+        shelf = await backend.shelf(CANDLE)
+        assert isinstance(shelf, EventShelf)
+        await shelf.add_candles(CONTEXT, candles(place))
+        assert await prices(shelf, 0, place + 1) == [1] * (place + 1)
+
+    asyncio.run(write(0))
+    shelf = backend._shelves["Candle"]
+    assert isinstance(shelf, EventShelf)
+    with shelf._folding:
+        pid = os.fork()
+        if not pid:
+            status = 1
+            signal.alarm(PATIENCE)  # a thread that waits for ever would not let the event loop end
+            try:
+                asyncio.run(write(1))
+                status = 0
+            finally:
+                os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    asyncio.run(write(2))
+    asyncio.run(backend.close())
 
 
 def test_candles_that_are_there_already_are_made_as_durable_as_promised() -> None:

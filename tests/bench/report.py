@@ -70,7 +70,7 @@ def markdown(results: Results) -> str:
     parts = [
         f"Measured on {_dates(results)}: {place.cpu}, {place.cores} cores, {place.system}, {place.file_system}; {place.python},"
         f" SQLite {place.sqlite}; {versions}."
-        f" One appended page with its fdatasync: {place.sync_us / 1_000:.2f} ms; load before: {_loads(results)}.",
+        f" One appended page with its fdatasync, before the last run: {place.sync_us / 1_000:.2f} ms; load before: {_loads(results)}.",
         "Only the ratios mean anything: everybody runs in turn, round by round; a ratio is the median over the rounds of one run. "
         'For times (ms) less is better. "by CPU time" is the same ratio by processor time, which leaves the waiting for the disk out.',
     ]
