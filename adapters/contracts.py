@@ -36,6 +36,11 @@ class Method(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...]
     verb: str
 
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything, and so takes an event_id beside its parameters."""
+        return self.verb in ("write", "remove")
+
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """One row. Names of parameters are the engine's in Python's spelling; those of the payload's members stay the engine's."""

@@ -72,7 +72,7 @@ def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
 def test_every_command_is_named() -> None:
     listed = subprocess.run([sys.executable, "-m", "eventstore", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  (\w+)  ", listed.partition("Commands:")[2], re.MULTILINE)
-    assert len(commands) == 24
+    assert len(commands) == 25
     assert [name for name in commands if f"`eventstore {name}`" not in README] == []
 
 
