@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import bare, candles, contracts, groups, levels, ours, peers, workers
+from tests.bench import bare, candles, contracts, groups, levels, ours, peers, served, workers
 from tests.bench.measure import Against, Goal, Row
 
 ROWS: tuple[Row, ...] = (
@@ -286,6 +286,20 @@ ROWS: tuple[Row, ...] = (
         ours=contracts.InProcess,
         against=(Against(contracts.OnFiles, Goal(">=", 3.0)), Against(contracts.NotKept)),
         rounds=5,
+    ),
+    *(
+        Row(
+            name=f"http{suffix}",
+            work=f"the same session over HTTP, {connections}",
+            unit="/s",
+            ours=contender,
+            against=(Against(from_memory, Goal(">=", 0.7)),),
+            rounds=5,
+        )
+        for suffix, connections, contender, from_memory in (
+            ("", "one connection", served.Served, served.ServedFromMemory),
+            ("-64", "64 connections", served.Served64, served.Served64FromMemory),
+        )
     ),
     Row(
         name="rewritten",
