@@ -156,31 +156,25 @@ class Reads(Contract):
 
     name = "eventstore"
 
-    @property
-    def there(self) -> int:
-        """Calls of candles that are there."""
-        return self.sizes.candle_calls * 10
-
-    @property
-    def reads(self) -> int:
-        """Calls in a round."""
+    def how_many(self) -> int:
+        """Calls of candles that are there, and calls that read in a round."""
         return self.sizes.candle_calls * 10
 
     def setup(self) -> None:
         super().setup()
-        self.wait(self.write(self.next_calls(self.there, self.sizes.candles)))
+        self.wait(self.write(self.next_calls(self.how_many(), self.sizes.candles)))
 
     def run(self) -> float:
         return self.wait(self._read())
 
     async def _read(self) -> float:
         count = self.sizes.candles
-        for number in range(self.reads):
+        for number in range(self.how_many()):
             first = number * 7_919 % (self.written - count + 1)
             found = await self.candles.read_candles_data(count, START + first * MINUTE, 0)
             if found is None or len(found) != count:
                 raise AssertionError(f"no {count} candles from {first} on")
-        return self.reads * count
+        return self.how_many() * count
 
 
 class FilesRead(Reads):
@@ -188,8 +182,9 @@ class FilesRead(Reads):
 
     name = "JSON file per candle"
     note = "our own JSON files; two calls' candles are there"
-    there = 2
-    reads = 2
+
+    def how_many(self) -> int:
+        return 2
 
     def open_backend(self) -> JsonBackend:
         return JsonBackend(self.folder / "dump")

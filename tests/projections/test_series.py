@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -13,6 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.projections.series import FIELDS, Columns, Series, columns_of, read_columns
+
+if TYPE_CHECKING:
+    _Integers = array[int]
+else:
+    _Integers = array  # no array is subscripted before Python 3.12
 
 STEP = 60_000
 
@@ -86,7 +91,7 @@ def test_a_candle_that_comes_alone_takes_64_bytes_at_most() -> None:
     assert size_of(series) / count <= 64
 
 
-class Counted(array):  # type: ignore[type-arg]  # an array of C type q, subclassed: its elements are not checked here
+class Counted(_Integers):
     """Timestamps that count who looks at them: one by one, and in slices."""
 
     looks = 0
