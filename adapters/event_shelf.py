@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
 
 from eventstore import awaited
 from eventstore.adapters.contracts import Contract, key_of
+from eventstore.adapters.gathering import Gathering
 from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
@@ -20,6 +23,9 @@ from eventstore.store import Store
 
 V = TypeVar("V")
 R = TypeVar("R")
+
+MOST_CANDLES = 10_000
+"""Candles after which an event takes in no further call's: it is as cheap by then as it will be."""
 
 
 class EventBackend:
@@ -69,6 +75,12 @@ class EventShelf:
 
     def __init__(self, domain: DomainStore, written: awaited.DomainStore) -> None:
         self._domain, self._awaited = domain, written
+        self._begin_folding()
+        self._gatherings: dict[tuple[asyncio.AbstractEventLoop, Parts], Gathering[dict[str, Any]]] = {}
+        """The contexts whose candles are being written, by event loop: a call of another loop, or process, finds its key taken."""
+
+    def _begin_folding(self) -> None:
+        self._pid = os.getpid()
         self._candles = Candles()
         self._folding = threading.Lock()
 
@@ -134,7 +146,18 @@ class EventShelf:
         return await asyncio.to_thread(self._with_series, context, lambda series: series.read(since, step, limit))
 
     async def add_candles(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
-        """See Shelf.add_candles: one event with those that are new, under the timestamp of the first."""
+        """See Shelf.add_candles: one event with those that are new, shared with the calls that wait while another is written."""
+        place = asyncio.get_running_loop(), context
+        if place not in self._gatherings:
+
+            async def add(calls: Sequence[Sequence[dict[str, Any]]]) -> None:
+                await self._add(context, calls[0] if len(calls) == 1 else _in_order(chain.from_iterable(calls)))
+
+            self._gatherings[place] = Gathering(add, most=MOST_CANDLES, idle=lambda: self._gatherings.pop(place))
+        await self._gatherings[place].write(candles)
+
+    async def _add(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
+        """Append an event with those candles that are new, under the timestamp of the first."""
         new = await asyncio.to_thread(self._new, context, candles)
         while new:
             first = new[0]["timestamp"]
@@ -143,12 +166,17 @@ class EventShelf:
                 return
             # Another process was first; or the key's event was redacted, and what was erased is not written again.
             new = [candle for candle in await asyncio.to_thread(self._new, context, new) if candle["timestamp"] != first]
+        # Whoever wrote them may have asked for less durability than is promised here.
+        await self._awaited.write_values([])
 
     def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self._with_series(context, lambda series: [candle for candle in candles if candle["timestamp"] not in series])
+        runs = self._with_series(context, lambda series: series.missing([candle["timestamp"] for candle in candles]))
+        return list(chain.from_iterable(candles[first:last] for first, last in runs))
 
     def _with_series(self, context: Parts, look: Callable[[Series], R]) -> R:
         """What `look` finds in the series of a context, with everything written so far; nobody else changes it meanwhile."""
+        if self._pid != os.getpid():
+            self._begin_folding()  # in a forked child: a thread of the parent may have been in the midst of it
         with self._folding:
             self._fold()
             return look(self._candles.of(context))
@@ -164,6 +192,14 @@ class EventShelf:
                 if erases and not anew:  # what was folded before may hold what it erased; what is read from now on does not
                     self._candles = Candles()
                     break
+
+
+def _in_order(candles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Candles by their timestamps, of each the first that was given."""
+    found: dict[int, dict[str, Any]] = {}
+    for candle in candles:
+        found.setdefault(candle["timestamp"], candle)
+    return [found[timestamp] for timestamp in sorted(found)]
 
 
 def _text(domain: DomainStore, event: Event) -> str | None:

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -225,21 +225,24 @@ class JsonFiles:
         given = [
             (key, self._layout.path(key), text.encode()) for key, text in rows
         ]  # a key that cannot be is refused before anything is written
-        self._put([(key, path, content) for key, path, content in given if not self._stands(path, content)])
+        # Asked one by one, as they are written: of two rows with one id the second is held against the first.
+        self._put((key, path, content) for key, path, content in given if not self._stands(path, content))
 
     def _stands(self, path: Path, content: bytes) -> bool:
         with os_errors(f"reading {path}"):
             return path.is_file() and (self._contract.write == "first" or path.read_bytes() == content)
 
-    def _put(self, documents: Sequence[tuple[Parts, Path, bytes]]) -> None:
+    def _put(self, documents: Iterable[tuple[Parts, Path, bytes]]) -> None:
         """Write documents, each whole; then make their names durable, a folder at a time."""
+        folders: set[Path] = set()
         for key, path, content in documents:
             with os_errors(f"writing {path}"):
                 self._require_ours(key, path.parent, claim=True)
                 self._make_folder(path.parent)
                 with _half(path, content) as temporary:
                     temporary.rename(path)
-        for folder in {path.parent for _, path, _ in documents}:
+            folders.add(path.parent)
+        for folder in folders:
             with os_errors(f"writing {folder}"):
                 sync_folder(folder)
 

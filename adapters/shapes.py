@@ -7,6 +7,7 @@ It is the same on every shelf. instances.py gives its verbs the names that a con
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,11 +17,10 @@ import msgspec
 from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
 from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When, as_json
 from eventstore.errors import ContractError
-from eventstore.projections.series import FIELDS
+from eventstore.projections.series import MAX_MOMENT, MEMBERS, candles_of
 from eventstore.values import decode_value, encode_value
 
-MAX_MOMENT = 2**53
-"""Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
+_members = operator.itemgetter(*MEMBERS)
 
 
 class Shape:
@@ -161,24 +161,30 @@ class Series(Shape):
         Idempotent by nature, as the first one stands: no `event_id` is kept.
         """
         step, now_ms = self._step(), time.time_ns() // 1_000_000
-        found: dict[int, dict[str, Any]] = {}
-        for candle in (plain_candle(self.contract, given) for given in _listed(self.contract, candles)):
-            if candle["timestamp"] + step <= now_ms:
-                found.setdefault(candle["timestamp"], candle)
+        found: dict[int, Sequence[Any]] = {}
+        for members in members_of(self.contract, _listed(self.contract, candles)):
+            if members[0] + step <= now_ms:
+                found.setdefault(members[0], members)
         if found:
-            await (await self._open_shelf()).add_candles(self._parts, [found[timestamp] for timestamp in sorted(found)])
+            kept = candles_of(found[timestamp] for timestamp in sorted(found))
+            await (await self._open_shelf()).add_candles(self._parts, kept)
 
 
-def plain_candle(contract: Contract, given: Any) -> dict[str, Any]:
-    """A candle as it is kept: its timestamp and five numbers. Raises ContractError for what is none."""
-    candle = msgspec.to_builtins(given) if isinstance(given, msgspec.Struct) else given
-    missing = [name for name in ("timestamp", *FIELDS) if not isinstance(candle, Mapping) or name not in candle]
-    if missing:
-        raise ContractError(f"{contract.name}: a candle has timestamp, {', '.join(FIELDS)}; {candle!r} lacks {', '.join(missing)}")
-    _require_moment(contract, "timestamp", candle["timestamp"])
-    for name in FIELDS:
-        _require_double(contract, name, candle[name])
-    return {name: candle[name] for name in ("timestamp", *FIELDS)}
+def members_of(contract: Contract, given: Sequence[Any]) -> list[Sequence[Any]]:
+    """What each candle says, in order of MEMBERS. Raises ContractError."""
+    plain = [msgspec.to_builtins(each) if isinstance(each, msgspec.Struct) else each for each in given]
+    try:
+        members = list(map(_members, plain))
+    except (KeyError, TypeError):
+        odd = [each for each in plain if not isinstance(each, Mapping) or any(name not in each for name in MEMBERS)]
+        raise ContractError(f"{contract.name}: a candle has {', '.join(MEMBERS)}; {odd[0]!r} has not") from None
+    # Column by column: a thousand candles are six thousand numbers, and nearly all are at once seen to be what they should.
+    for name, column in zip(MEMBERS, zip(*members, strict=True), strict=False):
+        are_right, require = (_are_moments, _require_moment) if name == "timestamp" else (_are_doubles, _require_double)
+        if not are_right(column):
+            for number in column:
+                require(contract, name, number)
+    return members
 
 
 SHAPES: dict[str, type[Shape]] = {"one": One, "keyed": Keyed, "rows": Rows, "series": Series}
@@ -194,6 +200,16 @@ def _listed(contract: Contract, given: object) -> Sequence[Any]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise ContractError(f"{contract.name}: a list is written, not {given!r}")
     return list(given)
+
+
+def _are_moments(column: Sequence[Any]) -> bool:
+    """Whether these are plain integers, none too large."""
+    return set(map(type, column)) == {int} and min(column) >= -MAX_MOMENT and max(column) <= MAX_MOMENT
+
+
+def _are_doubles(column: Sequence[Any]) -> bool:
+    """Whether these are plain floats, all finite: if one is not, neither is their sum."""
+    return set(map(type, column)) == {float} and math.isfinite(sum(column))
 
 
 def _require_moment(contract: Contract, name: str, given: object) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -14,6 +16,13 @@ from eventstore.model import SYSTEM_KEY, Event, Part
 
 FIELDS = ("open", "high", "low", "close", "volume")
 """What a candle says, beside its timestamp."""
+MEMBERS = ("timestamp", *FIELDS)
+"""All that it says."""
+
+_members = itemgetter(*MEMBERS)
+
+MAX_MOMENT = 2**53
+"""Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
 
 Context = tuple[Part, ...]
 
@@ -35,17 +44,43 @@ class Columns(msgspec.Struct, omit_defaults=True):
         """When each candle opens, in milliseconds, rising."""
         return self.timestamp or range(self.start, self.start + self.step * len(self.open), self.step or 1)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether there is one number of each kind at every moment, and the moments rise."""
+        times = self.timestamps
+        if any(len(getattr(self, field)) != len(times) for field in FIELDS):
+            return False
+        rises = all(one < next_ for one, next_ in pairwise(times)) if self.timestamp else self.step > 0
+        return rises and all(abs(time) <= MAX_MOMENT for time in (*times[:1], *times[-1:]))
 
-read_columns = msgspec.json.Decoder(Columns).decode
+
+_decode = msgspec.json.Decoder(Columns).decode
+
+
+def read_columns(text: str | bytes) -> Columns | None:
+    """The candles of an event; None for a value that is none: what cannot be read counts as missing, as the contract has it."""
+    try:
+        columns = _decode(text)
+    except msgspec.DecodeError:
+        return None
+    return columns if columns.is_sound else None
 
 
 def columns_of(candles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The value of the event that keeps these candles, which are in order."""
-    times = [candle["timestamp"] for candle in candles]
+    times, *columns = map(list, zip(*map(_members, candles), strict=True))
     step = times[1] - times[0] if len(times) > 1 else 0
-    regular = step and all(time == times[0] + place * step for place, time in enumerate(times))
+    regular = step and times == list(range(times[0], times[-1] + 1, step))
     moments: dict[str, Any] = {"start": times[0], "step": step} if regular else {"timestamp": times}
-    return {**moments, **{field: [candle[field] for candle in candles] for field in FIELDS}}
+    return {**moments, **dict(zip(FIELDS, columns, strict=True))}
+
+
+def candles_of(members: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Candles of what each says, in order of MEMBERS."""
+    return [
+        {"timestamp": timestamp, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
+        for timestamp, opened, high, low, close, volume in members
+    ]
 
 
 class Series:
@@ -65,7 +100,7 @@ class Series:
         return place < len(self._times) and self._times[place] == timestamp
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows(self._times, self._columns))
+        return (dict(zip(MEMBERS, members, strict=True)) for members in zip(self._times, *self._columns, strict=True))
 
     def add(self, columns: Columns) -> None:
         """Take in candles, in order of their timestamps, where there are none yet."""
@@ -75,6 +110,10 @@ class Series:
             self._times[place:place] = array("q", times[first:last])
             for column, values in zip(self._columns, given, strict=True):
                 column[place:place] = array("d", values[first:last])
+
+    def missing(self, times: Sequence[int]) -> list[tuple[int, int]]:
+        """Which of these rising timestamps are not there: where runs of them begin in `times`, and end."""
+        return [(first, last) for first, last, _ in self._gaps(times)][::-1]
 
     def _gaps(self, times: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """Runs of new timestamps that go between the same two that are there: first, last, and where; from the end, so that places hold."""
@@ -95,18 +134,12 @@ class Series:
         wanted = range(since, since + step * limit, step)
         first = bisect_left(self._times, since)
         if self._times[first : first + limit] == array("q", wanted):
-            return self._rows(wanted, [column[first : first + limit] for column in self._columns])
+            return candles_of(zip(wanted, *(column[first : first + limit] for column in self._columns), strict=True))
         # Others may stand between them.
         places = [bisect_left(self._times, timestamp, first) for timestamp in wanted]
         if any(place == len(self._times) or self._times[place] != timestamp for place, timestamp in zip(places, wanted, strict=True)):
             return None
-        return self._rows(wanted, [[column[place] for place in places] for column in self._columns])
-
-    def _rows(self, times: Sequence[int], columns: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-        return [
-            {"timestamp": timestamp, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
-            for timestamp, opened, high, low, close, volume in zip(times, *columns, strict=True)
-        ]
+        return candles_of(zip(wanted, *([column[place] for place in places] for column in self._columns), strict=True))
 
 
 class Candles:
@@ -132,6 +165,7 @@ class Candles:
         if event.key == SYSTEM_KEY:
             return event.op == "redact"
         key = decode_key(event.key)
-        if text is not None and isinstance(key, tuple):
-            self._series.setdefault(key[:-1], Series()).add(read_columns(text))
+        # A key that ends in no moment is nobody's here: somebody wrote to the domain by himself.
+        if text is not None and isinstance(key, tuple) and isinstance(key[-1], int) and (columns := read_columns(text)) is not None:
+            self._series.setdefault(key[:-1], Series()).add(columns)
         return False

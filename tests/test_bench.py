@@ -188,9 +188,23 @@ def test_rows_of_another_run_are_kept_only_from_the_same_place(tmp_path: Path) -
     assert report.merged(None, new, ["one", "two"]) == new
 
 
+def test_the_table_says_under_which_load_its_rows_were_measured(tmp_path: Path) -> None:
+    (found,) = compared(tmp_path, Against(Lean))
+    calm, busy = (msgspec.structs.replace(found, row=name, load=load) for name, load in (("one", 0.52), ("two", 7.3)))
+    assert "load before: 0.5." in report.markdown(report.Results(PLACE, [calm]))
+    assert "load before: 0.5 to 7.3, the most before two." in report.markdown(report.Results(PLACE, [calm, busy]))
+
+
 @pytest.mark.parametrize(
     ("number", "unit", "text"),
-    [(1_234_567, "/s", "1.23M/s"), (13_050, "/s", "13.1k/s"), (7, "/s", "7/s"), (16.44, "ms", "16.4 ms"), (312.4, "B", "312 B")],
+    [
+        (1_234_567, "/s", "1.23M/s"),
+        (13_050, "/s", "13.1k/s"),
+        (7, "/s", "7/s"),
+        (16.44, "ms", "16.4 ms"),
+        (312.4, "B", "312 B"),
+        (1.04, "%", "1.04 %"),
+    ],
 )
 def test_figures_have_three_digits(number: float, unit: Unit, text: str) -> None:
     assert report.figure(number, unit) == text

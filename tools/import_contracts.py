@@ -21,13 +21,13 @@ from eventstore.adapters.contracts import CONTRACTS, Contract, camel, key_of
 from eventstore.adapters.event_shelf import EventBackend
 from eventstore.adapters.json_files import text_of
 from eventstore.adapters.json_layout import CLAIM, Layout
-from eventstore.adapters.shapes import MAX_MOMENT, plain_candle
+from eventstore.adapters.shapes import members_of
 from eventstore.adapters.shelf import Parts
 from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import ContractError, CorruptionError, InvalidValueError, RedactedError
 from eventstore.model import Domain
-from eventstore.projections.series import FIELDS, Candles
+from eventstore.projections.series import FIELDS, MAX_MOMENT, MEMBERS, Candles
 from eventstore.store import Store
 from eventstore.tools.contract_tree import fold_candles, require_records
 from eventstore.tools.imported import Imported, ImportReport, Problem
@@ -233,7 +233,7 @@ def _candle(contract: Contract, text: msgspec.Raw) -> dict[str, Any]:
     for name, number in value.items() if isinstance(value, dict) else ():
         if name in FIELDS and type(number) is int and MAX_MOMENT < abs(number) < sys.float_info.max:
             value[name] = float(number)
-    return plain_candle(contract, value)
+    return dict(zip(MEMBERS, members_of(contract, [value])[0], strict=True))
 
 
 # ---- writing

@@ -103,13 +103,14 @@ class Replay:
         """Every call in order; where the answer was another."""
         wrong: list[str] = []
         for index, request, expected in session(path):
-            found = await self._call(request)
+            found = await self.call(request)
             self.calls += 1
             if not same(expected, json.loads(msgspec.json.encode(found))):
                 wrong.append(f"{path.name} {index}: {request['contract']}.{request['method']}")
         return wrong
 
-    async def _call(self, request: dict[str, Any]) -> Any:
+    async def call(self, request: dict[str, Any]) -> Any:
+        """What a request is answered."""
         contract = CONTRACTS[request["contract"]]
         context = tuple(request["context"][camel(name)] for name in contract.context)
         kept = self._instances.get((contract.name, *context))

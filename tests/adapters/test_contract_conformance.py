@@ -156,6 +156,16 @@ def test_what_json_cannot_say_is_null_and_infinite_minutes_come_back(contract: C
     run(check)
 
 
+@of("one", "keyed")
+def test_writes_that_nobody_waited_for_happen_in_order(contract: Contract, backend: Backend) -> None:
+    async def check() -> None:
+        kept = Kept(contract, backend)
+        await asyncio.gather(*(kept.call("write", payload(contract, mark), *kept.ids()) for mark in range(12)))
+        assert await kept.call("read", *kept.ids()) == repaired(contract, payload(contract, 11))
+
+    run(check)
+
+
 # ---- records by an id
 
 
@@ -218,6 +228,36 @@ def test_a_row_that_is_written_again_is_replaced_unless_the_first_stands(contrac
         await kept.call("write", [{"id": "a", "n": 1}])
         await kept.call("write", [{"id": "a", "n": 2}, {"id": "b", "n": 3}])
         assert [row["n"] for row in await kept.call("read")] == ([1, 3] if contract.write == "first" else [2, 3])
+
+    run(check)
+
+
+@of("rows")
+def test_of_rows_with_one_id_the_last_counts_unless_the_first_stands(contract: Contract, backend: Backend) -> None:
+    """In one call as in two, and whatever was there before."""
+
+    async def check() -> None:
+        kept = Kept(contract, backend)
+        twice = [{"id": "a", "n": 1}, {"id": "a", "n": 2}]
+        for _ in range(2):
+            await kept.call("write", twice)
+            assert await kept.call("read") == [repaired(contract, twice[0 if contract.write == "first" else 1])]
+
+    run(check)
+
+
+@of("rows", "keyed", where=lambda row: row.shape == "rows" or row.listed)
+@pytest.mark.parametrize("location", ["store", "memory:"])
+def test_nothing_is_cut_off(contract: Contract, location: str) -> None:
+    """The engine has caps, and asks for what it wants; what was written is there, a thousand and one as well."""
+
+    async def check() -> None:
+        kept, count = Kept(contract, backend_at(location)), 1_001
+        if contract.shape == "rows":
+            await kept.call("write", [{"id": f"r{number}"} for number in range(count)])
+        else:
+            await asyncio.gather(*(kept.call("write", {"id": number}, f"r{number}") for number in range(count)))
+        assert len(await kept.call("read" if contract.shape == "rows" else "list")) == count
 
     run(check)
 

@@ -185,6 +185,20 @@ def test_a_corrupt_document_is_put_aside_reported_and_never_deleted(damage: byte
     assert "k1.json is no JSON document" in reports.said[0]
 
 
+def test_a_candle_that_cannot_be_read_is_missing_and_reported(reports: Reports) -> None:
+    folder = DUMP / "data" / "candle" / "x" / "B" / "1m"
+    folder.mkdir(parents=True)
+    for timestamp, content in ((0, b'{"timestamp":0}'), (60_000, b"{"), (120_000, b"7")):
+        (folder / f"{timestamp}.json").write_bytes(content)
+
+    async def check() -> list[Any]:
+        candles = kept("Candle", "B", "1m", "x")
+        return [await candles.read_candles_data(limit, since, 0) for since, limit in ((0, 1), (0, 2), (120_000, 1))]
+
+    assert asyncio.run(check()) == [[{"timestamp": 0}], None, None]
+    assert ["60000.json" in said for said in reports.said] == [True]
+
+
 def test_halves_of_writes_are_swept_once_they_are_stale(reports: Reports) -> None:
     folder = DUMP / "state" / "s1" / "b"
     folder.mkdir(parents=True)
@@ -216,15 +230,6 @@ def test_rows_that_are_unchanged_are_not_written() -> None:
     before = inodes()
     asyncio.run(kept("Storage", False).write_storage_data([*rows[:4], {"id": "r4", "n": 9}]))
     assert [id_ for id_, inode in inodes().items() if inode != before[id_]] == ["r4"]
-
-
-def test_writes_that_nobody_waited_for_happen_in_order() -> None:
-    async def check() -> Any:
-        state = kept("State", "s1", "b")
-        await asyncio.gather(*(state.write_state_data({"n": number}, 1) for number in range(30)))
-        return await state.read_state_data()
-
-    assert asyncio.run(check()) == {"n": 29}
 
 
 def test_a_document_and_its_name_are_durable_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

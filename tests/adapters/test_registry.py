@@ -108,6 +108,23 @@ def test_an_adapter_is_told_where_to_keep_its_records() -> None:
     assert Path("dump/data/signal").is_dir()
 
 
+def test_install_sends_every_adapter_back_to_the_configuration_and_setup_keeps_what_was_set() -> None:
+    async def check() -> None:
+        persist.set_config(live="store")
+        persist.setup()
+        await PersistSignalAdapter.write_signal_data({"id": "configured"}, *SIGNAL)
+        PersistSignalAdapter.use_memory()
+        assert await PersistSignalAdapter.read_signal_data(*SIGNAL) is None
+        persist.install()
+        assert (await PersistSignalAdapter.read_signal_data(*SIGNAL) or {})["id"] == "configured"
+        assert persist.get_config().live == "store"
+        persist.setup(live="other")
+        assert await PersistSignalAdapter.read_signal_data(*SIGNAL) is None
+
+    asyncio.run(check())
+    assert sorted(path.name for path in Path().iterdir()) == ["other", "store"]
+
+
 def test_a_dummy_keeps_nothing() -> None:
     async def check() -> None:
         for adapter in (

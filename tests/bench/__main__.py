@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from tests.bench import report
 from tests.bench.machine import IN_MEMORY, environment, file_system, scratch
 from tests.bench.measure import QUICK, Comparison, Row, Sizes, measure
@@ -55,7 +57,8 @@ def _run(chosen: Sequence[Row], options: argparse.Namespace, working: Path) -> i
     for number, row in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}, {_passed(start)}] {row.name}: {row.work}", flush=True)
         say = _progress if sys.stderr.isatty() else _silent
-        found += measure(row, sizes, rounds=rounds, folder=working, date=place.date, say=say, warm_up=not options.quick)
+        measured = measure(row, sizes, rounds=rounds, folder=working, date=place.date, say=say, warm_up=not options.quick)
+        found += [msgspec.structs.replace(comparison, load=place.load) for comparison in measured]
         for comparison in found:
             if comparison.row == row.name:
                 print(report.line(comparison), flush=True)

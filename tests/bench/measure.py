@@ -16,7 +16,7 @@ import msgspec
 
 _T = TypeVar("_T")
 
-Unit = Literal["/s", "ms", "B", "MB"]
+Unit = Literal["/s", "ms", "B", "MB", "%"]
 """What a contender's figure is: units of work per second, milliseconds per unit, or the number it returns."""
 
 
@@ -37,6 +37,10 @@ class Sizes(msgspec.Struct, frozen=True):
     aggregates: int = 1_000
     wide_keys: int = 300_000
     wide_bytes: int = 5_000
+    candles: int = 1_000
+    candle_calls: int = 10
+    recorded: int = 5_000
+    recording: int = 1_000_000
 
 
 QUICK = Sizes(
@@ -54,6 +58,10 @@ QUICK = Sizes(
     aggregates=5,
     wide_keys=100,
     wide_bytes=500,
+    candles=20,
+    candle_calls=2,
+    recorded=100,
+    recording=250,
 )
 """Enough to see that every row runs; the figures mean nothing."""
 
@@ -191,6 +199,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     stage: Goal | None = None
     note: str = ""
     date: str = ""
+    load: float = 0.0
+    """Work that others did just before the run, in cores."""
 
 
 Say = Callable[[str], None]

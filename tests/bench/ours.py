@@ -362,6 +362,14 @@ class SealedBytes(Stored):
         shutil.rmtree(self.folder / "store")
 
 
+class SealedBytesLarge(Large, SealedBytes):
+    """The same of a million."""
+
+
+class SealedBytesHuge(Huge, SealedBytes):
+    """The same of ten million."""
+
+
 class Seal(SealedBytes):
     """Seal a log while a thread writes one event after the other: the longest that one of its writes took."""
 
@@ -413,8 +421,11 @@ class AsOfNear(Logged):
     name = "eventstore, with pointer files"
 
     def run(self) -> float:
-        head = self.domain.head().position
-        return len(self.domain.state(max(head - SPACING // 2, head // 2))) / self.keys
+        return len(self.domain.state(self.moment(self.domain.head().position))) / self.keys
+
+    def moment(self, head: int) -> int:
+        """Which position is asked for."""
+        return max(head - SPACING // 2, head // 2)
 
 
 class AsOfNearLarge(Large, AsOfNear):
@@ -441,18 +452,41 @@ class AsOf(AsOfNear):
         shutil.rmtree(self.folder / "store" / "logs" / DOMAIN / "pointers", ignore_errors=True)
 
 
-class AsOfSealed(AsOf):
-    """The same in a log of five files."""
+class AsOfMiddle(AsOf):
+    """As of the middle, without pointer files."""
+
+    def moment(self, head: int) -> int:
+        return head // 2
+
+
+class AsOfMiddleLarge(Large, AsOfMiddle):
+    """The same of a million."""
+
+
+class AsOfMiddleHuge(Huge, AsOfMiddle):
+    """The same of ten million."""
+
+
+class AsOfSealed(AsOfMiddle):
+    """The same in a log of five files: the middle is in the third."""
 
     name = "eventstore, five files"
 
     def setup(self) -> None:
         for _ in range(4):
-            fill(self.folder, self.sizes.log // 5, self.sizes.keys)
+            fill(self.folder, self.events // 5, self.keys)
             with eventstore.open(self.folder / "store") as store:
                 store.domain(DOMAIN)
                 store.seal(DOMAIN)
-        self._begin(fill(self.folder, self.sizes.log // 5, self.sizes.keys))
+        self._begin(fill(self.folder, self.events // 5, self.keys))
+
+
+class AsOfSealedLarge(Large, AsOfSealed):
+    """The same of a million."""
+
+
+class AsOfSealedHuge(Huge, AsOfSealed):
+    """The same of ten million."""
 
 
 class Bytes(Stored):

@@ -70,7 +70,7 @@ def markdown(results: Results) -> str:
     parts = [
         f"Measured on {_dates(results)}: {place.cpu}, {place.cores} cores, {place.system}, {place.file_system}; {place.python},"
         f" SQLite {place.sqlite}; {versions}."
-        f" One appended page with its fdatasync: {place.sync_us / 1_000:.2f} ms; load before: {place.load:.1f}.",
+        f" One appended page with its fdatasync, before the last run: {place.sync_us / 1_000:.2f} ms; load before: {_loads(results)}.",
         "Only the ratios mean anything: everybody runs in turn, round by round; a ratio is the median over the rounds of one run. "
         'For times (ms) less is better. "by CPU time" is the same ratio by processor time, which leaves the waiting for the disk out.',
     ]
@@ -156,6 +156,19 @@ def _bound(goal: Goal, found: Comparison) -> str:
     if found.against is None:
         return f"{sign} {figure(goal.bound, found.unit)}"
     return f"{sign} {_times(goal.bound)}" if found.compare == "ratio" else f"{sign} +{figure(goal.bound, found.unit)}"
+
+
+def _loads(results: Results) -> str:
+    """What others did before the runs that the rows are of."""
+    loads = sorted({f"{comparison.load:.1f}" for comparison in results.comparisons} or {f"{results.environment.load:.1f}"}, key=float)
+    return loads[0] if len(loads) == 1 else f"{loads[0]} to {loads[-1]}, {_loaded(results)}"
+
+
+def _loaded(results: Results) -> str:
+    """Which rows are of the busiest run."""
+    most = max(comparison.load for comparison in results.comparisons)
+    rows = dict.fromkeys(comparison.row for comparison in results.comparisons if comparison.load == most)
+    return f"the most before {', '.join(rows)}"
 
 
 def _dates(results: Results) -> str:

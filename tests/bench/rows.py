@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import bare, groups, levels, ours, peers, workers
+from tests.bench import bare, candles, contracts, groups, levels, ours, peers, served, workers
 from tests.bench.measure import Against, Goal, Row
 
 ROWS: tuple[Row, ...] = (
@@ -175,13 +175,21 @@ ROWS: tuple[Row, ...] = (
             ("-huge", "10,000,000 events of 10,000 keys", ours.SealHuge, 500.0),
         )
     ),
-    Row(
-        name="seal-bytes",
-        work="bytes a key of the live file after a seal, 100,000 events of 10,000 keys",
-        unit="B",
-        ours=ours.SealedBytes,
-        against=(Against(None),),
-        counted=True,
+    *(
+        Row(
+            name=f"seal-bytes{suffix}",
+            work=f"bytes a key of the live file after a seal, {events} events of 10,000 keys",
+            unit="B",
+            ours=contender,
+            against=(Against(None),),
+            counted=True,
+            long=suffix == "-huge",
+        )
+        for suffix, events, contender in (
+            ("", "100,000", ours.SealedBytes),
+            ("-large", "1,000,000", ours.SealedBytesLarge),
+            ("-huge", "10,000,000", ours.SealedBytesHuge),
+        )
     ),
     Row(
         name="as-of",
@@ -201,12 +209,21 @@ ROWS: tuple[Row, ...] = (
         )
         for suffix, events, contender in (("-large", "1,000,000", ours.AsOfNearLarge), ("-huge", "10,000,000", ours.AsOfNearHuge))
     ),
-    Row(
-        name="as-of-sealed",
-        work="all keys as of the middle of 100,000 events, through sealed files",
-        unit="ms",
-        ours=ours.AsOfSealed,
-        against=(Against(ours.AsOf),),
+    *(
+        Row(
+            name=f"as-of-sealed{suffix}",
+            work=f"all keys as of the middle of {events} events, through sealed files",
+            unit="ms",
+            ours=contender,
+            against=(Against(one_file),),
+            rounds=rounds,
+            long=suffix == "-huge",
+        )
+        for suffix, events, contender, one_file, rounds in (
+            ("", "100,000", ours.AsOfSealed, ours.AsOfMiddle, None),
+            ("-large", "1,000,000", ours.AsOfSealedLarge, ours.AsOfMiddleLarge, 5),
+            ("-huge", "10,000,000", ours.AsOfSealedHuge, ours.AsOfMiddleHuge, 5),
+        )
     ),
     Row(
         name="bytes",
@@ -215,6 +232,89 @@ ROWS: tuple[Row, ...] = (
         ours=ours.Bytes,
         against=(Against(ours.BytesLean, Goal("<=", 66.0)),),
         compare="difference",
+        counted=True,
+    ),
+    Row(
+        name="candles-write",
+        work="candles, 1,000 a call: write",
+        unit="/s",
+        ours=candles.Written,
+        against=(Against(candles.FilesWritten, Goal(">=", 700.0)), Against(candles.Table, Goal(">=", 1.2))),
+    ),
+    Row(
+        name="candles-lone",
+        work="a call of one candle, none waiting beside it",
+        unit="ms",
+        ours=candles.Lone,
+        against=(Against(candles.Whole),),
+    ),
+    Row(
+        name="candles-tasks",
+        work="64 tasks of one event loop, one candle of one context a call",
+        unit="/s",
+        ours=candles.Tasks,
+        against=(Against(candles.OneTask),),
+    ),
+    Row(
+        name="candles-bytes",
+        work="bytes a candle on disk, 1,000 a call",
+        unit="B",
+        ours=candles.OnDisk,
+        against=(Against(candles.FilesOnDisk, Goal("<=", 1 / 60)), Against(candles.TableOnDisk)),
+        counted=True,
+    ),
+    Row(
+        name="candles-bytes-lone",
+        work="bytes a candle on disk, one a call",
+        unit="B",
+        ours=candles.LoneOnDisk,
+        against=(Against(candles.WholeOnDisk),),
+        counted=True,
+    ),
+    Row(
+        name="candles-memory",
+        work="bytes a candle in memory",
+        unit="B",
+        ours=candles.InMemory,
+        against=(Against(None, Goal("<=", 64.0)),),
+        counted=True,
+    ),
+    Row(
+        name="contracts",
+        work="a recorded session, asked of the contracts in process",
+        unit="/s",
+        ours=contracts.InProcess,
+        against=(Against(contracts.OnFiles, Goal(">=", 3.0)), Against(contracts.NotKept)),
+        rounds=5,
+    ),
+    *(
+        Row(
+            name=f"http{suffix}",
+            work=f"the same session over HTTP, {connections}",
+            unit="/s",
+            ours=contender,
+            against=(Against(from_memory, Goal(">=", 0.7)),),
+            rounds=5,
+        )
+        for suffix, connections, contender, from_memory in (
+            ("", "one connection", served.Served, served.ServedFromMemory),
+            ("-64", "64 connections", served.Served64, served.Served64FromMemory),
+        )
+    ),
+    Row(
+        name="rewritten",
+        work="events appended, of the list items that the engine rewrites",
+        unit="%",
+        ours=contracts.Rewritten,
+        against=(Against(None, Goal("<=", 2.0)),),
+        counted=True,
+    ),
+    Row(
+        name="a-day",
+        work="a day of the recorded session",
+        unit="MB",
+        ours=contracts.ADay,
+        against=(Against(contracts.Rewriting),),
         counted=True,
     ),
     Row(
@@ -257,6 +357,14 @@ ROWS: tuple[Row, ...] = (
             Against(peers.DiskCacheRead, Goal(">=", 25.0)),
             Against(peers.EventSourcingRead, Goal(">=", 45.0)),
         ),
+        from_memory=True,
+    ),
+    Row(
+        name="candles-read",
+        work="candles, 1,000 a call: read",
+        unit="/s",
+        ours=candles.Reads,
+        against=(Against(candles.FilesRead, Goal(">=", 30.0)), Against(candles.TableRead, Goal(">=", 3.5))),
         from_memory=True,
     ),
 )

@@ -797,6 +797,20 @@ KEPT_APART = [
         r"assert \[\] == \[7, 1, 1\]",
     ),
     Mutant(
+        "candles of an event that failed are acknowledged",
+        "adapters/gathering.py",
+        [("            return [_own(error) for _ in calls]\n", "            return [None for _ in calls]\n")],
+        "tests/adapters/test_event_shelf.py::test_all_whose_candles_were_in_an_event_that_failed_are_told_so",
+        r"<class 'None",
+    ),
+    Mutant(
+        "a call is acknowledged before its candles are written",
+        "adapters/gathering.py",
+        [("        self._go_on()\n        cancelled", "        self._go_on()\n        call.told.set_result(None)\n        cancelled")],
+        "tests/adapters/test_event_shelf.py::test_calls_that_wait_while_a_commit_is_under_way_become_one_event",
+        r"assert not True",
+    ),
+    Mutant(
         "the last candle at a moment counts",
         "projections/series.py",
         [("                last -= 1\n                continue\n", "                del self._times[place]\n")],
