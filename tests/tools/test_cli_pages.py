@@ -34,6 +34,7 @@ def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
         "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention",
+        "client",
     }  # fmt: skip
 
 
