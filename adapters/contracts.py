@@ -40,6 +40,11 @@ class Method(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...]
     verb: str
 
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything, and so takes an event_id beside its parameters."""
+        return self.verb in ("write", "remove")
+
 
 class Default(msgspec.Struct, frozen=True):
     """A member of a record that is put back where it is null or missing."""

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from eventstore import awaited
 from eventstore.adapters.contracts import Contract, key_of
 from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
-from eventstore.model import Event, Key
+from eventstore.model import Domain, Event, Key
 from eventstore.projections.series import Candles, Series, columns_of
 from eventstore.store import Store
 
@@ -21,10 +23,13 @@ R = TypeVar("R")
 
 
 class EventBackend:
-    """Shelves that are the domains of a store, in a folder or in memory, which is opened when the first of them is asked for."""
+    """Shelves that are the domains of a store, in a folder or in memory, which is opened when the first of them is asked for.
 
-    def __init__(self, opening: Callable[[], Store]) -> None:
-        self._opening = opening
+    `raw`: records are read as the JSON text that they are stored as (msgspec.Raw), but for candles, which are stored as columns.
+    """
+
+    def __init__(self, opening: Callable[[], Store], *, raw: bool = False) -> None:
+        self._opening, self._raw = opening, raw
         self._ready = Once(self._open)
         self._store: tuple[Store, awaited.Store] | None = None
         self._shelves: dict[str, Shelf] = {}
@@ -35,13 +40,23 @@ class EventBackend:
 
     async def shelf(self, contract: Contract) -> Shelf:
         """See Backend.shelf. Raises ContractError for a domain that was made under another rule, what opening a store raises."""
+        store, waiting = await self._opened()
+        if contract.name not in self._shelves:
+            domain = contract.domain
+            if self._raw and contract.shape != "series":
+                domain = Domain(domain.name, domain.write, msgspec.Raw)
+            written = await waiting.domain(domain)
+            self._shelves.setdefault(contract.name, EventShelf(store.domain(domain), written))
+        return self._shelves[contract.name]
+
+    async def store(self) -> Store:
+        """The store, opened if it is not."""
+        return (await self._opened())[0]
+
+    async def _opened(self) -> tuple[Store, awaited.Store]:
         await self._ready()
         assert self._store is not None  # _open() has put it there, or raised
-        store, waiting = self._store
-        if contract.name not in self._shelves:
-            written = await waiting.domain(contract.domain)
-            self._shelves.setdefault(contract.name, EventShelf(store.domain(contract.domain), written))
-        return self._shelves[contract.name]
+        return self._store
 
     async def close(self) -> None:
         """Close the store, if it was opened, once the writes under way are done."""
@@ -71,26 +86,27 @@ class EventShelf:
         """See Shelf.has."""
         return await self._awaited.state_of(key_of(key)) is not None
 
-    async def write(self, key: Parts, value: Any, when: When | None) -> None:
+    async def write(self, key: Parts, value: Any, when: When | None, event_id: str | None = None) -> None:
         """See Shelf.write."""
-        await _said(lambda said: self._awaited.write_value(key_of(key), said, when=when), value)
+        await _said(lambda said: self._awaited.write_value(key_of(key), said, when=when, event_id=event_id), value)
 
-    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None = None) -> None:
         """See Shelf.write_rows. All of them, or none."""
+        if self._domain.domain.write == "first":
+            # Idempotent by nature: what was written stands. With an id, a retry would have to bring the same list, of which nothing is new.
+            rows, event_id = await self._new_rows(rows), None
         await _said(
-            lambda said: self._awaited.write_values([(key_of(key), value) for key, value in said], unchanged="skip"),
-            await self._worth_writing(rows),
+            lambda said: self._awaited.write_values([(key_of(key), value) for key, value in said], unchanged="skip", event_id=event_id),
+            rows,
         )
 
-    async def _worth_writing(self, rows: Sequence[tuple[Parts, Any]]) -> Sequence[tuple[Parts, Any]]:
-        """Under the rule "first", only those whose key is new: to encode a thousand lines for the sake of one costs more than to ask."""
-        if self._domain.domain.write != "first":
-            return rows
+    async def _new_rows(self, rows: Sequence[tuple[Parts, Any]]) -> Sequence[tuple[Parts, Any]]:
+        """Only those whose key is new: to encode a thousand lines for the sake of one costs more than to ask."""
         return [row for row in rows if await self._awaited.state_of(key_of(row[0])) is None]
 
-    async def remove(self, key: Parts) -> bool:
+    async def remove(self, key: Parts, event_id: str | None = None) -> bool:
         """See Shelf.remove."""
-        return (await self._awaited.remove_value(key_of(key))).appended
+        return (await self._awaited.remove_value(key_of(key), event_id=event_id)).appended
 
     async def items(self, context: Parts) -> list[tuple[str, Any]]:
         """See Shelf.items."""

@@ -103,15 +103,15 @@ class JsonShelf:
         """See Shelf.has."""
         return await self._in_order(self._files.has, key)
 
-    async def write(self, key: Parts, value: Any, when: When | None) -> None:
-        """See Shelf.write. A file has no place for `when`."""
+    async def write(self, key: Parts, value: Any, when: When | None, event_id: str | None = None) -> None:
+        """See Shelf.write. A file has no place for `when`, nor for `event_id`."""
         await self._in_order(self._files.write, key, text_of(value))
 
-    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None = None) -> None:
         """See Shelf.write_rows. Each is whole or not there; cut short, some are."""
         await self._in_order(self._files.write_rows, [(key, text_of(value)) for key, value in rows])
 
-    async def remove(self, key: Parts) -> bool:
+    async def remove(self, key: Parts, event_id: str | None = None) -> bool:
         """See Shelf.remove."""
         return await self._in_order(self._files.remove, key)
 

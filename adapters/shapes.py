@@ -14,16 +14,20 @@ from typing import Any
 import msgspec
 
 from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
-from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When
+from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When, as_json
 from eventstore.errors import ContractError
 from eventstore.projections.series import FIELDS
+from eventstore.values import decode_value, encode_value
 
 MAX_MOMENT = 2**53
 """Moments, in milliseconds, are numbers of JavaScript: integers that a double holds."""
 
 
 class Shape:
-    """What all instances have: their contract, their context, and the shelf that their records are on."""
+    """What all instances have: their contract, their context, and the shelf that their records are on.
+
+    Records are plain data, or JSON text (msgspec.Raw) on a shelf that reads such. The verbs that write take an `event_id`: see Shelf.
+    """
 
     contract: Contract
 
@@ -51,9 +55,24 @@ class Shape:
 
     def _found(self, value: Any) -> Any:
         """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
-        if value is ABSENT or value is None or _is_removed(self.contract, value):
+        if not self._is_there(value):
             return self.contract.empty()
-        return value if self.contract.repair is None else self.contract.repair(value)
+        if self.contract.repair is None:
+            return value
+        return self._repaired_text(value) if isinstance(value, msgspec.Raw) else self.contract.repair(value)
+
+    def _repaired_text(self, text: msgspec.Raw) -> msgspec.Raw:
+        """Byte for byte what it was, unless a repair adds what JSON can say: Infinity is null there, before and after."""
+        assert self.contract.repair is not None  # _found() has asked
+        repaired = as_json(self.contract.repair(_plain(text)))
+        return text if repaired == _plain(text) else msgspec.Raw(encode_value(repaired).encode())
+
+    def _is_there(self, value: Any) -> bool:
+        """Whether it is a record: not null, absent, or by its own word removed, as one in a file of the framework's may be."""
+        if value is ABSENT:
+            return False
+        plain = _plain(value)
+        return plain is not None and not (self.contract.soft and isinstance(plain, dict) and plain.get("removed") is True)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.context!r}>"
@@ -66,9 +85,9 @@ class One(Shape):
         """The record. `when` is not asked: the engine's own classes hide what lies in the future."""
         return self._found(await (await self._open_shelf()).read(self._parts))
 
-    async def write(self, data: Any, when: When | None = None) -> None:
+    async def write(self, data: Any, when: When | None = None, *, event_id: str | None = None) -> None:
         """Make `data` the record, null included."""
-        await (await self._open_shelf()).write(self._parts, data, when)
+        await (await self._open_shelf()).write(self._parts, data, when, event_id)
 
 
 class Keyed(Shape):
@@ -81,22 +100,22 @@ class Keyed(Shape):
         """The record. `when` is not asked."""
         return self._found(await (await self._open_shelf()).read(self._key(id_)))
 
-    async def write(self, data: Any, id_: str, when: When | None = None) -> None:
+    async def write(self, data: Any, id_: str, when: When | None = None, *, event_id: str | None = None) -> None:
         """Make `data` the record, null included; one that was removed is back."""
-        await (await self._open_shelf()).write(self._key(id_), data, when)
+        await (await self._open_shelf()).write(self._key(id_), data, when, event_id)
 
     async def has(self, id_: str) -> bool:
         """Whether the record was ever written, removed or not."""
         return await (await self._open_shelf()).has(self._key(id_))
 
-    async def remove(self, id_: str) -> None:
+    async def remove(self, id_: str, *, event_id: str | None = None) -> None:
         """Make the record read as nothing; nothing happens if there is none."""
-        await (await self._open_shelf()).remove(self._key(id_))
+        await (await self._open_shelf()).remove(self._key(id_), event_id)
 
     async def list(self) -> AsyncIterator[Any]:
         """The records that are there, in natural order of their ids: the ids alone, or with what stands under them."""
         for id_, value in await (await self._open_shelf()).items(self._parts):
-            if value is not None and not _is_removed(self.contract, value):
+            if self._is_there(value):
                 yield id_ if self.contract.listed == "ids" else {camel(self.contract.id): id_, "data": self._found(value)}
 
 
@@ -105,14 +124,15 @@ class Rows(Shape):
 
     async def read(self) -> list[Any]:
         """Every row that was ever written, in natural order of the ids. How many the engine wants is its own business."""
-        return [self._found(row) for _, row in await (await self._open_shelf()).items(self._parts) if row is not None]
+        return [self._found(row) for _, row in await (await self._open_shelf()).items(self._parts) if self._is_there(row)]
 
-    async def write(self, rows: Iterable[Any]) -> None:
+    async def write(self, rows: Iterable[Any], *, event_id: str | None = None) -> None:
         """Write the rows that are new or changed; none is ever removed. Raises ContractError for a row without an id."""
         keyed = [((*self._parts, self._id(row)), row) for row in _listed(self.contract, rows)]
-        await (await self._open_shelf()).write_rows(keyed)
+        await (await self._open_shelf()).write_rows(keyed, event_id)
 
     def _id(self, row: Any) -> str:
+        row = _plain(row)
         id_ = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
         return require_text(self.contract.name, "the id of a row", id_)
 
@@ -135,8 +155,11 @@ class Series(Shape):
             raise ContractError(f"{self.contract.name}: limit {limit} is negative")
         return await (await self._open_shelf()).read_candles(self._parts, since_timestamp, step, limit)
 
-    async def write(self, candles: Iterable[Any]) -> None:
-        """Keep the candles that are new; one that is not closed yet by the wall clock is passed over: it may still change."""
+    async def write(self, candles: Iterable[Any], *, event_id: str | None = None) -> None:
+        """Keep the candles that are new; one that is not closed yet by the wall clock is passed over: it may still change.
+
+        Idempotent by nature, as the first one stands: no `event_id` is kept.
+        """
         step, now_ms = self._step(), time.time_ns() // 1_000_000
         found: dict[int, dict[str, Any]] = {}
         for candle in map(self._plain, _listed(self.contract, candles)):
@@ -160,9 +183,9 @@ SHAPES: dict[str, type[Shape]] = {"one": One, "keyed": Keyed, "rows": Rows, "ser
 """By the name that a row has for them."""
 
 
-def _is_removed(contract: Contract, value: Any) -> bool:
-    """Whether a record says of itself that it was removed, as one in a file of the framework's does."""
-    return contract.soft and isinstance(value, dict) and value.get("removed") is True
+def _plain(value: Any) -> Any:
+    """What a record says, if it is JSON text; else the record."""
+    return decode_value(bytes(value).decode()) if isinstance(value, msgspec.Raw) else value
 
 
 def _listed(contract: Contract, given: object) -> Sequence[Any]:

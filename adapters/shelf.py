@@ -42,6 +42,10 @@ class Shelf(Protocol):
 
     A key is the context's parts and, for contracts that have one, an id. Keys that differ are never one record, and none leads
     out of the shelf: a shelf that cannot keep a key apart raises ContractError and has done nothing.
+
+    `event_id` names a write for ever: one that is made again writes nothing, and is refused with a DuplicateEventError if it asks
+    for something else. Where what is written first stands, a write is such by nature, and needs none. A shelf without a log
+    takes it and does what it would do without. A value may be JSON text (msgspec.Raw); a shelf that reads such text gives it as it came.
     """
 
     async def prepare(self, context: Parts) -> None:
@@ -56,15 +60,15 @@ class Shelf(Protocol):
         """Whether the record was ever written, removed or not."""
         ...
 
-    async def write(self, key: Parts, value: Any, when: When | None) -> None:
+    async def write(self, key: Parts, value: Any, when: When | None, event_id: str | None = None) -> None:
         """Make `value` what the record is now, whatever it was, and whatever `when` it had."""
         ...
 
-    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None = None) -> None:
         """Write each row that is not just as it stands already; under the rule "first", each that there is none of."""
         ...
 
-    async def remove(self, key: Parts) -> bool:
+    async def remove(self, key: Parts, event_id: str | None = None) -> bool:
         """Make the record read as ABSENT; False if it did so already."""
         ...
 
@@ -109,13 +113,13 @@ class _DummyShelf:
         """See Shelf.has."""
         return False
 
-    async def write(self, key: Parts, value: Any, when: When | None) -> None:
+    async def write(self, key: Parts, value: Any, when: When | None, event_id: str | None = None) -> None:
         """See Shelf.write."""
 
-    async def write_rows(self, rows: Sequence[tuple[Parts, Any]]) -> None:
+    async def write_rows(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None = None) -> None:
         """See Shelf.write_rows."""
 
-    async def remove(self, key: Parts) -> bool:
+    async def remove(self, key: Parts, event_id: str | None = None) -> bool:
         """See Shelf.remove."""
         return False
 

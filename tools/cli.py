@@ -35,6 +35,7 @@ from eventstore.tools import (
     retention,
     rm,
     salvage,
+    serve,
     shred,
     state,
     verify,
@@ -42,7 +43,7 @@ from eventstore.tools import (
 from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
-from eventstore.tools.terminal import progress_on, width_of
+from eventstore.tools.terminal import progress_on, to_json, width_of
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -479,6 +480,26 @@ def _export(
 @_JSON
 def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
     return show(doctor.doctor(store, fixing=fixing), doctor.render, as_json)
+
+
+@cli.command("serve", help=page(serve))
+@_STORE
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), metavar="N", help=f"The port; 0 is any free one ({serve.PORT}, or none beside --unix)."
+)
+@click.option("--unix", type=click.Path(path_type=Path), metavar="PATH", help="Listen on a unix socket there.")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="What callers must know (else EVENTSTORE_TOKEN).")
+@click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name this server is called by; may be repeated.")
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine, in the clear; needs a token all the same.")
+@click.option("--durability", type=click.Choice(DURABILITIES[1:]), help="What an answer promises; power is the default.")
+@click.option("--actor", help="Who writes, in every event.")
+@_JSON
+def _serve(store: str, as_json: bool, **options: Any) -> int:
+    def ready(where: serve.Listening) -> None:
+        click.echo(to_json(where) if as_json else f"listening on {' and '.join(where.listening)}")
+
+    return show(serve.serve(store, serve.ServeOptions(**options), ready), serve.render, as_json)
 
 
 @cli.command("demo", help=page(demo))

@@ -1,0 +1,201 @@
+"""Namespaces: the stores below one folder, opened when they are asked for, closed least recently used when descriptors run out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from eventstore import manifest
+from eventstore.adapters.event_shelf import EventBackend
+from eventstore.errors import EventStoreError, NotFoundError, UnavailableError
+from eventstore.files import make_folder, os_errors
+from eventstore.store import Store
+
+OWN = ""
+"""The namespace that is the served folder itself."""
+
+FOLDER = "ns"
+"""Where in the served folder the other namespaces are."""
+
+MAX_NAME_BYTES = 192
+"""Of a namespace's folder name."""
+
+DOMAIN_DESCRIPTORS = 8
+"""What an open domain holds, and one for what it opens for a moment: a lock and a witness, a database and its WAL twice, its index."""
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+_WAIT_S = 30.0
+"""How long a request waits for another one's namespace to be given up."""
+
+_log = logging.getLogger("eventstore")
+
+
+class NamespaceError(ValueError):
+    """What can be no namespace."""
+
+
+def folder_name(namespace: str) -> str:
+    """The name of a namespace's folder (FORMAT.md section 1): bytes outside a-z 0-9 _ - are %XX. Raises NamespaceError."""
+    try:
+        encoded = namespace.encode()
+    except UnicodeEncodeError:
+        raise NamespaceError("a namespace holds a lone surrogate, which is no character") from None
+    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in encoded)
+    if not 0 < len(name) <= MAX_NAME_BYTES:
+        raise NamespaceError(
+            f"a namespace takes 1 to {MAX_NAME_BYTES} bytes as a folder's name, not {len(name)}; other than a-z 0-9 _ - take 3"
+        )
+    return name
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENDLESS if soft == resource.RLIM_INFINITY else soft
+
+
+_ENDLESS = 2**20
+
+
+def open_descriptors() -> int:
+    """How many this process has."""
+    return len(os.listdir("/dev/fd"))
+
+
+class Namespace:
+    """One store that is served: its records as JSON text, and who uses it."""
+
+    def __init__(self, name: str, folder: Path, opening: Callable[[], Store]) -> None:
+        self.name, self.folder = name, folder
+        self.backend = EventBackend(opening, raw=True)
+        self.users = 0
+        self.domains: set[str] = set()
+        """Those that somebody was let in for."""
+
+
+Opening = Callable[[Path, bool], Store]
+"""Opens the store in a folder; true for the served folder itself, which is opened once, and under an owner's name."""
+
+
+class Namespaces:
+    """The stores below a folder. `descriptors`: how many the process may have before somebody idle has to go."""
+
+    def __init__(self, folder: Path, opening: Opening, *, descriptors: int) -> None:
+        self.folder = folder
+        self._opening, self._descriptors = opening, descriptors
+        self._own = Namespace(OWN, folder, lambda: opening(folder, True))
+        self._open: OrderedDict[str, Namespace] = OrderedDict()
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._entering = 0
+        """Requests that were let in for a domain that nobody has opened before: their descriptors are still to come."""
+        self._left = asyncio.Event()
+        """Set, and replaced, when a request has ended."""
+
+    @property
+    def opened(self) -> int:
+        """How many are open, the served folder's own among them."""
+        return len(self._open) + 1
+
+    async def start(self) -> None:
+        """Open the served folder's own store, and take its lease. Raises OwnedError, and what opening a store raises."""
+        await self.own()
+
+    async def own(self) -> Store:
+        """The served folder's own store."""
+        return await self._own.backend.store()
+
+    @contextlib.asynccontextmanager
+    async def using(self, name: str, domain: str, *, create: bool = True) -> AsyncIterator[Namespace]:
+        """A namespace of which one domain is used; it stays open meanwhile. `create`: make the store if it is missing.
+
+        Raises NamespaceError, NotFoundError, UnavailableError where everything open is in use for too long; what opening a store raises.
+        """
+        namespace = await self._enter(name, domain, create)
+        new = domain not in namespace.domains
+        self._entering += new
+        namespace.users += 1
+        try:
+            yield namespace
+            namespace.domains.add(domain)
+        finally:
+            self._entering -= new
+            namespace.users -= 1
+            self._left.set()
+            self._left = asyncio.Event()
+            if not namespace.domains and not namespace.users and namespace is not self._own:
+                await self._close(namespace)  # it could not be opened, and holds nothing
+
+    async def _enter(self, name: str, domain: str, create: bool) -> Namespace:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                while True:
+                    if name in self._closing:
+                        await asyncio.shield(self._closing[name])
+                        continue
+                    namespace = self._found(name, create)
+                    # True without a pause: nobody else has done anything since it was found.
+                    if domain in namespace.domains or await self._has_room():
+                        break
+        except TimeoutError:
+            raise UnavailableError("too many namespaces are in use at this moment; try again") from None
+        if namespace is not self._own:
+            self._open[name] = namespace
+            self._open.move_to_end(name)
+        return namespace
+
+    def _found(self, name: str, create: bool) -> Namespace:
+        if name == OWN:
+            return self._own
+        if name in self._open:
+            return self._open[name]
+        folder = self.folder / FOLDER / folder_name(name)
+        if not create and not (folder / manifest.NAME).exists():
+            raise NotFoundError(f"no namespace {name!r}")
+        return Namespace(name, folder, lambda: self._made(folder))
+
+    def _made(self, folder: Path) -> Store:
+        with os_errors(f"making {folder.parent}"):
+            make_folder(folder.parent)
+        return self._opening(folder, False)
+
+    async def _has_room(self) -> bool:
+        """Whether there are descriptors for one more domain; if not, something was done about it, or somebody left, and it is to be asked again."""
+        if open_descriptors() + DOMAIN_DESCRIPTORS * (self._entering + 1) <= self._descriptors:
+            return True
+        idle = next((namespace for namespace in self._open.values() if not namespace.users and namespace.domains), None)
+        if idle is not None:
+            await self._close(idle)
+        elif self._closing:
+            await asyncio.wait(self._closing.values(), return_when=asyncio.FIRST_COMPLETED)
+        elif self._entering or any(namespace.users for namespace in self._open.values()) or self._own.users:
+            await self._left.wait()
+        else:
+            return True  # nobody could go: one request alone is let in whatever there is
+        return False
+
+    async def _close(self, namespace: Namespace) -> None:
+        if self._open.pop(namespace.name, None) is None:
+            return  # somebody else closes it
+        closing = self._closing[namespace.name] = asyncio.create_task(self._closed(namespace))
+        closing.add_done_callback(lambda _: self._closing.pop(namespace.name))
+        await asyncio.shield(closing)
+
+    async def _closed(self, namespace: Namespace) -> None:
+        try:
+            await namespace.backend.close()
+        except EventStoreError as error:  # it was in nobody's use; whoever opens it next is told what is wrong with it
+            _log.warning("namespace %r: %s", namespace.name, error)
+
+    async def close(self) -> None:
+        """Close all, once the writes under way are done. Raises the first error after all were tried."""
+        for namespace in list(self._open.values()):
+            await self._close(namespace)
+        if self._closing:
+            await asyncio.wait(self._closing.values())
+        await self._own.backend.close()

@@ -1,0 +1,228 @@
+"""Where a server listens, and what it allows a connection: addresses, sockets in folders, clients that are slow or many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from eventstore.adapters.rpc import refusal_of
+from eventstore.errors import ConfigError, UnavailableError
+from eventstore.files import FILE_MODE, os_errors
+
+HEAD_S = 10.0
+"""How long the head of a request may take to arrive."""
+WRITE_S = 30.0
+"""How long a client may leave unread what was sent to it."""
+IDLE_S = 75
+"""How long a connection may wait for its next request."""
+STOP_S = 30
+"""How long requests under way may go on once the server was told to stop."""
+MAX_HEAD_BYTES = 16_384
+
+
+# ---- sockets
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 is any free one. Raises UnavailableError, ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise ConfigError(f"--host {host}: {error.strerror}") from error
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise UnavailableError(f"{host}:{port} cannot be listened on: {error.strerror}; name another --port, or 0 for any") from error
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """How a client names it."""
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{listening.getsockname()}"
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def listening_unix(path: Path) -> Iterator[socket.socket]:
+    """A socket at a path, of mode 0600 from its first moment on; gone when the block ends. One that a dead server left is replaced.
+
+    Raises UnavailableError where somebody listens, ConfigError where something else is.
+    """
+    _require_free(path)
+    beside = path.with_name(f".{secrets.token_hex(3)}")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with os_errors(f"listening on {path}"), _mask(0o777 - FILE_MODE):
+            listening.bind(str(beside))
+        listening.listen(128)
+        beside.rename(path)  # at once, so that nobody finds it missing, and nobody connects to a name that goes away
+        own = path.stat().st_ino
+    except BaseException:
+        listening.close()
+        beside.unlink(missing_ok=True)
+        raise
+    try:
+        yield listening
+    finally:
+        listening.close()
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == own:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _mask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _require_free(path: Path) -> None:
+    with os_errors(f"looking at {path}"):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"--unix {path}: there is something that is no socket; name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        found = asking.connect_ex(str(path))
+    if found != errno.ECONNREFUSED:
+        raise UnavailableError(f"--unix {path}: somebody listens there; stop that server first, or name another path")
+
+
+# ---- connections
+
+
+class Connection(H11Protocol):
+    """A connection, which is closed when it keeps the server waiting, or is one too many."""
+
+    most = 256
+    """How many there may be at a time."""
+    _timer: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.write(_TOO_MANY)
+            transport.close()
+        else:
+            self._timer = self.loop.call_later(HEAD_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._timer = _cancelled(self._timer)
+        elif self._timer is None:  # some of a head, or what is left of a body that was answered without: neither for long
+            self._timer = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(WRITE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        self._stalled = _cancelled(self._stalled)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._timer, self._stalled = _cancelled(self._timer), _cancelled(self._stalled)
+        super().connection_lost(exc)
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _reply(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+_TOO_MANY = _reply("503 Service Unavailable", refusal_of("Refused", "too many connections; try again"))
+
+
+# ---- the server
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an application until a SIGTERM or a SIGINT, answers what is under way, and returns."""
+
+    def __init__(self, app: Any, *, connections: int, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=type("Connection", (Connection,), {"most": connections}),
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                log_level="error",  # what strangers send wrong is theirs to read, in their answer
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=IDLE_S,
+                timeout_graceful_shutdown=STOP_S,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            )
+        )
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        """Uvicorn's own dies of the signal in the end; a server that was told to stop and did has done well."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        yield  # the handlers stay: a second signal must not cut off the closing of the stores
+
+    def stop(self) -> None:
+        """Take no more requests, and return from serve() once those under way are answered."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server: called once, when everything listens."""
+        await super().startup(sockets)
+        self._ready()
