@@ -6,7 +6,7 @@ The engine itself runs in Node. With this file its own Persist*Adapter objects k
 \b
   import * as backtestKit from "backtest-kit";
   import { install } from "./persist.mjs";
-  install(backtestKit, { url: "http://127.0.0.1:7401" });
+  install(backtestKit, { url: "http://127.0.0.1:7410" });
 
 install() takes url or socketPath, and namespace, token, timeoutMs; it says which contracts it registered. A call that nobody
 answers is sent again under one id, so that a write is done once, and throws when its time is over: nothing goes elsewhere.

@@ -5,7 +5,7 @@
  *     import * as backtestKit from "backtest-kit";
  *     import { install } from "./persist.mjs";
  *
- *     install(backtestKit, { url: "http://127.0.0.1:7401" });
+ *     install(backtestKit, { url: "http://127.0.0.1:7410" });
  *
  * One file for Node 20 or newer that needs nothing else; `eventstore client > persist.mjs` prints it. From then on the
  * engine's own Persist*Adapter objects keep their records on the server. A write is acknowledged when it is durable there.
@@ -17,7 +17,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /**
  * @typedef {object} Options
- * @property {string} [url] Where the server listens, as in "http://127.0.0.1:7401". On another machine it takes a token.
+ * @property {string} [url] Where the server listens, as in "http://127.0.0.1:7410". On another machine it takes a token.
  * @property {string} [socketPath] The unix socket that it listens on, instead of a url.
  * @property {string} [namespace] Which store of the server: one per bot, run or test. "", if none is named: the served folder itself.
  * @property {string} [token] What the server was told to ask for.

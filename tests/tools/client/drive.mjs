@@ -22,6 +22,7 @@ const failed = (error) => ({ error: { name: error.name, message: error.message, 
 function marked(value) {
   if (value === undefined) return { $: "undefined" };
   if (value === Infinity) return { $: "Infinity" };
+  if (Number.isNaN(value)) return { $: "NaN" };
   if (value === null || typeof value !== "object") return value;
   if (Array.isArray(value)) return value.map(marked);
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, marked(member)]));
@@ -31,7 +32,7 @@ function unmarked(value) {
   if (value === null || typeof value !== "object") return value;
   if (Array.isArray(value)) return value.map(unmarked);
   if (value.$ === "undefined") return undefined;
-  if (value.$ === "Infinity") return Infinity;
+  if (value.$ === "Infinity" || value.$ === "NaN") return Number(value.$);
   if (value.$ === "Date") return new Date(value.at);
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, unmarked(member)]));
 }
