@@ -6,6 +6,7 @@ A stand-in for the engine calls it in Node; the servers are played (played.py). 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -57,6 +58,33 @@ def test_the_module_has_the_rows_and_nothing_else_is_changed() -> None:
     assert before + "const CONTRACTS = [];\n" + after == pattern
     assert [json.loads(row.rstrip(",")) for row in rows.splitlines()[1:-1]] == done("client", "--json").lines()
     assert len(rows.splitlines()) == len(CONTRACTS) + 2
+
+
+TYPED = """
+import { install, UnreachableError, type Installed, type Options } from "./persist.mjs";
+
+const options: Options = { socketPath: "eventstore.sock", timeoutMs: 5_000 };
+const installed: Installed = install({}, options);
+export const names: string[] = installed.registered;
+export const outcome = (error: UnreachableError): "not_written" | "unknown" => error.outcome;
+// @ts-expect-error  an option that there is not
+install({}, { uri: "http://localhost" });
+// @ts-expect-error  a port is no url
+install({}, { url: 7410 });
+"""
+
+
+@pytest.mark.typescript
+def test_types_are_right_and_seen_by_typescript(persist: Path) -> None:
+    compiler = os.environ.get("TSC")
+    assert compiler, "TSC names the compiler to ask: .../node_modules/.bin/tsc, beside @types/node"
+    (persist.parent / "user.ts").write_text(TYPED)
+    words = ["--noEmit", "--allowJs", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node"]
+    types = ["--typeRoots", str(Path(compiler).parents[1] / "@types")]
+    ran = subprocess.run(
+        [compiler, *words, *types, "user.ts"], cwd=persist.parent, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
 
 
 def test_the_pattern_says_that_it_is_one(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def for_node(call: dict[str, Any]) -> list[Any]:
 
 
 ENTRIES = {"k": {"value": [1, 2], "when": 1_704_067_500_000}}
-DICTIONARY = [
+DICTIONARY: list[dict[str, Any]] = [
     {"contract": "Dictionary", "method": method, "args": args, "result": result}
     for method, args, result in (
         ("waitForInit", ["s1", "d", True], UNDEFINED),
@@ -186,8 +186,8 @@ def numbers(server: Served, signal_id: str = "s1") -> list[int]:
     with eventstore.open(server.folder, read_only=True) as store:
         assert store.verify().ok
         state = store.domain("state")
-        events = list(state.history((signal_id, "b")))
-        return [json.loads(state.text_of(event))["n"] for event in reversed(events)]
+        texts = [state.text_of(event) for event in state.history((signal_id, "b"), reverse=False)]
+        return [json.loads(text)["n"] for text in texts if text is not None]
 
 
 def test_writes_that_nobody_waits_for_are_written_in_order(server: Served, persist: Path) -> None:
