@@ -470,7 +470,7 @@ class Client {
     const known = outcome === "unknown" ? " Whether it was written is not known." : writes ? " It was not written." : "";
     return (
       `eventstore: no answer to ${label} from ${this.#target.shown} in ${this.#target.timeoutMs} ms (tries: ${tries}; the last: ${failure}).${known}` +
-      " Is `eventstore serve` running, and does it listen there? Nothing is kept anywhere else meanwhile."
+      " Is `eventstore serve` running, does it listen there, and is timeoutMs enough? Nothing is kept anywhere else meanwhile."
     );
   }
 }

@@ -186,7 +186,7 @@ def numbers(server: Served, signal_id: str = "s1") -> list[int]:
     with eventstore.open(server.folder, read_only=True) as store:
         assert store.verify().ok
         state = store.domain("state")
-        texts = [state.text_of(event) for event in state.history((signal_id, "b"), reverse=False)]
+        texts = [state.text_of(event) for event in state.events(key=(signal_id, "b"))]
         return [json.loads(text)["n"] for text in texts if text is not None]
 
 
