@@ -1,6 +1,6 @@
-"""Print the client for backtest-kit: one file, for Node 20 or newer.
+"""Print the client for backtest-kit, one file.
 
-The engine itself runs in Node. With this file its own Persist*Adapter objects keep their records in the store that
+The engine runs in Node, 20 or newer. With this file its own Persist*Adapter objects keep their records in the store that
 `eventstore serve` serves:
 
 \b
