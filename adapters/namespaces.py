@@ -48,9 +48,7 @@ def folder_name(namespace: str) -> str:
         raise NamespaceError("a namespace holds a lone surrogate, which is no character") from None
     name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in encoded)
     if not 0 < len(name) <= MAX_NAME_BYTES:
-        raise NamespaceError(
-            f"a namespace takes 1 to {MAX_NAME_BYTES} bytes as a folder's name, not {len(name)}; other than a-z 0-9 _ - take 3"
-        )
+        raise NamespaceError(f"a namespace's folder has a name of 1 to {MAX_NAME_BYTES} bytes, not {len(name)}; all but a-z 0-9 _ - take 3")
     return name
 
 
@@ -154,10 +152,26 @@ class Namespaces:
             return self._own
         if name in self._open:
             return self._open[name]
-        folder = self.folder / FOLDER / folder_name(name)
-        if not create and not (folder / manifest.NAME).exists():
-            raise NotFoundError(f"no namespace {name!r}")
+        folder = self._folder_of(name) if create else self.existing(name)
         return Namespace(name, folder, lambda: self._made(folder))
+
+    def _folder_of(self, name: str) -> Path:
+        return self.folder / FOLDER / folder_name(name)
+
+    def existing(self, name: str) -> Path:
+        """The folder of a namespace that is there. Raises NamespaceError, NotFoundError."""
+        folder = self.folder if name == OWN else self._folder_of(name)
+        if not (folder / manifest.NAME).exists():
+            raise NotFoundError(f"no namespace {name!r}")
+        return folder
+
+    async def running(self, name: str) -> Store:
+        """The store of a namespace that is open at this moment. Raises NotFoundError."""
+        if name == OWN:
+            return await self.own()
+        if name not in self._open:
+            raise NotFoundError(f"no namespace {name!r} is open")
+        return await self._open[name].backend.store()
 
     def _made(self, folder: Path) -> Store:
         with os_errors(f"making {folder.parent}"):
@@ -165,7 +179,7 @@ class Namespaces:
         return self._opening(folder, False)
 
     async def _has_room(self) -> bool:
-        """Whether there are descriptors for one more domain; if not, something was done about it, or somebody left, and it is to be asked again."""
+        """Whether there are descriptors for one more domain; if not, some were given up by now, and it is to be asked again."""
         if open_descriptors() + DOMAIN_DESCRIPTORS * (self._entering + 1) <= self._descriptors:
             return True
         idle = next((namespace for namespace in self._open.values() if not namespace.users and namespace.domains), None)

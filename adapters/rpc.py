@@ -1,6 +1,7 @@
 """The wire protocol for clients in other languages: a request's bytes become a call of a contract's instance, its outcome bytes.
 
-    {"ns", "rid", "contract", "context": {...}, "method", "args": [...]}  ->  {"ok": true, "result"} or {"ok": false, "error": {"name", "message"}}
+    {"ns", "rid", "contract", "context": {...}, "method", "args": [...]}
+    {"ok": true, "result"} or {"ok": false, "error": {"name", "message"}}
 
 Contracts, methods and their arguments are the rows of contracts.py, in the engine's spelling. What is to be kept goes from the request
 to the store, and back, as the JSON text that it came as. Nothing here knows of HTTP but the status of what cannot be answered.
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel
+from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel, require_text
 from eventstore.adapters.instances import instance_class
 from eventstore.adapters.shapes import Shape
 from eventstore.adapters.shelf import Backend
@@ -27,8 +28,6 @@ from eventstore.errors import (
     InvalidKeyError,
     InvalidValueError,
     NaiveTimeError,
-    NotFoundError,
-    RedactedError,
 )
 from eventstore.values import MAX_DEPTH
 from eventstore.writes import MAX_EVENT_ID_BYTES
@@ -67,13 +66,6 @@ class Call(msgspec.Struct, frozen=True):
     context: tuple[Any, ...]
     method: Method
     args: tuple[Any, ...]
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a call was not done."""
-
-    name: str
-    message: str
 
 
 def read_call(body: bytes) -> Call:
@@ -145,8 +137,6 @@ _DOMAIN_ERRORS = (
     InvalidKeyError,
     InvalidValueError,
     NaiveTimeError,
-    NotFoundError,
-    RedactedError,
 )
 
 
@@ -154,7 +144,7 @@ def _nowhere(contract: Contract, context: tuple[Any, ...]) -> NoReturn:
     raise AssertionError(f"{contract.name}: whoever makes instances here names their backend")
 
 
-_CLASSES: dict[str, type[Shape]] = {contract.name: instance_class(contract, _nowhere) for contract in CONTRACTS.values()}
+_CLASSES: dict[str, Callable[..., Shape]] = {contract.name: instance_class(contract, _nowhere) for contract in CONTRACTS.values()}
 
 
 # ---- from bytes to arguments
@@ -235,8 +225,8 @@ def _moment(contract: Contract, given: object) -> datetime | None:
     if given is None:  # a Date that is none
         return None
     try:
-        return datetime.fromisoformat(given)  # type: ignore[arg-type]  what is no string raises
-    except (TypeError, ValueError):
+        return datetime.fromisoformat(require_text(contract.name, "when", given))
+    except ValueError:  # a ContractError is one, too
         raise ContractError(f"{contract.name}: when is a Date, as JSON.stringify writes it, not {given!r}") from None
 
 

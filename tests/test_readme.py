@@ -16,7 +16,7 @@ from eventstore.adapters.contracts import CONTRACTS
 from eventstore.tools.client import client
 from eventstore.tools.serve import PORT
 from tests.tools.node import STAND_IN, node
-from tests.tools.served import served
+from tests.tools.served import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -77,7 +77,7 @@ def test_the_typescript_example_runs(tmp_path: Path) -> None:
     (package / "package.json").write_text('{"name": "backtest-kit", "exports": "./engine.mjs"}')
     shutil.copy(STAND_IN, package / "engine.mjs")
     (tmp_path / "persist.mjs").write_text(client(), encoding="utf-8")
-    with served(tmp_path / "live-data") as server:
+    with Server(tmp_path / "live-data") as server:
         assert f'"http://127.0.0.1:{PORT}"' in example
         (tmp_path / "example.mjs").write_text(example.replace(f"http://127.0.0.1:{PORT}", server.url))
         done = subprocess.run([node(), "example.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

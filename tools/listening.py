@@ -64,9 +64,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """How a client names it."""
-    if listening.family == socket.AF_UNIX:
-        return f"unix:{listening.getsockname()}"
+    """How a client names what listen_tcp() gave."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -126,13 +124,34 @@ def _require_free(path: Path) -> None:
 # ---- connections
 
 
+class _Deadline:
+    """When a connection is cut off, unless what it is waited for comes first."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Count from now on; if it counts already, it goes on."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
+
+    def end(self) -> None:
+        """It came."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class Connection(H11Protocol):
     """A connection, which is closed when it keeps the server waiting, or is one too many."""
 
     most = 256
     """How many there may be at a time."""
-    _timer: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head, self._reading = _Deadline(HEAD_S), _Deadline(WRITE_S)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -141,44 +160,39 @@ class Connection(H11Protocol):
             transport.write(_TOO_MANY)
             transport.close()
         else:
-            self._timer = self.loop.call_later(HEAD_S, transport.abort)
+            self._head.begin(transport)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self.transport.is_closing():
             return
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._timer = _cancelled(self._timer)
-        elif self._timer is None:  # some of a head, or what is left of a body that was answered without: neither for long
-            self._timer = self.loop.call_later(HEAD_S, self.transport.abort)
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self._head.end()
+        else:  # some of a head, or what is left of a body that was answered without: neither for long
+            self._head.begin(self.transport)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(WRITE_S, self.transport.abort)
+        self._reading.begin(self.transport)
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         super().resume_writing()
-        self._stalled = _cancelled(self._stalled)
+        self._reading.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._timer, self._stalled = _cancelled(self._timer), _cancelled(self._stalled)
+        self._head.end()
+        self._reading.end()
         super().connection_lost(exc)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
-
-
 def _reply(status: str, body: bytes) -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    headers = ["content-type: application/json", f"content-length: {len(body)}", "retry-after: 1", "connection: close"]
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body
 
 
 _TOO_MANY = _reply("503 Service Unavailable", refusal_of("Refused", "too many connections; try again"))
@@ -211,7 +225,7 @@ class HttpServer(uvicorn.Server):
         self._ready = ready
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Uvicorn's own dies of the signal in the end; a server that was told to stop and did has done well."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -82,11 +82,14 @@ class ServeReport(msgspec.Struct, frozen=True):
 def serve(location: str, options: ServeOptions, ready: Callable[[Listening], None]) -> ServeReport:
     """Serve the store in a folder, made if it is missing, until a SIGTERM or SIGINT; `ready` is called once it listens.
 
-    Raises ConfigError for options that would not be safe, OwnedError if another server has the store, UnavailableError for an address in use.
+    Raises ConfigError for options that would not be safe, OwnedError if another server has the store, UnavailableError for an address
+    in use, and what opening a store raises.
     """
     try:
         from eventstore.tools import admission, listening, server
     except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
         raise ConfigError(f"a server needs {error.name}: pip install 'eventstore-kit[server]'") from error
     token = admission.read_token(options.token_file)
     _require_safe(options, token, is_loopback=listening.is_loopback)
@@ -110,25 +113,26 @@ def serve(location: str, options: ServeOptions, ready: Callable[[Listening], Non
 
 
 async def _run(namespaces: Namespaces, app: ASGIApp, options: ServeOptions, connections: int, ready: Callable[[Listening], None]) -> None:
-    from eventstore.tools.listening import HttpServer, url_of
+    from eventstore.tools.listening import HttpServer
 
     with contextlib.ExitStack() as held:
         await namespaces.start()
         try:
-            sockets = list(_sockets(options, held))
-            where = Listening([url_of(each) for each in sockets], os.getpid())
-            await HttpServer(app, connections=connections, ready=lambda: ready(where)).serve(sockets)
+            sockets = dict(_sockets(options, held))
+            where = Listening(list(sockets), os.getpid())
+            await HttpServer(app, connections=connections, ready=lambda: ready(where)).serve(list(sockets.values()))
         finally:
             await namespaces.close()
 
 
-def _sockets(options: ServeOptions, held: contextlib.ExitStack) -> Iterator[socket.socket]:
-    from eventstore.tools.listening import listen_tcp, listening_unix
+def _sockets(options: ServeOptions, held: contextlib.ExitStack) -> Iterator[tuple[str, socket.socket]]:
+    from eventstore.tools.listening import listen_tcp, listening_unix, url_of
 
     if options.unix is not None:
-        yield held.enter_context(listening_unix(options.unix))
+        yield f"unix:{options.unix}", held.enter_context(listening_unix(options.unix))
     if options.port is not None or options.unix is None:
-        yield held.enter_context(listen_tcp(options.host, PORT if options.port is None else options.port))
+        listening = held.enter_context(listen_tcp(options.host, PORT if options.port is None else options.port))
+        yield url_of(listening), listening
 
 
 def _require_safe(options: ServeOptions, token: str | None, *, is_loopback: Callable[[str], bool]) -> None:

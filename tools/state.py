@@ -56,17 +56,21 @@ def state(
 
 def held(domain: str, view: DomainView, prefix: Key | None = None) -> Iterator[StateLine]:
     """Every key of a view and its value; around a redacted one, which items() would stop at."""
-    for key in view.keys(prefix):
-        found = view.state_of(key)
-        if found is None or found.status == "removed":
-            continue  # removed since the list was made: a live view moves
-        try:
-            value: msgspec.Raw | None = view.read_value(key)
-        except RedactedError:
-            value = None
-        except NotFoundError:
-            continue
-        yield StateLine(domain, key, found.position, found.when_us, value is None, value)
+    yield from filter(None, (line_of(domain, view, key) for key in view.keys(prefix)))
+
+
+def line_of(domain: str, view: DomainView, key: Key) -> StateLine | None:
+    """A key of a view and its value; None if it was removed since its name was read: a live view moves."""
+    found = view.state_of(key)
+    if found is None or found.status == "removed":
+        return None
+    try:
+        value: msgspec.Raw | None = view.read_value(key)
+    except RedactedError:
+        value = None
+    except NotFoundError:
+        return None
+    return StateLine(domain, key, found.position, found.when_us, value is None, value)
 
 
 def render(lines: Iterable[StateLine], width: int | None, *, with_domain: bool) -> Iterator[str]:

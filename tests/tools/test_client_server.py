@@ -22,7 +22,7 @@ from eventstore.adapters.contracts import CONTRACTS, camel
 from tests.adapters.recorded import DATA, TracedCall, call_adapter, traced
 from tests.tools.command import done
 from tests.tools.node import STAND_IN, CallError, Engine, engine
-from tests.tools.served import Served, served
+from tests.tools.served import Server
 
 POSITION = ("BTCUSDT", "strat", "binance")
 WHEN = {"$": "Date", "at": "2024-01-01T00:05:00.000Z"}
@@ -38,10 +38,11 @@ def persist(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server of an empty store."""
-    with served(tmp_path / "data") as found:
-        yield found
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of an empty store; started again, it listens where it did."""
+    with Server(tmp_path / "data") as running:
+        running.command[running.command.index("--port") + 1] = str(running.port)
+        yield running
 
 
 # ---- what the engine was told
@@ -98,7 +99,7 @@ def plain(result: Any) -> Any:
     return json.loads(re.sub(r'\{"\$": "Infinity"\}', "Infinity", json.dumps(result)))
 
 
-def require_the_same(module: Path, server: Served, persist: Path) -> None:
+def require_the_same(module: Path, server: Server, persist: Path) -> None:
     """Call an engine as it was called when it was recorded. Fails at the first answer that is another."""
     with engine(persist, {"url": server.url}, module=module) as installed:
         calls = calls_of(installed.registered)
@@ -121,12 +122,12 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     in_process.install()
 
 
-def test_the_engine_is_told_what_it_was_told(server: Served, persist: Path) -> None:
+def test_the_engine_is_told_what_it_was_told(server: Server, persist: Path) -> None:
     require_the_same(STAND_IN, server, persist)
 
 
 @pytest.mark.backtestkit
-def test_the_real_engine_is_told_what_it_was_told(server: Served, persist: Path) -> None:
+def test_the_real_engine_is_told_what_it_was_told(server: Server, persist: Path) -> None:
     module = os.environ.get("BACKTEST_KIT")
     assert module, "BACKTEST_KIT names the engine to ask: .../node_modules/backtest-kit/build/index.mjs"
     require_the_same(Path(module), server, persist)
@@ -135,7 +136,7 @@ def test_the_real_engine_is_told_what_it_was_told(server: Served, persist: Path)
 # ---- where it is told
 
 
-def test_a_namespace_is_a_store_of_its_own(server: Served, persist: Path) -> None:
+def test_a_namespace_is_a_store_of_its_own(server: Server, persist: Path) -> None:
     stores: list[dict[str, Any]] = [{}, {"namespace": "bot-1"}, {"namespace": "Bot 1/ü"}]
     for number, options in enumerate(stores):
         with engine(persist, {"url": server.url, **options}) as installed:
@@ -148,7 +149,7 @@ def test_a_namespace_is_a_store_of_its_own(server: Served, persist: Path) -> Non
 
 def test_a_unix_socket_serves_as_well(tmp_path: Path, persist: Path) -> None:
     path = tmp_path / "s"
-    with served(tmp_path / "data", "--unix", path) as server, engine(persist, {"socketPath": str(path)}) as installed:
+    with Server(tmp_path / "data", "--unix", path) as server, engine(persist, {"socketPath": str(path)}) as installed:
         write(installed.engine, 0)
         server.kill()
         begun = begin(installed.engine, 1)
@@ -159,7 +160,7 @@ def test_a_unix_socket_serves_as_well(tmp_path: Path, persist: Path) -> None:
 
 def test_a_token_is_asked_for(tmp_path: Path, persist: Path) -> None:
     token = "0123456789abcdefghij"
-    with served(tmp_path / "data", token=token) as server:
+    with Server(tmp_path / "data", token=token) as server:
         for given in ({}, {"token": token[::-1]}):
             with engine(persist, {"url": server.url, **given}) as installed, pytest.raises(CallError, match="the server's token") as caught:
                 write(installed.engine, 0)
@@ -181,7 +182,7 @@ def write(calls: Engine, number: int, signal_id: str = "s1") -> None:
     assert calls.end(begin(calls, number, signal_id)) == UNDEFINED
 
 
-def numbers(server: Served, signal_id: str = "s1") -> list[int]:
+def numbers(server: Server, signal_id: str = "s1") -> list[int]:
     """Those that were ever written, in order, as the log has them."""
     with eventstore.open(server.folder, read_only=True) as store:
         assert store.verify().ok
@@ -190,14 +191,14 @@ def numbers(server: Served, signal_id: str = "s1") -> list[int]:
         return [json.loads(text)["n"] for text in texts if text is not None]
 
 
-def test_writes_that_nobody_waits_for_are_written_in_order(server: Served, persist: Path) -> None:
+def test_writes_that_nobody_waits_for_are_written_in_order(server: Server, persist: Path) -> None:
     with engine(persist, {"url": server.url}) as installed:
         for call in [begin(installed.engine, number) for number in range(200)]:
             assert installed.engine.end(call) == UNDEFINED
     assert numbers(server) == list(range(200))
 
 
-def test_a_server_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(server: Served, persist: Path) -> None:
+def test_a_server_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(server: Server, persist: Path) -> None:
     states, each = [f"s{number}" for number in range(4)], 60
     with engine(persist, {"url": server.url, "timeoutMs": 90_000}) as installed:
         calls = [begin(installed.engine, number, state) for number in range(each) for state in states]
@@ -211,20 +212,20 @@ def test_a_server_that_is_killed_again_and_again_loses_nothing_and_does_nothing_
     assert {state: numbers(server, state) for state in states} == {state: list(range(each)) for state in states}
 
 
-def test_a_write_that_was_given_up_does_not_overtake_the_next(server: Served, persist: Path) -> None:
+def test_a_write_that_was_given_up_does_not_overtake_the_next(server: Server, persist: Path) -> None:
     """The server sleeps over it, so it may be read from its socket before or after the next one."""
     with engine(persist, {"url": server.url, "timeoutMs": 6_000}) as installed:
         write(installed.engine, 0)
-        server.send(signal.SIGSTOP)
+        os.kill(server.pid, signal.SIGSTOP)
         with pytest.raises(CallError) as caught:
             write(installed.engine, 1)
         assert caught.value.outcome == "unknown"
-        server.send(signal.SIGCONT)
+        os.kill(server.pid, signal.SIGCONT)
         write(installed.engine, 2)
     assert numbers(server) == [0, 1, 2]
 
 
-def test_a_server_that_went_away_is_told_and_comes_back(server: Served, persist: Path) -> None:
+def test_a_server_that_went_away_is_told_and_comes_back(server: Server, persist: Path) -> None:
     with engine(persist, {"url": server.url, "timeoutMs": 3_000}) as installed:
         write(installed.engine, 0)
         server.stop()

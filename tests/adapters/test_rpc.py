@@ -1,0 +1,210 @@
+"""The wire protocol without a wire: which call a request is, and that its outcome is what an instance in this process gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel
+from eventstore.adapters.event_shelf import EventBackend
+from eventstore.adapters.namespaces import MAX_NAME_BYTES, NamespaceError, folder_name
+from eventstore.adapters.rpc import METHODS, RequestError, answer, read_call, refusal_of, result_of
+from eventstore.adapters.shelf import as_json
+from eventstore.errors import DuplicateEventError
+from eventstore.opening import open_store
+from eventstore.values import MAX_DEPTH
+from tests.adapters.recorded import answer as answered
+from tests.adapters.recorded import instance, same
+
+NOON = "2024-03-04T12:00:00.000Z"
+START = 1_709_510_400_000
+
+
+def context_of(contract: Contract) -> dict[str, Any]:
+    """A context, in the engine's spelling."""
+    known = {"backtest": False, "interval": "1m"}
+    return {camel(name): known.get(name, f"a {name}") for name in contract.context}
+
+
+def body_of(contract: Contract, method: Method, args: list[Any], rid: str = "r") -> bytes:
+    """A request."""
+    request = {"ns": "", "rid": rid, "contract": contract.name, "context": context_of(contract), "method": camel(method.name), "args": args}
+    return json.dumps(request).encode()
+
+
+def argument(contract: Contract, name: str, turn: int) -> Any:
+    """What a method is called with, another thing each turn, as JSON."""
+    row = {"id": f"n{turn % 2}", "minuteEstimatedTime": None, "turn": turn, "text": "cut \ud83d", "n": 1.50, "removed": False}
+    candle = {"timestamp": START + turn * 60_000, "open": 1, "high": 2.5, "low": 0, "close": 1, "volume": 3}
+    known: dict[str, Any] = {
+        "when": NOON,
+        "data": [["key", row]] if contract.name == "Risk" else row if turn % 3 else None,
+        "rows": [row, {"id": "n7", "cost": 1}],
+        "candles": [candle],
+        "limit": 1,
+        "since_timestamp": START,
+        "until_timestamp": 0,
+    }
+    return known.get(name, f"k{turn % 2}")
+
+
+async def over_the_wire(backend: EventBackend, body: bytes) -> Any:
+    """The result that a client reads."""
+    return json.loads(result_of(await answer(read_call(body), backend)))["result"]
+
+
+def in_process(contract: Contract, method: Method, args: list[Any]) -> list[Any]:
+    """The same arguments as a Python program has them."""
+    return [datetime.fromisoformat(arg) if name == "when" else arg for name, arg in zip(method.parameters, args, strict=True)]
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_every_method_of_every_contract_gives_what_an_instance_in_this_process_gives(name: str) -> None:
+    """The rows say what there is: an eighteenth would be called here without another word."""
+    contract = CONTRACTS[name]
+
+    async def check() -> None:
+        wire = EventBackend(lambda: open_store("memory:"), raw=True)
+        plain = EventBackend(lambda: open_store("memory:"))
+        kept = instance(contract, tuple(context_of(contract).values()), plain)
+        for turn in range(6):
+            for method in (*contract.methods, *contract.methods[:1]):
+                args = [argument(contract, each, turn) for each in method.parameters]
+                found = await over_the_wire(wire, body_of(contract, method, args, f"{turn}-{method.name}"))
+                expected = as_json(await answered(getattr(kept, method.name)(*in_process(contract, method, args))))
+                assert same(expected, found), (method.name, turn)
+        await wire.close()
+        await plain.close()
+
+    asyncio.run(check())
+    assert set(METHODS[name]) == {"waitForInit", *(camel(method.name) for method in contract.methods)} | (
+        {"dispose"} if contract.disposable else set()
+    )
+
+
+KEPT = [
+    b'{"b":1,"a":2}',
+    b'{"n":1e5,"m":1.50,"z":-0,"big":123456789012345678901234567890}',
+    b'"\\ud83d"',
+    b"[ 1 ,\t2 ]",
+    b'{"a":{"\\u0000":"\xe2\x82\xac"}}',
+]
+
+
+@pytest.mark.parametrize("text", KEPT)
+@pytest.mark.parametrize("name", ["State", "Session", "Dictionary", "Partial", "Memory", "Schedule"])
+def test_what_is_kept_is_kept_byte_for_byte(name: str, text: bytes) -> None:
+    contract = CONTRACTS[name]
+    write = next(method for method in contract.methods if method.verb == "write")
+    read = next(method for method in contract.methods if method.verb == "read")
+    if contract.repair is not None and not text.startswith((b"[", b'"')):
+        text = text[:-1] + b',"minuteEstimatedTime":null,"multiplier":2,"isolated":false}'
+    args = [argument(contract, each, 0) for each in write.parameters]
+    body = body_of(contract, write, ["@", *args[1:]]).replace(b'"@"', text)
+
+    async def check() -> bytes:
+        backend = EventBackend(lambda: open_store("memory:"), raw=True)
+        assert await answer(read_call(body), backend) is None
+        asked = body_of(contract, read, [argument(contract, each, 0) for each in read.parameters])
+        found = result_of(await answer(read_call(asked), backend))
+        await backend.close()
+        return found
+
+    assert asyncio.run(check()) == b'{"ok":true,"result":' + text + b"}"
+
+
+def test_a_row_that_lacks_what_a_repair_knows_gets_it_and_never_infinity() -> None:
+    async def check() -> bytes:
+        backend = EventBackend(lambda: open_store("memory:"), raw=True)
+        signal = CONTRACTS["Signal"]
+        await answer(read_call(body_of(signal, signal.methods[1], [{"id": "x", "note": "\ud83d"}])), backend)
+        found = result_of(await answer(read_call(body_of(signal, signal.methods[0], [])), backend))
+        await backend.close()
+        return found
+
+    said = json.loads(asyncio.run(check()))
+    assert said["result"] == {"id": "x", "note": "\ud83d", "minuteEstimatedTime": None, "multiplier": 1, "isolated": True}
+
+
+@pytest.mark.parametrize("name", [name for name, contract in CONTRACTS.items() if contract.write == "replace"])
+def test_a_write_made_again_is_one_event_and_another_one_is_refused(name: str) -> None:
+    """Where the first write stands, Candle and Log, nothing of the kind is needed."""
+    contract = CONTRACTS[name]
+    write = next(method for method in contract.methods if method.verb == "write")
+
+    async def check() -> int:
+        store = open_store("memory:")
+        backend = EventBackend(lambda: store, raw=True)
+        first = body_of(contract, write, [argument(contract, each, 1) for each in write.parameters], "rid-1")
+        other = body_of(contract, write, [argument(contract, each, 2) for each in write.parameters], "rid-1")
+        for _ in range(3):
+            await answer(read_call(first), backend)
+        with pytest.raises(DuplicateEventError, match="rid-1"):
+            await answer(read_call(other), backend)
+        position = store.domain(contract.domain).head().position
+        await backend.close()
+        return position
+
+    assert asyncio.run(check()) == (2 if contract.shape == "rows" else 1)
+
+
+@pytest.mark.parametrize("name", [name for name, contract in CONTRACTS.items() if contract.write == "first"])
+def test_what_stands_once_written_is_idempotent_by_nature(name: str) -> None:
+    contract = CONTRACTS[name]
+    write = next(method for method in contract.methods if method.verb == "write")
+
+    async def check() -> list[int]:
+        store = open_store("memory:")
+        backend = EventBackend(lambda: store, raw=True)
+        positions = []
+        for turn in (1, 1, 1, 2):
+            args = [argument(contract, each, turn) for each in write.parameters]
+            await answer(read_call(body_of(contract, write, args, "rid-1")), backend)
+            positions.append(store.domain(contract.domain).head().position)
+        await backend.close()
+        return positions
+
+    first, *again, later = asyncio.run(check())
+    assert (again, later) == ([first, first], first + 1)
+
+
+def test_levels_of_nesting_are_counted_outside_of_strings() -> None:
+    state = CONTRACTS["State"]
+    for levels in (MAX_DEPTH, MAX_DEPTH + 1):
+        text = "[" * levels + '"[[[[{{{{ \\"]]' + '"' + "]" * levels
+        body = body_of(state, state.methods[1], ["@", NOON]).replace(b'"@"', text.encode())
+        if levels == MAX_DEPTH:
+            assert bytes(read_call(body).args[0]) == text.encode()
+    deep = body.replace(b"[[[[", b"[[[[[[", 1).replace(b"]]]]", b"]]]]]]", 1)
+    with pytest.raises(RequestError, match="too deep"):
+        read_call(deep)
+
+
+def test_members_in_any_order_with_any_space_are_read() -> None:
+    place = b'"context":{"bucketName":"b","signalId":"s"},"contract":"State","rid":"r","ns":"n"'
+    call = read_call(b' { "args" : [ {"args":[1]} , "2024-03-04T12:00:00.000Z" ] ,\n"method":"writeStateData",' + place + b"} ")
+    assert (call.namespace, call.rid, call.context, bytes(call.args[0])) == ("n", "r", ("s", "b"), b'{"args":[1]}')
+
+
+def test_a_refusal_can_quote_half_an_emoji() -> None:
+    assert json.loads(refusal_of("ContractError", "\ud83d")) == {"ok": False, "error": {"name": "ContractError", "message": "\ud83d"}}
+
+
+@given(st.text())
+def test_a_namespace_is_one_folder_and_another_one_is_another(name: str) -> None:
+    try:
+        folder = folder_name(name)
+    except NamespaceError:
+        assert not name or len(name.encode()) * 3 > MAX_NAME_BYTES
+        return
+    assert Path(folder).name == folder not in (".", "..")
+    assert folder.isascii()
+    assert unquote(folder) == name

@@ -1,0 +1,358 @@
+"""`eventstore serve`, as a process and over real sockets: what it answers, what it remembers, how it begins and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventstore
+from eventstore.clock import format_us
+from tests.tools.served import WAIT_S, Client, Server, refused
+
+STATE = {"signalId": "s1", "bucketName": "b"}
+POSITION = {"symbol": "B", "strategyName": "st", "exchangeName": "x"}
+SESSION = {"strategyName": "st", "exchangeName": "x", "frameName": "", "symbol": "B", "backtest": False}
+NOON = "2024-03-04T12:00:00.000Z"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data") as running:
+        yield running
+
+
+def write(client: Client, data: Any, rid: str, ns: str = "") -> Any:
+    """Write a state."""
+    return client.call("State", "writeStateData", data, NOON, context=STATE, ns=ns, rid=rid)
+
+
+def read(client: Client, ns: str = "") -> Any:
+    """Read it."""
+    return client.call("State", "readStateData", context=STATE, ns=ns)
+
+
+def raw(data: bytes, rid: str, ns: str = "") -> bytes:
+    """A write of this very text."""
+    head = {"ns": ns, "rid": rid, "contract": "State", "context": STATE, "method": "writeStateData"}
+    return json.dumps(head).encode()[:-1] + b', "args": [' + data + b', "' + NOON.encode() + b'"]}'
+
+
+def transactions(client: Client, domain: str = "state") -> int:
+    """How many the server has appended to a domain."""
+    wanted = f'eventstore_transactions_total{{domain="{domain}"}} '
+    return next((int(line.rpartition(" ")[2]) for line in client.get("/metrics").body.decode().splitlines() if line.startswith(wanted)), 0)
+
+
+# ---- calls
+
+
+@pytest.mark.parametrize("text", [b'{"cut":"\\ud83d","n":1e5,"z":-0,"q":1.50}', '{"Preis":"1 €"}'.encode(), b"[ 1 , { } ]", b"12.0"])
+def test_a_value_is_given_back_byte_for_byte(server: Server, text: bytes) -> None:
+    client = server.client()
+    assert client.post(raw(text, "r1")).body == b'{"ok":true,"result":null}'
+    reply = client.post({"ns": "", "rid": "r2", "contract": "State", "context": STATE, "method": "readStateData", "args": []})
+    assert reply.body == b'{"ok":true,"result":' + text + b"}"
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_a_retry_gives_the_first_outcome_and_another_request_under_its_rid_is_refused(server: Server) -> None:
+    client = server.client()
+    write(client, {"n": 1}, "r1")
+    write(client, {"n": 2}, "r2")
+    write(client, {"n": 1}, "r1")
+    assert read(client) == {"n": 2}
+    answer = client.post(raw(b'{"n":3}', "r1")).json()
+    assert (answer["ok"], answer["error"]["name"]) == (False, "DuplicateEventError")
+    assert "r1" in answer["error"]["message"]
+    # In another contract, or another namespace, it is another call.
+    client.call("Session", "writeSessionData", {"n": 1}, NOON, rid="r1", context=SESSION)
+    write(client, {"n": 9}, "r1", ns="other")
+    server.stop()
+    with eventstore.open(server.folder) as store:
+        events = list(store.domain("state").events())
+        assert [json.loads(event.meta or "{}")["event_id"] for event in events] == ["r1", "r2"]
+        assert all(json.loads(event.meta or "{}")["request"] for event in events)
+
+
+def test_a_retry_after_a_kill_is_the_same_write(tmp_path: Path) -> None:
+    rows = [{"id": f"n{number}", "type": "x"} for number in range(3)]
+
+    def calls(client: Client) -> None:
+        write(client, {"n": 1}, "r1")
+        for name, context in (("Notification", {"backtest": False}), ("Log", {})):
+            client.call(name, f"write{name}Data", rows, context=context, rid="r1")
+            client.call(name, f"write{name}Data", [*rows[:2], {"id": "n2", "type": "y"}], context=context, rid="r2")
+        bucket = {"bucket": "b"}
+        client.call("Measure", "writeMeasureData", {"id": "k", "data": 1, "removed": False}, "k", NOON, context=bucket, rid="r1")
+        client.call("Measure", "removeMeasureData", "k", context=bucket, rid="r2")
+
+    server = Server(tmp_path / "data").start()
+    calls(server.client())
+    server.kill()
+    with server as again:
+        client = again.client()
+        before = [client.get(f"/log?domain={name}").body for name in ("state", "notification", "log", "measure")]
+        calls(client)
+        assert [client.get(f"/log?domain={name}").body for name in ("state", "notification", "log", "measure")] == before
+
+
+def test_requests_of_one_connection_are_answered_in_order(server: Server) -> None:
+    """Sent at once, without waiting for an answer: each read sees the write before it, and none that comes after."""
+    reading = json.dumps({"ns": "", "rid": "r", "contract": "State", "context": STATE, "method": "readStateData", "args": []}).encode()
+    head = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    bodies = [body for number in range(20) for body in (raw(b"%d" % number, f"r{number}"), reading)]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as pipe:
+        pipe.sendall(b"".join(head % len(body) + body for body in bodies))
+        found = b""
+        while found.count(b"}") < len(bodies):
+            some = pipe.recv(65_536)
+            assert some
+            found += some
+    results = re.findall(rb'"result":(\w+)}', found)
+    assert results == [each for number in range(20) for each in (b"null", b"%d" % number)]
+
+
+def test_concurrent_requests_share_transactions(server: Server) -> None:
+    """While another process holds the log they all come to wait; then a few transactions answer them all."""
+    asking = server.client()
+    write(asking, 0, "first")
+    writers = [server.client() for _ in range(32)]
+    before = transactions(asking)
+    with eventstore.open(server.folder) as other, ThreadPoolExecutor(len(writers)) as pool:
+        with other.domain("state").group.live.log.writing():
+            answers = [pool.submit(write, writer, number, f"r{number}") for number, writer in enumerate(writers)]
+            while b"eventstore_server_under_way 33\n" not in asking.get("/metrics").body:
+                assert not any(answer.done() for answer in answers)
+        assert [answer.result() for answer in answers] == [None] * 32
+    assert transactions(asking) - before <= 8
+    assert len(asking.get("/log?domain=state&limit=1000").json()["items"]) == 33
+
+
+def test_concurrent_first_callers_share_one_initialisation(server: Server) -> None:
+    clients = [server.client() for _ in range(8)]
+    together = threading.Barrier(len(clients))
+
+    def first(client: Client) -> Any:
+        together.wait()
+        return client.call("State", "waitForInit", True, context=STATE, ns="new")
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert list(pool.map(first, clients)) == [None] * 8
+    assert b"eventstore_server_namespaces 2\n" in clients[0].get("/metrics").body
+    assert os.listdir(server.folder / "ns") == ["new"]
+
+
+# ---- namespaces
+
+
+def test_namespaces_are_stores_of_their_own(server: Server) -> None:
+    client = server.client()
+    for ns in ("", "live", "bot/../7", "ÄÖ", "..", "A"):
+        assert read(client, ns) is None
+        write(client, {"ns": ns}, "r1", ns)
+    assert [read(client, ns) for ns in ("", "live", "bot/../7", "ÄÖ", "..", "A")] == [
+        {"ns": ns} for ns in ("", "live", "bot/../7", "ÄÖ", "..", "A")
+    ]
+    folders = sorted(os.listdir(server.folder / "ns"))
+    assert folders == ["%2E%2E", "%41", "%C3%84%C3%96", "bot%2F%2E%2E%2F7", "live"]
+    assert sorted(os.listdir(server.folder.parent)) == ["data", "data.stderr"]
+    server.stop()
+    with eventstore.open(server.folder / "ns" / "live") as store:
+        assert store.domain("state").read_value(("s1", "b")) == {"ns": "live"}
+        assert store.verify().ok
+
+
+@pytest.mark.faults  # for its length alone
+@pytest.mark.timeout(900)
+def test_303_namespaces_in_a_server_that_may_have_1024_descriptors(tmp_path: Path) -> None:
+    """Going round twice, so that each was closed before it is asked again; what stays open never exceeds what may be."""
+    with Server(tmp_path / "data", "--durability", "process", descriptors=1_024) as server:
+        clients = [server.client() for _ in range(3)]
+
+        def visit(client: Client, place: int) -> int:
+            ns, again = f"bot-{place % 303}", place >= 303
+            assert read(client, ns) == ({"n": place - 303} if again else None)
+            write(client, {"n": place}, f"r{place}", ns)
+            client.call("Strategy", "writeStrategyData", {"n": place}, context=POSITION, ns=ns, rid=f"r{place}")
+            client.call("Log", "writeLogData", [{"id": f"l{place}"}], context={}, ns=ns, rid=f"r{place}")
+            assert len(client.call("Log", "readLogData", context={}, ns=ns)) == 1 + again
+            return len(os.listdir(f"/proc/{server.pid}/fd")) if Path("/proc/self/fd").is_dir() else 0
+
+        def visits(mine: int) -> int:
+            return max(visit(clients[mine], place) for place in range(mine, 2 * 303, 3))  # 303 is 3 x 101: a namespace has one visitor
+
+        with ThreadPoolExecutor(3) as pool:
+            assert max(pool.map(visits, range(3))) < 1_024
+        opened = re.search(rb"eventstore_server_namespaces (\d+)", clients[0].get("/metrics").body)
+        assert opened is not None
+        assert 1 < int(opened[1]) < 303
+        assert server.stderr == ""
+
+
+# ---- beginning and ending
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server: Server) -> None:
+    answer = refused(server.folder)
+    assert answer.returncode == 2
+    assert json.loads(answer.stderr)["error"] == "OwnedError"
+    assert json.loads(answer.stderr)["pid"] == server.pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path, number: int) -> None:
+    server = Server(tmp_path / "data").start()
+    writer, asking = server.client(), server.client()
+    write(writer, 0, "first")
+    with eventstore.open(server.folder) as other, ThreadPoolExecutor(1) as pool:
+        with other.domain("state").group.live.log.writing():
+            answer = pool.submit(write, writer, {"n": 1}, "r1")
+            while b"eventstore_server_under_way 2\n" not in asking.get("/metrics").body:
+                assert not answer.done()
+            asking.close()
+            assert server.process is not None
+            server.process.send_signal(number)
+            # No new ones: the port is given back.
+            while True:
+                with socket.socket() as trying:
+                    if trying.connect_ex(("127.0.0.1", server.port)):
+                        break
+            assert not answer.done()
+        assert answer.result() is None
+    last, code = server.ended()
+    assert (code, server.stderr) == (0, "")
+    assert json.loads(last)["requests"] > 2
+    with eventstore.open(server.folder, owner="server") as store:
+        assert store.domain("state").read_value(("s1", "b")) == {"n": 1}
+
+
+def test_a_unix_socket_is_private_and_a_dead_servers_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "data.sock"
+    server = Server(tmp_path / "data", "--unix", path).start()
+    assert server.listening == [f"unix:{path}"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    write(server.client(), {"n": 1}, "r1")
+    other = refused(tmp_path / "other", "--unix", path)
+    assert other.returncode == 2
+    assert "somebody listens there" in other.stderr
+    server.kill()
+    assert path.exists()
+    with server:
+        assert read(server.client()) == {"n": 1}
+    assert not path.exists()
+    path.write_text("a file")
+    assert "no socket" in refused(tmp_path / "data", "--unix", path).stderr
+    assert path.read_text() == "a file"
+
+
+def test_it_listens_on_both_if_both_are_named(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", "--unix", tmp_path / "s", "--port", 0) as server:
+        assert [where.partition(":")[0] for where in server.listening] == ["unix", "http"]
+        for where in server.listening:
+            client = Client(where)
+            assert client.get("/health").json() == {"ok": True}
+            client.close()
+
+
+def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path) -> None:
+    answer = refused(tmp_path / "other", "--port", server.port)
+    assert answer.returncode == 2
+    assert f"127.0.0.1:{server.port} cannot be listened on" in answer.stderr
+
+
+# ---- pages
+
+
+def test_the_log_and_a_history_come_in_pages(server: Server) -> None:
+    client = server.client()
+    for number in range(5):
+        write(client, {"n": number}, f"r{number}")
+    first = client.get("/log?domain=state&limit=3").json()
+    assert [(item["position"], item["value"]) for item in first["items"]] == [(1, {"n": 0}), (2, {"n": 1}), (3, {"n": 2})]
+    assert first["next"] == 3
+    rest = client.get("/log?domain=state&limit=3&after=3").json()
+    assert ([item["position"] for item in rest["items"]], rest["next"]) == ([4, 5], None)
+    key = '["s1","b"]'.replace('"', "%22")
+    newest = client.get(f"/history?domain=state&key={key}&limit=2").json()
+    assert ([item["value"]["n"] for item in newest["items"]], newest["next"]) == ([4, 3], 4)
+    older = client.get(f"/history?domain=state&key={key}&before=4").json()
+    assert ([item["value"]["n"] for item in older["items"]], older["next"]) == ([2, 1, 0], None)
+
+
+def test_a_state_is_read_as_of_a_position_or_a_time(server: Server) -> None:
+    client = server.client()
+    for number in range(3):
+        client.call("Measure", "writeMeasureData", {"id": f"k{number}"}, f"k{number}", NOON, context={"bucket": "b"}, rid=f"r{number}")
+    client.call("Measure", "removeMeasureData", "k0", context={"bucket": "b"}, rid="gone")
+
+    def keys(path: str) -> list[str]:
+        return [item["key"][1] for item in client.get(path).json()["items"]]
+
+    assert keys("/state?domain=measure") == ["k1", "k2"]
+    assert keys("/state?domain=measure&as_of=2") == ["k0", "k1"]
+    second = client.get("/log?domain=measure").json()["items"][1]["recorded_us"]
+    assert keys(f"/state?domain=measure&as_of={format_us(second)}") == ["k0", "k1"]
+    first = client.get("/state?domain=measure&as_of=3&limit=2").json()
+    assert first["next"] == ["b", "k1"]
+    assert keys("/state?domain=measure&as_of=3&after=[%22b%22,%22k1%22]") == ["k2"]
+    assert keys("/state?domain=measure&prefix=[%22c%22]") == []
+
+
+def test_a_proof_is_made_by_another_process(server: Server) -> None:
+    client = server.client()
+    write(client, {"n": 1}, "r1")
+    report = client.get("/verify?domain=state").json()
+    assert (report["ok"], [line["events"] for line in report["domains"]]) == (True, [1])
+    assert str(server.folder) not in json.dumps(report)
+
+
+def test_health_and_metrics(server: Server) -> None:
+    client = server.client()
+    write(client, {"n": 1}, "r1", ns="live")
+    assert client.get("/health").json() == {"ok": True}
+    assert b'eventstore_server_requests_total{status="200"} 2\n' in client.get("/metrics").body
+    assert b'eventstore_events_total{domain="state"} 1\n' in client.get("/metrics?ns=live").body
+    assert client.get("/metrics?ns=none").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/log", 400),
+        ("/log?domain=none", 404),
+        ("/log?domain=state&ns=none", 404),
+        ("/log?domain=state&order=up", 400),
+        ("/log?domain=state&domain=state", 400),
+        ("/log?domain=../x", 400),
+        ("/log?domain=state&limit=0", 400),
+        ("/log?domain=state&limit=1001", 400),
+        ("/log?domain=state&after=-1", 400),
+        ("/log?domain=state&after=99999999999999999999", 400),
+        ("/history?domain=state", 400),
+        ("/history?domain=state&key=[1", 400),
+        ("/state?domain=state&as_of=yesterday", 400),
+        ("/state?domain=state&as_of=2024-01-01T00:00:00", 400),
+        ("/verify?ns=none", 404),
+        ("/health?x=1", 400),
+        ("/nothing", 404),
+        ("/rpc", 405),
+    ],
+)
+def test_parameters_that_are_none_are_refused(server: Server, path: str, status: int) -> None:
+    client = server.client()
+    write(client, {"n": 1}, "r1")
+    reply = client.get(path)
+    assert (reply.status, reply.json()["ok"]) == (status, False)
+    assert str(server.folder.parent) not in reply.body.decode()
+    assert not (server.folder / "ns").exists()
