@@ -122,7 +122,9 @@ const MAX_TIMEOUT_MS = 2 ** 31 - 1; // what a timer of Node can wait
  * @returns {Target}
  */
 function checked(options) {
-  if (options === null || typeof options !== "object") throw new TypeError("eventstore: install() takes the engine and {url} or {socketPath}");
+  if (options === null || typeof options !== "object") {
+    throw new TypeError("eventstore: install() takes the engine and {url} or {socketPath}");
+  }
   const stray = Object.keys(options).filter((name) => !OPTIONS.includes(name));
   if (stray.length > 0) throw new TypeError(`eventstore: install() knows no option ${stray.join(", ")}; there are ${OPTIONS.join(", ")}`);
   const { url, socketPath, namespace = "", token, timeoutMs = 30_000 } = options;
@@ -143,7 +145,9 @@ function checked(options) {
 
 /** @param {unknown} path */
 function atSocket(path) {
-  if (typeof path !== "string" || path === "") throw new TypeError(`eventstore: socketPath is the path of a unix socket, not ${shown(path)}`);
+  if (typeof path !== "string" || path === "") {
+    throw new TypeError(`eventstore: socketPath is the path of a unix socket, not ${shown(path)}`);
+  }
   return { shown: path, request: { socketPath: path } };
 }
 
@@ -157,7 +161,9 @@ function atUrl(text, token) {
     throw new TypeError(`eventstore: url is http://HOST:PORT and nothing behind it, not ${shown(text)}`);
   }
   if (token === undefined && !LOOPBACK.test(url.hostname)) {
-    throw new TypeError(`eventstore: ${url.origin} is on another machine, where anybody could write: it takes a token, and a tunnel that encrypts`);
+    throw new TypeError(
+      `eventstore: ${url.origin} is on another machine, where anybody could write: it takes a token, and a tunnel that encrypts`,
+    );
   }
   const host = url.hostname.replace(/^\[|\]$/g, "");
   return { shown: url.origin, request: { host, port: url.port || 80 } };
@@ -179,11 +185,15 @@ function adaptersOf(engine) {
     const name = /^Persist(\w+)Adapter$/.exec(key)?.[1];
     if (name === undefined) continue;
     const use = `usePersist${name}Adapter`;
-    if (typeof engine[key]?.[use] !== "function") throw new TypeError(`eventstore: ${key} of this engine has no ${use}(): is it backtest-kit 9 or newer?`);
+    if (typeof engine[key]?.[use] !== "function") {
+      throw new TypeError(`eventstore: ${key} of this engine has no ${use}(): is it backtest-kit 9 or newer?`);
+    }
     found.set(name, (/** @type {Function} */ made) => engine[key][use](made));
   }
   if (!CONTRACTS.some((contract) => found.has(contract.name))) {
-    throw new TypeError('eventstore: no Persist*Adapter to register with: give install() the engine, import * as backtestKit from "backtest-kit"');
+    throw new TypeError(
+      'eventstore: no Persist*Adapter to register with: give install() the engine, import * as backtestKit from "backtest-kit"',
+    );
   }
   return found;
 }
@@ -467,9 +477,10 @@ class Client {
    * @param {string} outcome
    */
   #silence({ label, writes }, tries, failure, outcome) {
+    const { shown, timeoutMs } = this.#target;
     const known = outcome === "unknown" ? " Whether it was written is not known." : writes ? " It was not written." : "";
     return (
-      `eventstore: no answer to ${label} from ${this.#target.shown} in ${this.#target.timeoutMs} ms (tries: ${tries}; the last: ${failure}).${known}` +
+      `eventstore: no answer to ${label} from ${shown} in ${timeoutMs} ms (tries: ${tries}; the last: ${failure}).${known}` +
       " Is `eventstore serve` running, does it listen there, and is timeoutMs enough? Nothing is kept anywhere else meanwhile."
     );
   }

@@ -66,28 +66,33 @@ class Played(ThreadingTCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Played
     statuses: ClassVar[dict[int, str]] = {503: "come again", 401: "a token is asked for"}
+
+    @property
+    def played(self) -> Played:
+        """The server."""
+        assert isinstance(self.server, Played)
+        return self.server
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.arrived.append(request)
-            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            self.server.connections.add(self.client_address)
-            act = self.server.acts.popleft() if self.server.acts else self.server.otherwise
+        with self.played.lock:
+            self.played.arrived.append(request)
+            self.played.headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.played.connections.add(self.client_address)
+            act = self.played.acts.popleft() if self.played.acts else self.played.otherwise
         if isinstance(act, int):
             message = self.statuses.get(act, "no")
             self._send(act, json.dumps({"ok": False, "error": {"name": "RequestError", "message": message}}).encode())
         elif act == "swallow":
             self.close_connection = True
-            self.server.over.wait()
+            self.played.over.wait()
         elif act in ("drop", "lose"):
             if act == "lose":
-                self.server.do(request)
+                self.played.do(request)
             self._reset()
         else:
-            reply = json.dumps(self.server.do(request)).encode()
+            reply = json.dumps(self.played.do(request)).encode()
             if act == "garble":
                 reply = b"<html>a proxy's own page</html>"
             self._send(200, reply, cut=act == "half")

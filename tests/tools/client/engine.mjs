@@ -77,19 +77,31 @@ const bucket = (noun) => ({
 });
 
 export const PersistSignalAdapter = new Utils("Signal", POSITION, { readSignalData: POSITION, writeSignalData: ["row", ...POSITION] });
-export const PersistScheduleAdapter = new Utils("Schedule", POSITION, { readScheduleData: POSITION, writeScheduleData: ["row", ...POSITION] });
-export const PersistStrategyAdapter = new Utils("Strategy", POSITION, { readStrategyData: POSITION, writeStrategyData: ["row", ...POSITION] });
+export const PersistScheduleAdapter = new Utils("Schedule", POSITION, {
+  readScheduleData: POSITION,
+  writeScheduleData: ["row", ...POSITION],
+});
+export const PersistStrategyAdapter = new Utils("Strategy", POSITION, {
+  readStrategyData: POSITION,
+  writeStrategyData: ["row", ...POSITION],
+});
 export const PersistRiskAdapter = new Utils("Risk", ["riskName", "exchangeName"], {
   readPositionData: ["riskName", "exchangeName", "when"],
   writePositionData: ["rows", "riskName", "exchangeName", "when"],
 });
 export const PersistPartialAdapter = new Utils("Partial", POSITION, { readPartialData: LEVELS, writePartialData: ["data", ...LEVELS] });
-export const PersistBreakevenAdapter = new Utils("Breakeven", POSITION, { readBreakevenData: LEVELS, writeBreakevenData: ["data", ...LEVELS] });
+export const PersistBreakevenAdapter = new Utils("Breakeven", POSITION, {
+  readBreakevenData: LEVELS,
+  writeBreakevenData: ["data", ...LEVELS],
+});
 export const PersistCandleAdapter = new Utils("Candle", ["symbol", "interval", "exchangeName"], {
   readCandlesData: ["symbol", "interval", "exchangeName", "limit", "sinceTimestamp", "untilTimestamp"],
   writeCandlesData: ["candles", "symbol", "interval", "exchangeName"],
 });
-export const PersistStorageAdapter = new Utils("Storage", ["backtest"], { readStorageData: ["backtest"], writeStorageData: ["rows", "backtest"] });
+export const PersistStorageAdapter = new Utils("Storage", ["backtest"], {
+  readStorageData: ["backtest"],
+  writeStorageData: ["rows", "backtest"],
+});
 export const PersistNotificationAdapter = new Utils("Notification", ["backtest"], {
   readNotificationData: ["backtest"],
   writeNotificationData: ["rows", "backtest"],
