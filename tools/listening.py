@@ -46,8 +46,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises UnavailableError, ConfigError."""
+def _listen_tcp(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
@@ -63,14 +62,26 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return listening
 
 
-def url_of(listening: socket.socket) -> str:
-    """How a client names what listen_tcp() gave."""
+def _url_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
-def listening_unix(path: Path) -> Iterator[socket.socket]:
+def listening_on(host: str, port: int | None, unix: Path | None) -> Iterator[dict[str, socket.socket]]:
+    """Sockets that listen at an address, at a path, or at both, by how a client names each. Raises UnavailableError, ConfigError."""
+    with contextlib.ExitStack() as held:
+        found: dict[str, socket.socket] = {}
+        if unix is not None:
+            found[f"unix:{unix}"] = held.enter_context(_listening_unix(unix))
+        if port is not None:
+            listening = held.enter_context(_listen_tcp(host, port))
+            found[_url_of(listening)] = listening
+        yield found
+
+
+@contextlib.contextmanager
+def _listening_unix(path: Path) -> Iterator[socket.socket]:
     """A socket at a path, of mode 0600 from its first moment on; gone when the block ends. One that a dead server left is replaced.
 
     Raises UnavailableError where somebody listens, ConfigError where something else is.

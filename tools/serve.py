@@ -17,15 +17,14 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from eventstore.adapters.namespaces import Namespaces, descriptor_limit
 from eventstore.errors import ConfigError
 from eventstore.model import Durability
 from eventstore.opening import open_store
@@ -33,9 +32,10 @@ from eventstore.store import Store
 from eventstore.tools.terminal import Paint, count_text
 
 if TYPE_CHECKING:
-    import socket
-
     from starlette.types import ASGIApp
+
+    from eventstore.adapters.namespaces import Namespaces
+    from eventstore.tools.server import Service
 
 PORT = 7410
 OWNER = "server"
@@ -85,6 +85,8 @@ def serve(location: str, options: ServeOptions, ready: Callable[[Listening], Non
     Raises ConfigError for options that would not be safe, OwnedError if another server has the store, UnavailableError for an address
     in use, and what opening a store raises.
     """
+    if sys.platform == "win32":
+        raise ConfigError(f"{location}: logs need POSIX locks, and so does a server of them; on Windows run it in WSL")
     try:
         from eventstore.tools import admission, listening, server
     except ModuleNotFoundError as error:
@@ -92,52 +94,52 @@ def serve(location: str, options: ServeOptions, ready: Callable[[Listening], Non
             raise
         raise ConfigError(f"a server needs {error.name}: pip install 'eventstore-kit[server]'") from error
     token = admission.read_token(options.token_file)
-    _require_safe(options, token, is_loopback=listening.is_loopback)
-    limit = min(descriptor_limit(), _MOST_DESCRIPTORS)
-    connections = limit // 4
-
-    def opened(folder: Path, own: bool) -> Store:
-        return open_store(
-            folder,
-            owner=OWNER if own else None,
-            durability=options.durability,
-            actor=options.actor,
-            cache_bytes=None if own else CACHE_BYTES,
-        )
-
-    namespaces = Namespaces(Path(os.path.realpath(location)), opened, descriptors=limit - connections - _SPARE)
-    service = server.Service(namespaces)
+    _require_safe(options, token, beyond=not listening.is_loopback(options.host))
+    service = server.Service(_namespaces(location, options))
     app = admission.Admission(service.application(), token=token, hosts=[options.host, *options.allow_hosts])
-    asyncio.run(_run(namespaces, app, options, connections, ready))
+    asyncio.run(_run(service, app, options, ready))
     return ServeReport(location, sum(service.answered.values()))
 
 
-async def _run(namespaces: Namespaces, app: ASGIApp, options: ServeOptions, connections: int, ready: Callable[[Listening], None]) -> None:
-    from eventstore.tools.listening import HttpServer
+def _namespaces(location: str, options: ServeOptions) -> Namespaces:
+    from eventstore.adapters.namespaces import Namespaces
 
-    with contextlib.ExitStack() as held:
-        await namespaces.start()
-        try:
-            sockets = dict(_sockets(options, held))
+    def opened(folder: Path, own: bool) -> Store:
+        owner, cache_bytes = (OWNER, None) if own else (None, CACHE_BYTES)
+        return open_store(folder, owner=owner, durability=options.durability, actor=options.actor, cache_bytes=cache_bytes)
+
+    limit = _descriptors()
+    return Namespaces(Path(os.path.realpath(location)), opened, descriptors=limit - _connections(limit) - _SPARE)
+
+
+def _descriptors() -> int:
+    from eventstore.adapters.namespaces import descriptor_limit
+
+    return min(descriptor_limit(), _MOST_DESCRIPTORS)
+
+
+def _connections(descriptors: int) -> int:
+    """How many of them are for connections."""
+    return descriptors // 4
+
+
+async def _run(service: Service, app: ASGIApp, options: ServeOptions, ready: Callable[[Listening], None]) -> None:
+    from eventstore.tools.listening import HttpServer, listening_on
+
+    port = options.port if options.port is not None or options.unix is not None else PORT
+    await service.namespaces.start()
+    try:
+        with listening_on(options.host, port, options.unix) as sockets:
             where = Listening(list(sockets), os.getpid())
-            await HttpServer(app, connections=connections, ready=lambda: ready(where)).serve(list(sockets.values()))
-        finally:
-            await namespaces.close()
+            http = HttpServer(app, connections=_connections(_descriptors()), ready=lambda: ready(where))
+            await http.serve(list(sockets.values()))
+    finally:
+        await service.namespaces.close()
 
 
-def _sockets(options: ServeOptions, held: contextlib.ExitStack) -> Iterator[tuple[str, socket.socket]]:
-    from eventstore.tools.listening import listen_tcp, listening_unix, url_of
-
-    if options.unix is not None:
-        yield f"unix:{options.unix}", held.enter_context(listening_unix(options.unix))
-    if options.port is not None or options.unix is None:
-        listening = held.enter_context(listen_tcp(options.host, PORT if options.port is None else options.port))
-        yield url_of(listening), listening
-
-
-def _require_safe(options: ServeOptions, token: str | None, *, is_loopback: Callable[[str], bool]) -> None:
-    """Refuse to send everything in the clear to everybody. Raises ConfigError."""
-    if is_loopback(options.host):
+def _require_safe(options: ServeOptions, token: str | None, *, beyond: bool) -> None:
+    """Refuse to send everything in the clear to everybody. `beyond`: others than this machine reach the host. Raises ConfigError."""
+    if not beyond:
         return
     if token is None:
         raise ConfigError(f"--host {options.host} is reached from other machines: name a token, by --token-file or EVENTSTORE_TOKEN")

@@ -37,7 +37,7 @@ class Service:
     """What is served: the stores below a folder."""
 
     def __init__(self, namespaces: Namespaces) -> None:
-        self._namespaces = namespaces
+        self.namespaces = namespaces
         self._intake = Intake()
         self._readers = asyncio.Semaphore(READERS)
         self._verifying = False
@@ -65,7 +65,7 @@ class Service:
         async with self._intake.body(request) as body:
             try:
                 call = rpc.read_call(body)
-                async with self._namespaces.using(call.namespace, call.contract.domain.name) as namespace:
+                async with self.namespaces.using(call.namespace, call.contract.domain.name) as namespace:
                     found = await rpc.answer(call, namespace.backend)
                     return Response(rpc.result_of(found), media_type=_JSON)
             except EventStoreError as error:
@@ -77,7 +77,7 @@ class Service:
         async def read(request: Request) -> Response:
             given = reads.asked(request.query_params.multi_items(), known, needed=needed)
             name, domain = given.pop("ns", OWN), given.pop("domain")
-            async with self._namespaces.using(name, domain, create=False) as namespace, self._readers:
+            async with self.namespaces.using(name, domain, create=False) as namespace, self._readers:
                 store = await namespace.backend.store()
                 try:
                     found = await asyncio.to_thread(page, store, domain, **given)
@@ -90,7 +90,7 @@ class Service:
 
     async def _verify(self, request: Request) -> Response:
         given = reads.asked(request.query_params.multi_items(), reads.VERIFY)
-        folder = self._namespaces.existing(given.get("ns", OWN))
+        folder = self.namespaces.existing(given.get("ns", OWN))
         if self._verifying:
             raise RequestError(429, "another proof is under way; one at a time")
         self._verifying = True
@@ -101,12 +101,12 @@ class Service:
 
     async def _health(self, request: Request) -> Response:
         reads.asked(request.query_params.multi_items(), {})
-        halted = (await self._namespaces.own()).halted is not None
+        halted = (await self.namespaces.own()).halted is not None
         return Response(b'{"ok":false}' if halted else b'{"ok":true}', 503 if halted else 200, media_type=_JSON)
 
     async def _metrics(self, request: Request) -> Response:
         name = reads.asked(request.query_params.multi_items(), reads.METRICS).get("ns")
-        store = await self._namespaces.running(OWN if name is None else name)
+        store = await self.namespaces.running(OWN if name is None else name)
         own = self._counted() if name is None else ""
         return Response(own + await asyncio.to_thread(store.metrics), media_type="text/plain; version=0.0.4")
 
@@ -122,7 +122,7 @@ class Service:
             f"eventstore_server_under_way {self.under_way}",
             "# HELP eventstore_server_namespaces Namespaces whose stores are open.",
             "# TYPE eventstore_server_namespaces gauge",
-            f"eventstore_server_namespaces {self._namespaces.opened}",
+            f"eventstore_server_namespaces {self.namespaces.opened}",
         ]
         return "\n".join(lines) + "\n"
 

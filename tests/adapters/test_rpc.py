@@ -178,6 +178,7 @@ def test_what_stands_once_written_is_idempotent_by_nature(name: str) -> None:
 
 def test_levels_of_nesting_are_counted_outside_of_strings() -> None:
     state = CONTRACTS["State"]
+    body = b""
     for levels in (MAX_DEPTH, MAX_DEPTH + 1):
         text = "[" * levels + '"[[[[{{{{ \\"]]' + '"' + "]" * levels
         body = body_of(state, state.methods[1], ["@", NOON]).replace(b'"@"', text.encode())
