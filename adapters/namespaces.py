@@ -165,6 +165,11 @@ class Namespaces:
             raise NotFoundError(f"no namespace {name!r}")
         return folder
 
+    async def halted(self) -> bool:
+        """Whether a store that is open has stopped writing."""
+        stores = [await self.own(), *[await namespace.backend.store() for namespace in self._open.values() if namespace.domains]]
+        return any(store.halted is not None for store in stores)
+
     async def running(self, name: str) -> Store:
         """The store of a namespace that is open at this moment. Raises NotFoundError."""
         if name == OWN:

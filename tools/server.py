@@ -17,14 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from eventstore.adapters import rpc
-from eventstore.adapters.namespaces import OWN, NamespaceError, Namespaces
+from eventstore.adapters.namespaces import OWN, Namespace, NamespaceError, Namespaces
 from eventstore.adapters.rpc import RequestError, refusal_of
-from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, NotFoundError
+from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, NotFoundError
 from eventstore.tools import reads
 from eventstore.tools.admission import Intake
 
 READERS = 2
 """Pages that are read at a time, beside the calls of bots: a state as of long ago is a fold of the log."""
+
+_LARGE = 2**18
+"""Bytes of a body that others do not wait for while it is read."""
 
 _JSON = "application/json"
 
@@ -64,9 +67,13 @@ class Service:
             raise RequestError(415, f"the content-type is {_JSON}")  # which a form on a stranger's page cannot send
         async with self._intake.body(request) as body:
             try:
-                call = rpc.read_call(body)
+                call = rpc.read_call(body) if len(body) < _LARGE else await asyncio.to_thread(rpc.read_call, body)
                 async with self.namespaces.using(call.namespace, call.contract.domain.name) as namespace:
-                    found = await rpc.answer(call, namespace.backend)
+                    try:
+                        found = await rpc.answer(call, namespace.backend)
+                    except HaltedError:
+                        await _resume(namespace)
+                        raise
                     return Response(rpc.result_of(found), media_type=_JSON)
             except EventStoreError as error:
                 if not rpc.is_domain_error(error):
@@ -101,7 +108,7 @@ class Service:
 
     async def _health(self, request: Request) -> Response:
         reads.asked(request.query_params.multi_items(), {})
-        halted = (await self.namespaces.own()).halted is not None
+        halted = await self.namespaces.halted()
         return Response(b'{"ok":false}' if halted else b'{"ok":true}', 503 if halted else 200, media_type=_JSON)
 
     async def _metrics(self, request: Request) -> Response:
@@ -139,6 +146,15 @@ class Service:
             return response
 
         return answered
+
+
+async def _resume(namespace: Namespace) -> None:
+    """Write again, if what stopped the store is gone: whoever asks again is answered. Nobody else here would say so, but a restart."""
+    store = await namespace.backend.store()
+    try:
+        await asyncio.to_thread(store.resume)
+    except EventStoreError as error:
+        _log.warning("namespace %r stays halted: %s", namespace.name, error)
 
 
 async def _response_of(page: Answer, request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -269,6 +270,26 @@ def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path) -> None:
     answer = refused(tmp_path / "other", "--port", server.port)
     assert answer.returncode == 2
     assert f"127.0.0.1:{server.port} cannot be listened on" in answer.stderr
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process can be set on Linux alone")
+def test_a_server_that_could_not_write_goes_on_when_it_can(server: Server) -> None:
+    """As with a full disk: refused, said in /health, and written once when there is space, by whoever asks again."""
+    client = server.client()
+    write(client, {"n": 0}, "first", "bot")
+    before = resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    reply = client.post(raw(b'{"n":1}', "r1", "bot"))
+    assert (reply.status, reply.headers["retry-after"], reply.json()["ok"]) == (503, "1", False)
+    assert str(server.folder) not in reply.body.decode()
+    assert read(client, "bot") == {"n": 0}
+    health = client.get("/health")
+    assert (health.status, health.json()) == (503, {"ok": False})
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
+    while (reply := client.post(raw(b'{"n":1}', "r1", "bot"))).status == 503:
+        assert reply.json()["error"]["name"] == "HaltedError"
+    assert reply.json() == {"ok": True, "result": None}
+    assert client.get("/health").status == 200
+    assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 0}, {"n": 1}]
 
 
 # ---- pages
