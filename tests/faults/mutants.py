@@ -730,4 +730,28 @@ KEPT_APART = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART]
+SERVED = [
+    Mutant(
+        "a rid names nothing",
+        "adapters/rpc.py",
+        [("(*call.args, event_id=call.rid)", "(*call.args)")],
+        "tests/adapters/test_rpc.py::test_a_write_made_again_is_one_event_and_another_one_is_refused",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "what needs no repair is written anew",
+        "adapters/shapes.py",
+        [("return text if repaired == _plain(text) else msgspec", "return msgspec")],
+        "tests/adapters/test_rpc.py::test_what_is_kept_is_kept_byte_for_byte",
+        r"At index 26 diff",
+    ),
+    Mutant(
+        "a server answers to any name",
+        "tools/admission.py",
+        [("if not self._is_own(host):", "if self._is_own(host) is None:")],
+        "tests/tools/test_server_security.py::test_a_name_that_was_pointed_here_is_not_answered",
+        r"assert \(200, True\)",
+    ),
+]
+
+MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART, *SERVED]
