@@ -74,7 +74,7 @@ class Namespace:
         self.backend = EventBackend(opening, raw=True)
         self.users = 0
         self.domains: set[str] = set()
-        """Those that somebody was let in for."""
+        """Those that a request has used: they are open."""
 
 
 Opening = Callable[[Path, bool], Store]

@@ -73,7 +73,7 @@ def listening_on(host: str, port: int | None, unix: Path | None) -> Iterator[dic
     with contextlib.ExitStack() as held:
         found: dict[str, socket.socket] = {}
         if unix is not None:
-            found[f"unix:{unix}"] = held.enter_context(_listening_unix(unix))
+            found[f"unix:{unix.absolute()}"] = held.enter_context(_listening_unix(unix))
         if port is not None:
             listening = held.enter_context(_listen_tcp(host, port))
             found[_url_of(listening)] = listening

@@ -33,8 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention",
-        "client",
+        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention", "serve", "client",
     }  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return binaries
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])  # its page runs in test_demo.py
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "serve")])  # see test_demo.py, test_server.py
 def test_every_example_runs(name: str, workshop: Path) -> None:
     if name == "put":
         done("rm", "data", "notes", "hello")  # the page begins with position 1

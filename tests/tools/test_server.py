@@ -6,9 +6,12 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +22,8 @@ import pytest
 
 import eventstore
 from eventstore.clock import format_us
-from tests.tools.served import WAIT_S, Client, Server, refused
+from eventstore.tools.cli import cli
+from tests.tools.served import ROOT, WAIT_S, Client, Server, refused
 
 STATE = {"signalId": "s1", "bucketName": "b"}
 POSITION = {"symbol": "B", "strategyName": "st", "exchangeName": "x"}
@@ -290,6 +294,24 @@ def test_a_server_that_could_not_write_goes_on_when_it_can(server: Server) -> No
     assert reply.json() == {"ok": True, "result": None}
     assert client.get("/health").status == 200
     assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 0}, {"n": 1}]
+
+
+def test_the_examples_of_its_page_run(tmp_path: Path) -> None:
+    """With any free port where they would take the usual one: it may be taken."""
+    page = (cli.commands["serve"].help or "").split("Example:\n")[1]
+    token = tmp_path / "token"
+    token.write_text("a-token-of-no-importance")
+    token.chmod(0o600)
+    for example in filter(None, map(str.strip, page.splitlines())):
+        words = shlex.split(example)[1:] + ([] if "--unix" in example or "--port" in example else ["--port", "0"])
+        command = [sys.executable, "-m", "eventstore", *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            assert "listening" in running.stdout.readline()
+            running.terminate()
+            said, complained = running.communicate(timeout=WAIT_S)
+        assert (running.returncode, complained) == (0, ""), (example, said)
 
 
 # ---- pages
