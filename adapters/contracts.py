@@ -7,10 +7,11 @@ own JSON files keep it. Nothing here does anything; shapes.py does, on whatever 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from eventstore.adapters import payloads
 from eventstore.errors import ContractError
@@ -24,6 +25,9 @@ STEPS_MS: dict[str, int] = {
     "1d": 86_400_000,
 }
 """Milliseconds from one candle to the next, by the name of the interval."""
+
+EACH = "*"
+"""In the path of a Repair, every item of a list."""
 
 PAYLOADS = ("data", "rows", "candles")
 """What the parameter that is written is called: one record, a list of them, a list of candles."""
@@ -40,6 +44,34 @@ class Method(msgspec.Struct, frozen=True):
     def writes(self) -> bool:
         """Whether it changes anything, and so takes an event_id beside its parameters."""
         return self.verb in ("write", "remove")
+
+
+class Default(msgspec.Struct, frozen=True):
+    """A member of a record that is put back where it is null or missing."""
+
+    member: str
+    value: float
+    beside: str = ""
+    """Only in records that have this member, null or not; "" is all of them."""
+    setting: str = ""
+    """The engine's setting that says what the value is there; an engine that has none, or is none, has `value`."""
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What reading puts back: JSON has no Infinity, and older engines wrote rows without leverage."""
+
+    defaults: tuple[Default, ...]
+    paths: tuple[tuple[str | int, ...], ...] = ((),)
+    """Which parts of a record, or row: names of members, places in a list, EACH of its items; () is the record itself."""
+
+    def __call__(self, value: Any) -> Any:
+        """The same value, repaired in place."""
+        for path in self.paths:
+            for record in _reached(value, path):
+                for default in self.defaults:
+                    if record.get(default.member) is None and (not default.beside or default.beside in record):
+                        record[default.member] = default.value
+        return value
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +104,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """Whether instances are disposed of, and the adapter waits for their initialisation by a method of its own."""
     order: tuple[str, ...] = ()
     """In which order the adapter's methods take context, id and when, if not in just that one."""
-    repair: Callable[[Any], Any] | None = None
+    repair: Repair | None = None
     """Puts back into a record, or a row, what JSON could not say or an older engine did not."""
 
     @property
@@ -140,6 +172,22 @@ def require_text(contract: str, name: str, value: object) -> str:
     return value
 
 
+def _reached(value: Any, path: tuple[str | int, ...]) -> Iterator[dict[str, Any]]:
+    """The records that a path leads to."""
+    if not path:
+        if isinstance(value, dict):
+            yield value
+        return
+    step, rest = path[0], path[1:]
+    inside: Sequence[Any] = ()
+    if isinstance(value, list):
+        inside = value if step == EACH else value[step : step + 1] if isinstance(step, int) else ()
+    elif isinstance(value, dict):
+        inside = (value.get(step),)
+    for each in inside:
+        yield from _reached(each, rest)
+
+
 def _part(contract: str, name: str, value: object) -> Part:
     if name != "backtest":
         return require_text(contract, name, value)
@@ -148,52 +196,21 @@ def _part(contract: str, name: str, value: object) -> Part:
     return "backtest" if value else "live"
 
 
-# ---- repairs: JSON has no Infinity, and older engines wrote rows without leverage
+# ---- repairs
 
-
-def _minutes(row: dict[str, Any]) -> None:
-    if row.get("minuteEstimatedTime") is None:
-        row["minuteEstimatedTime"] = math.inf
-
-
-def _leverage(row: dict[str, Any]) -> None:
-    if row.get("multiplier") is None:
-        row["multiplier"] = 1
-    if row.get("isolated") is None:
-        row["isolated"] = True
-
-
-def _signal(row: Any) -> Any:
-    if isinstance(row, dict):
-        _minutes(row)
-        _leverage(row)
-    return row
-
-
+_MINUTES = Default("minuteEstimatedTime", math.inf)
+_LEVERAGE = (
+    Default("multiplier", 1, setting="CC_SIGNAL_LEVERAGE_MULTIPLIER"),
+    Default("isolated", True, setting="CC_SIGNAL_ISOLATED_MARGIN"),
+)
 _DEFERRED = ("closedSignal", "cancelledSignal", "activatedSignal", "takeProfitSignal", "stopLossSignal", "retryOpenSignal")
 
-
-def _strategy(snapshot: Any) -> Any:
-    if isinstance(snapshot, dict):
-        for name in _DEFERRED:
-            _signal(snapshot.get(name))
-    return snapshot
-
-
-def _positions(positions: Any) -> Any:
-    for position in positions if isinstance(positions, list) else ():
-        if isinstance(position, list) and len(position) == 2 and isinstance(position[1], dict):
-            _minutes(position[1])
-    return positions
-
-
-def _notification(row: Any) -> Any:
-    if isinstance(row, dict):
-        if "minuteEstimatedTime" in row:
-            _minutes(row)
-        if "cost" in row:
-            _leverage(row)
-    return row
+_SIGNAL = Repair((_MINUTES, *_LEVERAGE))
+_STRATEGY = Repair(_SIGNAL.defaults, paths=tuple((name,) for name in _DEFERRED))
+_POSITIONS = Repair((_MINUTES,), paths=((EACH, 1),))
+_NOTIFICATION = Repair(
+    (replace(_MINUTES, beside="minuteEstimatedTime"), *(replace(each, beside="cost") for each in _LEVERAGE)),
+)
 
 
 # ---- the rows
@@ -211,7 +228,7 @@ CONTRACTS: dict[str, Contract] = {
             context=_POSITION,
             path=("data", "signal", _POSITION, ("symbol",)),
             payload=payloads.SignalRow,
-            repair=_signal,
+            repair=_SIGNAL,
         ),
         Contract(
             name="Schedule",
@@ -219,7 +236,7 @@ CONTRACTS: dict[str, Contract] = {
             context=_POSITION,
             path=("data", "schedule", _POSITION, ("symbol",)),
             payload=payloads.SignalRow,
-            repair=_signal,
+            repair=_SIGNAL,
         ),
         Contract(
             name="Strategy",
@@ -227,7 +244,7 @@ CONTRACTS: dict[str, Contract] = {
             context=_POSITION,
             path=("data", "strategy", _POSITION, "strategy"),
             payload=payloads.StrategyData,
-            repair=_strategy,
+            repair=_STRATEGY,
         ),
         Contract(
             name="Risk",
@@ -238,7 +255,7 @@ CONTRACTS: dict[str, Contract] = {
             payload=list[tuple[str, payloads.RiskPosition]],
             stamped="always",
             empty=list,
-            repair=_positions,
+            repair=_POSITIONS,
         ),
         Contract(
             name="Partial",
@@ -279,7 +296,7 @@ CONTRACTS: dict[str, Contract] = {
             id="id",
             path=("data", "storage", ("backtest",), ("id",)),
             payload=payloads.StorageRow,
-            repair=_signal,
+            repair=_SIGNAL,
         ),
         Contract(
             name="Notification",
@@ -288,7 +305,7 @@ CONTRACTS: dict[str, Contract] = {
             id="id",
             path=("data", "notification", ("backtest",), ("id",)),
             payload=payloads.NotificationRow,
-            repair=_notification,
+            repair=_NOTIFICATION,
         ),
         Contract(
             name="Log",
@@ -341,7 +358,7 @@ CONTRACTS: dict[str, Contract] = {
             path=("data", "recent", (*_POSITION, "frame_name", "backtest"), ("symbol",)),
             payload=payloads.SignalRow,
             stamped="writes",
-            repair=_signal,
+            repair=_SIGNAL,
         ),
         Contract(
             name="State",

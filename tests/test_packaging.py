@@ -23,6 +23,7 @@ HOUSE = ("eventstore", "projections", "adapters", "tools")
 LINKED = HOUSE[1:]
 ALONGSIDE = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "ARCHITECTURE.md", "CHANGELOG.md")
 DEMO_DATA = "eventstore/tools/demo_data/session.jsonl.gz"
+CLIENT = "eventstore/tools/persist.mjs"
 
 BUILD = """
 import sys
@@ -87,7 +88,7 @@ def test_a_wheel_holds_every_file_once(built: Built) -> None:
         names = archive.namelist()
     expected = [str(path) if path.parts[0] == "eventstore" else f"eventstore/{path}" for path in sources()]
     assert sorted(name for name in names if ".dist-info/" not in name) == sorted(expected)
-    assert {"eventstore/py.typed", DEMO_DATA} <= set(names)
+    assert {"eventstore/py.typed", DEMO_DATA, CLIENT} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -103,6 +104,7 @@ def test_an_sdist_holds_every_file_once_and_nothing_through_the_links(built: Bui
     names = [name for member in members if ".egg-info/" not in (name := member.name.split("/", 1)[1])]
     assert all(member.isfile() for member in members)
     assert sorted(names) == sorted([*map(str, sources()), *ALONGSIDE, "PKG-INFO", "setup.cfg"])
+    assert CLIENT.removeprefix("eventstore/") in names
 
 
 def test_an_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import eventstore
+from eventstore.adapters.contracts import CONTRACTS
+from eventstore.tools.client import client
+from eventstore.tools.serve import PORT
+from tests.tools.node import STAND_IN, node
+from tests.tools.served import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,6 +68,24 @@ def test_the_commands_give_what_readme_shows_and_its_python_runs(tmp_path: Path,
     assert steps >= 8
 
 
+def test_the_typescript_example_runs(tmp_path: Path) -> None:
+    """As JavaScript, which it is too, with a stand-in for the engine; on the server that it asks for, but for the port."""
+    (example,) = _blocks("ts")
+    package = tmp_path / "node_modules" / "backtest-kit"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"name": "backtest-kit", "exports": "./engine.mjs"}')
+    shutil.copy(STAND_IN, package / "engine.mjs")
+    (tmp_path / "persist.mjs").write_text(client(), encoding="utf-8")
+    with Server(tmp_path / "live-data") as server:
+        assert f'"http://127.0.0.1:{PORT}"' in example
+        (tmp_path / "example.mjs").write_text(example.replace(f"http://127.0.0.1:{PORT}", server.url))
+        done = subprocess.run([node(), "example.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"on the server: {', '.join(CONTRACTS)}\n"
+    with eventstore.open(tmp_path / "live-data" / "ns" / "bot-1", read_only=True) as store:
+        assert list(store.domain("signal").keys()) == [("BTCUSDT", "my_strategy", "binance")]
+
+
 def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
     run, test = (body.strip() for body in _blocks("sh"))
     assert run == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/eventstore demo"
@@ -71,7 +97,7 @@ def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
 def test_every_command_is_named() -> None:
     listed = subprocess.run([sys.executable, "-m", "eventstore", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  (\w+)  ", listed.partition("Commands:")[2], re.MULTILINE)
-    assert len(commands) == 26
+    assert len(commands) == 27
     assert [name for name in commands if f"`eventstore {name}`" not in README] == []
 
 

@@ -98,7 +98,7 @@ def text_files() -> Iterator[Path]:
     """Everything a person wrote and another will read."""
     yield from python_files(*HOUSE, "tests")
     yield from sorted(path for pattern in ("*.md", "*.toml", "*.in") for path in ROOT.glob(pattern))
-    yield from sorted(path for folder in (*HOUSE, "tests") for path in (ROOT / folder).rglob("*.md"))
+    yield from sorted(path for pattern in ("*.md", "*.mjs") for folder in (*HOUSE, "tests") for path in (ROOT / folder).rglob(pattern))
     yield ROOT / ".ci" / "run"
     yield ROOT / ".gitignore"
 

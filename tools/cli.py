@@ -17,6 +17,7 @@ from eventstore.tools import (
     archive,
     backup,
     bundle,
+    client,
     compact,
     demo,
     doctor,
@@ -334,6 +335,15 @@ def _bundle(
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = bundle.bundle(store, domain, output, key=None if key is None else key_of(key), progress=progress, **options)
     return show(report, bundle.render, as_json and output is not None)
+
+
+@cli.command("client", help=page(client))
+@click.option("--json", "as_json", is_flag=True, help="Print the contracts alone, a JSON object a line.")
+def _client(as_json: bool) -> int:
+    if as_json:
+        return show_each(client.contracts(), lambda rows, paint: (), as_json)
+    sys.stdout.write(client.client())
+    return OK
 
 
 @cli.command("compact", help=page(compact))

@@ -54,9 +54,8 @@ def test_rows_of_a_real_session_convert() -> None:
         if not request["method"].startswith("write") or not request["args"][0]:
             continue
         given = request["args"][0]
-        repaired = contract.repair or (lambda value: value)
         for value in given if contract.shape in ("rows", "series") else [given]:
-            row = repaired(value)
+            row = contract.repair(value) if contract.repair else value
             assert known(as_json(row), json.loads(msgspec.json.encode(msgspec.convert(row, contract.payload))))
             kinds[contract.name] = kinds.get(contract.name, 0) + 1
     assert kinds.keys() == CONTRACTS.keys() - {"Dictionary"}

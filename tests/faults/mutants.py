@@ -883,4 +883,39 @@ SERVED = [
     ),
 ]
 
-MUTANTS = [*DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART, *FOLLOWED, *SERVED]
+CLIENT = "tests/tools/test_client.py::"
+
+CALLED = [
+    Mutant(
+        "a call that is sent again has another rid",
+        "tools/persist.mjs",
+        [("this.#attempt(request.body,", "this.#attempt(request.body.replace(`${PROCESS}-`, `$&${++calls}`),")],
+        CLIENT + "test_a_call_without_an_answer_is_sent_again_and_done_once[lose]",
+        r"At index 2 diff: 'writeLogData' != 'readLogData'",
+    ),
+    Mutant(
+        "a call does not wait for those before it",
+        "tools/persist.mjs",
+        [("await before?.catch(() => {});", "")],
+        CLIENT + "test_calls_of_one_context_go_one_after_the_other",
+        r"list\(range\(60\)\)|== \[0, 1, 2",
+    ),
+    Mutant(
+        "a write that was given up may come late",
+        "tools/persist.mjs",
+        [("await this.#settle(place, request);", "")],
+        CLIENT + "test_a_write_that_may_yet_arrive_goes_before_what_follows_it",
+        r"It came before|\['new', 'newer'\]",
+    ),
+    Mutant(
+        "half an answer is one",
+        "tools/persist.mjs",
+        [('push(chunk)).on("error", none)', """push(chunk)).on("error", () => resolve({ status: 200, text: '{"ok":true}' }))""")],
+        CLIENT + "test_a_call_without_an_answer_is_sent_again_and_done_once[half]",
+        r"assert 1 == 3",
+    ),
+]
+
+MUTANTS = [
+    *DURABLE, *NOTICED, *IN_TURN, *PROVEN, *BACKED_UP, *ERASED, *SEALED, *ARCHIVED, *KEPT_APART, *FOLLOWED, *SERVED, *CALLED,
+]  # fmt: skip

@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "init", "put", "get", "rm", "ls", "log", "history", "state", "verify", "anchor", "bundle", "accept", "salvage", "import", "export",
-        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention", "shadow", "serve",
+        "demo", "doctor", "backup", "restore", "redact", "shred", "compact", "archive", "retention", "shadow", "serve", "client",
     }  # fmt: skip
 
 
@@ -121,7 +121,10 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         ran = subprocess.run(["bash", "-c", f"set -o pipefail; {example}"], env=environment, capture_output=True, text=True, check=False)
         # `| head` may end a writer early, which is no failure of either.
         assert ran.returncode in ((0, 141) if "| head" in example else (0,)), (example, ran)
-        assert ran.stdout or "--as-of 20" in example, example  # that time may be before the store's
+        written = example.partition(" > ")[2]
+        assert ran.stdout or (written and Path(written).read_text()) or "--as-of 20" in example, (
+            example
+        )  # that time may be before the store's
         assert "Traceback" not in ran.stderr
 
 
