@@ -457,9 +457,9 @@ def test_keys_that_others_can_read_or_that_lie_in_the_store_are_refused(
     with open_store() as store:
         store.backup(tmp_path / "backup")
     for folder in ("data", "data/logs/people", "backup"):
-        for options in ({"location": tmp_path / "other"}, {"location": tmp_path / "data"}, {"location": "memory:"}):
+        for location in (tmp_path / "other", tmp_path / "data", "memory:"):
             with pytest.raises(ConfigError, match="lies inside the "):
-                eventstore.open(**options, keys=tmp_path / folder / "keys")
+                eventstore.open(location, keys=tmp_path / folder / "keys")
 
 
 @pytest.mark.parametrize(

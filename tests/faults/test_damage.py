@@ -470,7 +470,7 @@ def hide_what_follows(log_file: Path, position: int) -> None:
     """Have one bit make a number of two bytes of the row's."""
     content = bytearray(log_file.read_bytes())
     pages = [at for at in range(database.PAGE_BYTES, len(content), database.PAGE_BYTES) if content[at] == 13]
-    (at,) = [at for at in pages if content[at + 3 :][:2] != b"\0\0"][:1]
+    at = next(at for at in pages if any(content[at + 3 : at + 5]))
     content[at + number_of_row(bytes(content[at : at + database.PAGE_BYTES]), position)] ^= 0x80
     log_file.write_bytes(content)
 
