@@ -8,7 +8,7 @@ from pathlib import Path
 
 # What others import is theirs, so it comes first; then whatever a POSIX system has and Windows has not is taken away.
 WINDOWS = """
-import asyncio, os, signal, subprocess, sys, tempfile, click, msgspec, rich.console, sqlite_utils
+import asyncio, os, signal, subprocess, sys, tempfile, click, msgspec, rich.console, sqlite_utils, watchfiles
 sys.modules["fcntl"] = sys.modules["resource"] = None
 for name in ("O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "fork", "getuid", "register_at_fork", "statvfs"):
     delattr(os, name)

@@ -459,7 +459,7 @@ def test_no_output_goes_into_a_store(tmp_path: Path, words: list[str], place: st
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for store in ("data", "other"):
         refused = eventstore(command, tmp_path / "data", *rest, *option, tmp_path / store / place)
-        assert (refused.code, "is in the store" in refused.err) == (3, True), refused
+        assert (refused.code, "is inside the store" in refused.err) == (3, True), refused
     assert {path: path.read_bytes() for path in before} == before
     assert done("verify", tmp_path / "data").code == done("verify", tmp_path / "other").code == 0
 
