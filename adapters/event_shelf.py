@@ -36,13 +36,22 @@ class EventBackend:
 
     def __init__(self, opening: Callable[[], Store], *, raw: bool = False) -> None:
         self._opening, self._raw = opening, raw
+        self._choosing = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._ready = Once(self._open)
         self._store: tuple[Store, awaited.Store] | None = None
         self._shelves: dict[str, Shelf] = {}
 
     async def _open(self) -> None:
         store = await asyncio.to_thread(self._opening)
-        self._store = store, awaited.Store(store)
+        with self._choosing:  # each event loop opens by itself: of several at one moment the first one's store is everybody's
+            if self._store is None:
+                self._store = store, awaited.Store(store)
+            kept = self._store[0]
+        if kept is not store:
+            await asyncio.to_thread(store.close)
 
     async def shelf(self, contract: Contract) -> Shelf:
         """See Backend.shelf. Raises ContractError for a domain that was made under another rule, what opening a store raises."""
@@ -65,9 +74,11 @@ class EventBackend:
         return self._store
 
     async def close(self) -> None:
-        """Close the store, if it was opened, once the writes under way are done."""
-        if self._store is not None:
-            await self._store[1].close()
+        """Close the store, if it was opened, once the writes under way are done; whoever asks for a shelf after that opens it again."""
+        opened = self._store
+        self._begin()
+        if opened is not None:
+            await opened[1].close()
 
 
 class EventShelf:

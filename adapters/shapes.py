@@ -34,24 +34,24 @@ class Shape:
     def __init__(self, *context: Any, backend: Callable[[], Backend]) -> None:
         self.context = context
         self._parts = self.contract.parts(context)
-        self._backend = backend
-        self._shelf: Shelf | None = None
+        self._choose = backend
+        self._backend: Backend | None = None
         self._ready = Once(self._open)
 
     async def _open(self) -> None:
-        shelf = await self._backend().shelf(self.contract)
-        await shelf.prepare(self._parts)
-        self._shelf = shelf
+        backend = self._choose()
+        await (await backend.shelf(self.contract)).prepare(self._parts)
+        self._backend = backend
 
     async def wait_for_init(self, initial: bool = True) -> None:
         """Return when the instance can be used. Whoever calls at one moment waits for the same opening; `initial` is only told."""
         await self._ready()
 
     async def _open_shelf(self) -> Shelf:
-        if self._shelf is None:
+        if self._backend is None:
             await self._ready()
-            assert self._shelf is not None  # _open() has put it there, or raised
-        return self._shelf
+            assert self._backend is not None  # _open() has put it there, or raised
+        return await self._backend.shelf(self.contract)  # each time: the backend may have been closed, and opens again
 
     def _found(self, value: Any) -> Any:
         """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
