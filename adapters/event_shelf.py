@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,9 @@ import msgspec
 from eventstore import awaited
 from eventstore.adapters.contracts import Contract, key_of
 from eventstore.adapters.gathering import Gathering
+from eventstore.adapters.json_layout import Layout, of_paths
 from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
+from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
 from eventstore.model import Domain, Event, Key
@@ -54,9 +57,13 @@ class EventBackend:
             await asyncio.to_thread(store.close)
 
     async def shelf(self, contract: Contract) -> Shelf:
-        """See Backend.shelf. Raises ContractError for a domain that was made under another rule, what opening a store raises."""
+        """See Backend.shelf.
+
+        Raises ContractError for a domain that was made under another rule, or holds files under their paths; what opening a store raises.
+        """
         store, waiting = await self._opened()
         if contract.name not in self._shelves:
+            await asyncio.to_thread(_require_records, store, contract)
             domain = contract.domain
             if self._raw and contract.shape != "series":
                 domain = Domain(domain.name, domain.write, msgspec.Raw)
@@ -203,6 +210,16 @@ class EventShelf:
                 if erases and not anew:  # what was folded before may hold what it erased; what is read from now on does not
                     self._candles = Candles()
                     break
+
+
+def _require_records(store: Store, contract: Contract) -> None:
+    """Refuse a domain of files under their paths, of which a contract would find none. Raises ContractError."""
+    name = contract.domain.name
+    if name in store.domains():
+        layout, keys = Layout(Path(), contract), store.domain(name).keys()
+        first = next(keys, None)
+        if first is not None and all(layout.is_path((key,) if isinstance(key, str) else key) for key in chain([first], keys)):
+            raise of_paths(name, store.location, encode_key(first))
 
 
 def _in_order(candles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
