@@ -215,8 +215,8 @@ class EventShelf:
 def _require_records(store: Store, contract: Contract) -> None:
     """Refuse a domain of files under their paths, of which a contract would find none. Raises ContractError."""
     name = contract.domain.name
-    if name in store.domains():
-        layout, keys = Layout(Path(), contract), store.domain(name).keys()
+    if name in store.domains() and (domain := store.domain(name)).domain.write == "replace":  # as an import makes them
+        layout, keys = Layout(Path(), contract), domain.keys()
         first = next(keys, None)
         if first is not None and all(layout.is_path((key,) if isinstance(key, str) else key) for key in chain([first], keys)):
             raise of_paths(name, store.location, encode_key(first))
