@@ -137,10 +137,12 @@ class Keyed(Protocol):
     @property
     def domain(self) -> str:
         """The domain."""
+        ...
 
     @property
     def key(self) -> Parts:
         """The key."""
+        ...
 
 
 def keys_by_domain(files: Iterable[Keyed]) -> dict[str, set[Parts]]:
