@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,9 @@ import msgspec
 from eventstore import awaited
 from eventstore.adapters.contracts import Contract, key_of
 from eventstore.adapters.gathering import Gathering
+from eventstore.adapters.json_layout import Layout, of_paths
 from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
+from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
 from eventstore.model import Domain, Event, Key
@@ -36,18 +39,31 @@ class EventBackend:
 
     def __init__(self, opening: Callable[[], Store], *, raw: bool = False) -> None:
         self._opening, self._raw = opening, raw
+        self._choosing = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._ready = Once(self._open)
         self._store: tuple[Store, awaited.Store] | None = None
         self._shelves: dict[str, Shelf] = {}
 
     async def _open(self) -> None:
         store = await asyncio.to_thread(self._opening)
-        self._store = store, awaited.Store(store)
+        with self._choosing:  # each event loop opens by itself: of several at one moment the first one's store is everybody's
+            if self._store is None:
+                self._store = store, awaited.Store(store)
+            kept = self._store[0]
+        if kept is not store:
+            await asyncio.to_thread(store.close)
 
     async def shelf(self, contract: Contract) -> Shelf:
-        """See Backend.shelf. Raises ContractError for a domain that was made under another rule, what opening a store raises."""
+        """See Backend.shelf.
+
+        Raises ContractError for a domain that was made under another rule, or holds files under their paths; what opening a store raises.
+        """
         store, waiting = await self._opened()
         if contract.name not in self._shelves:
+            await asyncio.to_thread(_require_records, store, contract)
             domain = contract.domain
             if self._raw and contract.shape != "series":
                 domain = Domain(domain.name, domain.write, msgspec.Raw)
@@ -65,9 +81,11 @@ class EventBackend:
         return self._store
 
     async def close(self) -> None:
-        """Close the store, if it was opened, once the writes under way are done."""
-        if self._store is not None:
-            await self._store[1].close()
+        """Close the store, if it was opened, once the writes under way are done; whoever asks for a shelf after that opens it again."""
+        opened = self._store
+        self._begin()
+        if opened is not None:
+            await opened[1].close()
 
 
 class EventShelf:
@@ -192,6 +210,16 @@ class EventShelf:
                 if erases and not anew:  # what was folded before may hold what it erased; what is read from now on does not
                     self._candles = Candles()
                     break
+
+
+def _require_records(store: Store, contract: Contract) -> None:
+    """Refuse a domain of files under their paths, of which a contract would find none. Raises ContractError."""
+    name = contract.domain.name
+    if name in store.domains() and (domain := store.domain(name)).domain.write == "replace":  # as an import makes them
+        layout, keys = Layout(Path(), contract), domain.keys()
+        first = next(keys, None)
+        if first is not None and all(layout.is_path((key,) if isinstance(key, str) else key) for key in chain([first], keys)):
+            raise of_paths(name, store.location, encode_key(first))
 
 
 def _in_order(candles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

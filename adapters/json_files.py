@@ -190,9 +190,11 @@ class JsonFiles:
             return self._read(path)
 
     def _read(self, path: Path) -> Any:
+        if not path.is_file():  # nor a pipe, which would be waited for for ever
+            return ABSENT
         try:
             content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except FileNotFoundError:
             return ABSENT
         try:
             return decode_value(content.decode())

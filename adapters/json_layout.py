@@ -84,6 +84,14 @@ class Layout:
             key=lambda key: (self.is_odd(key[: len(self._contract.context)]), list(map(str, key))),
         )
 
+    def is_path(self, key: Parts) -> bool:
+        """Whether a key is a file's path below the contract's folder, and not what the contract calls the record that is there."""
+        if not all(isinstance(part, str) for part in key):
+            return False
+        folders = itertools.takewhile(lambda segment: isinstance(segment, str), self._contract.path[:2])
+        there = self.keys((*map(str, folders), *map(str, key)))
+        return bool(there) and key not in there
+
     def where(self, key: Parts) -> str:
         """A key as an error names it."""
         return f"{self._contract.name} {list(key)!r}"
@@ -106,6 +114,14 @@ class Layout:
         """Whether an optional part is left out or not as the engine never does: with it a name has a part more, which `_` can feign."""
         joined = [parts for parts in self._named_together(context) if OPTIONAL in parts]
         return any((parts[OPTIONAL] == "") == (parts["backtest"] == "backtest") for parts in joined)
+
+
+def of_paths(domain: str, location: str, key: str) -> ContractError:
+    """What is wrong with a domain in which a tree's paths are keys."""
+    return ContractError(
+        f"{domain} in {location} has keys that are paths of files, such as {key}, as `eventstore import` makes them without --contracts;"
+        " contracts need a store of their own: import the tree with --contracts into another one"
+    )
 
 
 def ids(names: Sequence[str]) -> list[str]:

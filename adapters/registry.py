@@ -96,12 +96,12 @@ async def close() -> None:
 
     What was kept in memory is gone.
     """
-    opened = [backend for backend in _backends.values() if isinstance(backend, EventBackend)]
-    _backends.clear()
     for adapter in _adapters:
         adapter.clear()
-    for backend in opened:
-        await backend.close()
+    # They stay: adapters and instances that were given one go on with it, and it is still the only one of its place.
+    for backend in list(_backends.values()):
+        if isinstance(backend, EventBackend):
+            await backend.close()
 
 
 class ConfiguredAdapter(Adapter):

@@ -34,24 +34,24 @@ class Shape:
     def __init__(self, *context: Any, backend: Callable[[], Backend]) -> None:
         self.context = context
         self._parts = self.contract.parts(context)
-        self._backend = backend
-        self._shelf: Shelf | None = None
+        self._choose = backend
+        self._backend: Backend | None = None
         self._ready = Once(self._open)
 
     async def _open(self) -> None:
-        shelf = await self._backend().shelf(self.contract)
-        await shelf.prepare(self._parts)
-        self._shelf = shelf
+        backend = self._choose()
+        await (await backend.shelf(self.contract)).prepare(self._parts)
+        self._backend = backend
 
     async def wait_for_init(self, initial: bool = True) -> None:
         """Return when the instance can be used. Whoever calls at one moment waits for the same opening; `initial` is only told."""
         await self._ready()
 
     async def _open_shelf(self) -> Shelf:
-        if self._shelf is None:
+        if self._backend is None:
             await self._ready()
-            assert self._shelf is not None  # _open() has put it there, or raised
-        return self._shelf
+            assert self._backend is not None  # _open() has put it there, or raised
+        return await self._backend.shelf(self.contract)  # each time: the backend may have been closed, and opens again
 
     def _found(self, value: Any) -> Any:
         """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
@@ -140,15 +140,9 @@ class Rows(Shape):
 class Series(Shape):
     """Candles: the first one written stands; a read gives all that it asks for, or None."""
 
-    def _step(self) -> int:
-        interval = self.context[1]
-        if interval not in STEPS_MS:
-            raise ContractError(f"{self.contract.name}: interval {interval!r} is none of {', '.join(STEPS_MS)}")
-        return STEPS_MS[interval]
-
     async def read(self, limit: int, since_timestamp: int, until_timestamp: int) -> list[dict[str, Any]] | None:
         """The `limit` candles from `since_timestamp` on (milliseconds); None if any is missing. `until_timestamp` is not asked."""
-        step = self._step()
+        step = step_of(self.contract, self.context)
         for name, given in (("limit", limit), ("since_timestamp", since_timestamp)):
             _require_moment(self.contract, name, given)
         if limit < 0:
@@ -160,7 +154,7 @@ class Series(Shape):
 
         Idempotent by nature, as the first one stands: no `event_id` is kept.
         """
-        step, now_ms = self._step(), time.time_ns() // 1_000_000
+        step, now_ms = step_of(self.contract, self.context), time.time_ns() // 1_000_000
         found: dict[int, Sequence[Any]] = {}
         for members in members_of(self.contract, _listed(self.contract, candles)):
             if members[0] + step <= now_ms:
@@ -168,6 +162,14 @@ class Series(Shape):
         if found:
             kept = candles_of(found[timestamp] for timestamp in sorted(found))
             await (await self._open_shelf()).add_candles(self._parts, kept)
+
+
+def step_of(contract: Contract, context: Sequence[Any]) -> int:
+    """Milliseconds from one candle of a context to the next. Raises ContractError for an interval that is none."""
+    interval = context[1]
+    if interval not in STEPS_MS:
+        raise ContractError(f"{contract.name}: interval {interval!r} is none of {', '.join(STEPS_MS)}")
+    return STEPS_MS[interval]
 
 
 def members_of(contract: Contract, given: Sequence[Any]) -> list[Sequence[Any]]:

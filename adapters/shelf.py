@@ -146,9 +146,10 @@ class Once:
     async def __call__(self) -> None:
         if self._done:
             return
-        if self._task is None or self._task.done() or self._task.get_loop() is not asyncio.get_running_loop():
-            self._task = asyncio.ensure_future(self._run())
-        await asyncio.shield(self._task)  # whoever is cancelled does not cancel it for the others
+        task = self._task
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._task = asyncio.ensure_future(self._run())  # each event loop its own: another thread's may stand here at once
+        await asyncio.shield(task)  # whoever is cancelled does not cancel it for the others
 
     async def _run(self) -> None:
         await self._work()

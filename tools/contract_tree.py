@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from eventstore.adapters.contracts import CONTRACTS, Contract
-from eventstore.adapters.json_layout import Layout
+from eventstore.adapters.contracts import CONTRACTS, Contract, key_of
+from eventstore.adapters.json_layout import Layout, of_paths
 from eventstore.adapters.shelf import Parts
 from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
@@ -27,7 +28,7 @@ def parts_of(key: Key) -> Parts:
 
 def is_record(contract: Contract, parts: Parts) -> bool:
     """Whether a key can be one of a contract's records."""
-    names = (*contract.context, *filter(None, [contract.id]))
+    names = _names(contract)
     if len(parts) != len(names):
         return False
     numbers = contract.shape == "series"
@@ -39,20 +40,45 @@ def require_records(store: Store) -> None:
     for name in store.domains():
         contract = BY_DOMAIN.get(name)
         for key in store.domain(name).keys() if contract is not None else ():
-            if contract is not None and _is_path(contract, parts_of(key)):
-                raise ContractError(
-                    f"{name} in {store.location} has keys that are paths of files, such as {encode_key(key)}, as `eventstore import` makes"
-                    " them without --contracts; contracts need a store of their own: import the tree with --contracts into another one"
-                )
+            if contract is not None and is_path(contract, parts_of(key)):
+                raise of_paths(name, store.location, encode_key(key))
 
 
-def _is_path(contract: Contract, parts: Parts) -> bool:
-    """Whether a key is a file's path, and not what the contract calls the record that is there."""
-    if not all(isinstance(part, str) for part in parts):
+def require_paths(store: Store, files: Mapping[str, Collection[Parts]]) -> bool:
+    """Refuse to give a tree's files, by domain, the keys that their paths are, where contracts keep records: these would be there
+    twice, and the store be none for contracts any more. Whether it was asked: not if no contract has such files. Raises ContractError.
+    """
+    found = ((name, key) for name, keys in files.items() if name in BY_DOMAIN for key in keys if is_path(BY_DOMAIN[name], key))
+    path = next(found, None)
+    if path is None:
         return False
-    folders = ("data", contract.domain.name) if contract.path[0] == "data" else (contract.domain.name,)
-    there = Layout(_ANYWHERE, contract).keys((*folders, *map(str, parts)))
-    return bool(there) and parts not in there
+    for name in store.domains():
+        contract = BY_DOMAIN.get(name)
+        if contract is None or _are_alike(contract):
+            continue
+        for key in map(parts_of, store.domain(name).keys()):
+            if is_record(contract, key) and not is_path(contract, key) and key not in files.get(name, ()):
+                raise ContractError(
+                    f"{store.location} keeps records of contracts, such as {name} {encode_key(key_of(key))}, and not files by their paths,"
+                    f" such as {path[0]} {encode_key(path[1])}; import the tree with --contracts, or into another store"
+                )
+    return True
+
+
+def is_path(contract: Contract, parts: Parts) -> bool:
+    """Whether a key is a file's path, and not what the contract calls the record that is there."""
+    return Layout(_ANYWHERE, contract).is_path(parts)
+
+
+def _are_alike(contract: Contract) -> bool:
+    """Whether the records of a contract have the keys that their files' paths are."""
+    below = contract.path[2:] if contract.path[0] == "data" else contract.path[1:]
+    return below == tuple((name,) for name in _names(contract))
+
+
+def _names(contract: Contract) -> tuple[str, ...]:
+    """What the parts of a key are called."""
+    return (*contract.context, *filter(None, [contract.id]))
 
 
 def fold_candles(domain: DomainStore, candles: Candles, until: int) -> Candles:

@@ -108,8 +108,10 @@ def _export(domain: DomainStore, contract: Contract, root: Path, report: TreeRep
     counts = report.domains[domain.name] = Exported(states.position)
     if contract.shape == "series":
         candles = fold_candles(domain, Candles(), states.position)
-        records, total = _candles(candles), sum(len(candles.of(context)) for context in candles.contexts())
+        contexts = [context for context in candles.contexts() if is_record(contract, (*context, 0))]
+        records, total = _candles(candles, contexts), sum(len(candles.of(context)) for context in contexts)
         counts.erased = sum(state.status == "redacted" for state in states.snapshot().values())
+        report.problems += [_odd(domain, contract, key) for key in states.snapshot() if _is_odd(contract, key)]
     else:
         found = sorted(states.snapshot().items(), key=lambda item: natural_order(item[0]))
         records, total = _records(domain, contract, found, counts, report), len(found)
@@ -120,8 +122,16 @@ def _export(domain: DomainStore, contract: Contract, root: Path, report: TreeRep
             progress(domain.name, counts.files, total)
 
 
-def _candles(candles: Candles) -> Iterator[Record]:
-    for context in candles.contexts():
+def _is_odd(contract: Contract, key: str) -> bool:
+    return key != SYSTEM_KEY and not is_record(contract, parts_of(decode_key(key)))
+
+
+def _odd(domain: DomainStore, contract: Contract, key: str) -> Problem:
+    return Problem(f"{domain.name} {key}", f"no record of {contract.name}: its key has other parts")
+
+
+def _candles(candles: Candles, contexts: Iterable[Parts]) -> Iterator[Record]:
+    for context in contexts:
         for candle in candles.of(context):
             yield (*context, candle["timestamp"]), "{" + ",".join(f'"{name}":{number_text(value)}' for name, value in candle.items()) + "}"
 
@@ -130,11 +140,10 @@ def _records(
     domain: DomainStore, contract: Contract, found: Iterable[tuple[str, KeyState]], counts: Exported, report: TreeReport
 ) -> Iterator[Record]:
     for key, state in found:
-        parts = parts_of(decode_key(key))
         if key == SYSTEM_KEY or (state.status == "removed" and not contract.soft):
             continue
-        if not is_record(contract, parts):
-            report.problems.append(Problem(f"{domain.name} {key}", f"no record of {contract.name}: its key has other parts"))
+        if _is_odd(contract, key):
+            report.problems.append(_odd(domain, contract, key))
         elif state.status == "redacted":
             counts.erased += 1
         else:
@@ -143,7 +152,7 @@ def _records(
             if text is None:
                 counts.erased += 1  # while this was under way
             else:
-                yield parts, text
+                yield parts_of(decode_key(key)), text
 
 
 def _removed(domain: DomainStore, removal: Event) -> str:

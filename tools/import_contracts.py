@@ -10,7 +10,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from eventstore.adapters.contracts import CONTRACTS, Contract, camel, key_of
 from eventstore.adapters.event_shelf import EventBackend
 from eventstore.adapters.json_files import text_of
 from eventstore.adapters.json_layout import CLAIM, Layout
-from eventstore.adapters.shapes import members_of
+from eventstore.adapters.shapes import members_of, step_of
 from eventstore.adapters.shelf import Parts
 from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
-from eventstore.errors import ContractError, CorruptionError, InvalidValueError, RedactedError
+from eventstore.errors import ContractError, CorruptionError, InvalidKeyError, InvalidValueError, RedactedError
 from eventstore.model import Domain
-from eventstore.projections.series import FIELDS, MAX_MOMENT, MEMBERS, Candles
+from eventstore.projections.series import FIELDS, MAX_MOMENT, MEMBERS, Candles, Series
 from eventstore.store import Store
 from eventstore.tools.contract_tree import fold_candles, require_records
 from eventstore.tools.imported import Imported, ImportReport, Problem
@@ -39,6 +40,8 @@ from eventstore.values import decode_value, encode_value
 _BATCH = 1_000
 _EVIDENCE = ("symbol", "strategy_name", "exchange_name")
 """The parts of a context that a record may say of itself; the frame is none, as live rows name one that their path does not have."""
+
+Candle = dict[str, Any]
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -137,9 +140,11 @@ class _Reader:
             text = msgspec.Raw(read(self._root / place.path, at_most=self._at_most))
             encode_value(text, max_bytes=self._at_most)
             found = list(self._told(place, text))
+            for record in found:
+                encode_key(record.key)  # a name that is no text is no key
         except OSError as error:
             self._report.problem(place.path, error.strerror or str(error))
-        except (InvalidValueError, ContractError) as error:
+        except (InvalidKeyError, InvalidValueError, ContractError) as error:
             self._report.problem(place.path, error)
         else:
             yield from (record for record in found if self._is_first(record))
@@ -162,8 +167,12 @@ class _Reader:
             yield from (_Record(place.path, (*context, id_), row) for id_, row in zip(ids, _decode_list(text), strict=True))
             return
         key = self._key(place, layout, value)
-        if place.contract.shape == "series" and (moment := _candle(place.contract, text)["timestamp"]) != key[-1]:
-            raise ContractError(f"its name says {key[-1]}, and the candle {moment}")
+        if place.contract.shape == "series":
+            moment = _candle(place.contract, text)["timestamp"]
+            if moment != key[-1]:
+                raise ContractError(f"its name says {key[-1]}, and the candle {moment}")
+            if moment + step_of(place.contract, key) > time.time_ns() // 1_000_000:
+                raise ContractError("the candle is not closed yet, and may still change")
         yield _Record(place.path, key, text)
 
     def _key(self, place: _Place, layout: Layout, value: Any) -> Parts:
@@ -227,7 +236,7 @@ def _agrees(contract: Contract, key: Parts, said: dict[str, str]) -> bool:
     return all(said.get(name, part) == part for name, part in zip(contract.context, key, strict=False))
 
 
-def _candle(contract: Contract, text: msgspec.Raw) -> dict[str, Any]:
+def _candle(contract: Contract, text: msgspec.Raw) -> Candle:
     """A candle as it is kept. Its numbers are doubles, whatever digits say them. Raises ContractError."""
     value = decode_value(text_of(text))
     for name, number in value.items() if isinstance(value, dict) else ():
@@ -282,12 +291,25 @@ class _Writer:
         fold_candles(domain, self._candles, domain.head().position)
         for context, group in groupby(sorted(records, key=lambda record: record.key), key=lambda record: record.key[:-1]):
             series = self._candles.of(context)
-            candles = [_candle(self._contract, record.text) for record in group]
-            new = [candle for candle in candles if candle["timestamp"] not in series]
+            given = [(record, _candle(self._contract, record.text)) for record in group]
+            new = {candle["timestamp"]: candle for _, candle in given if candle["timestamp"] not in series}
             if new:
-                asyncio.run(self._add(context, new))
-            counts.written += len(new)
-            counts.unchanged += len(candles) - len(new)
+                asyncio.run(self._add(context, list(new.values())))
+                fold_candles(domain, self._candles, domain.head().position)
+            self._count(self._candles.of(context), given, new, counts)
 
-    async def _add(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
+    def _count(self, series: Series, given: Sequence[tuple[_Record, Candle]], new: Container[int], counts: Imported) -> None:
+        """What became of candles, by what stands there now."""
+        for record, candle in given:
+            standing = series.read(candle["timestamp"], 1, 1)
+            if standing is None:
+                self._report.problem(record.path, "an event under its key was erased in the store, and an import does not bring it back")
+            elif standing != [candle]:
+                self._report.problem(record.path, "the store has another candle of that moment, and there the first one stands")
+            elif candle["timestamp"] in new:
+                counts.written += 1
+            else:
+                counts.unchanged += 1
+
+    async def _add(self, context: Parts, candles: Sequence[Candle]) -> None:
         await (await self._backend.shelf(self._contract)).add_candles(context, candles)

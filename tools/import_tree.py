@@ -11,10 +11,11 @@ import msgspec
 from eventstore.domain import DomainStore
 from eventstore.errors import ContractError, CorruptionError, InvalidValueError
 from eventstore.store import Store
+from eventstore.tools.contract_tree import require_paths
 from eventstore.tools.imported import ImportReport, Problem
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
-from eventstore.tools.tree import JsonFile, read, walk
+from eventstore.tools.tree import JsonFile, keys_by_domain, read, walk
 from eventstore.values import encode_value
 
 _BATCH_FILES = 1_000
@@ -24,9 +25,11 @@ _BATCH_BYTES = 4 * 2**20
 def import_tree(root: Path, store: Store, report: ImportReport, *, domain: str | None = None, progress: Progress | None = None) -> None:
     """Write every file that names a key and holds JSON, unless the key holds just that; the rest goes into the report.
 
-    A domain's files are written in the order of their last changes: its log tells the story as it happened.
+    A domain's files are written in the order of their last changes: its log tells the story as it happened. Raises ContractError for a
+    store that keeps the records of contracts, if these are their files.
     """
     files = _named(root, store, report, domain)
+    require_paths(store, keys_by_domain(files))
     done = 0
     for name, group in groupby(files, key=lambda file: file.domain):
         try:

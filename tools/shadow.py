@@ -76,7 +76,8 @@ def shadow(
     """Record what the tree in `folder` is, and unless `once`, what it becomes, until SIGINT or SIGTERM.
 
     rescan_s: seconds between two looks at everything. `tell` is told when everything was looked at for the first time. Raises AccessError
-    when the tree is gone, OwnedError if another shadow follows into this store, EngineError.
+    when the tree is gone, OwnedError if another shadow follows into this store, ContractError for one that keeps records of
+    contracts whose files these are, EngineError.
     """
     if domain is not None:
         Domain(domain)

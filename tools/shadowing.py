@@ -22,9 +22,10 @@ from eventstore.errors import AccessError, ContractError, InvalidValueError, Red
 from eventstore.meta import EventMeta
 from eventstore.model import Event
 from eventstore.store import Store
+from eventstore.tools.contract_tree import require_paths
 from eventstore.tools.imported import Problem
 from eventstore.tools.stores import raw_domain
-from eventstore.tools.tree import SUFFIX, JsonFile, Stamp, named, read_stamped, stamp_of, walk
+from eventstore.tools.tree import SUFFIX, JsonFile, Stamp, keys_by_domain, named, read_stamped, stamp_of, walk
 from eventstore.values import encode_value
 
 GAP = "gap"
@@ -81,6 +82,7 @@ class Shadow:
         self._broken: dict[str, tuple[Stamp, str]] = {}
         self._hidden: dict[str, str] = {}
         self._told: set[str] = set()
+        self._is_ours = False
         self._fresh: set[str] = set()
         """Documents that were read so soon after their change that another change may have left the same stamp: look again."""
 
@@ -259,7 +261,11 @@ class Shadow:
 
     def _record(self, versions: Sequence[Version]) -> int:
         before = self.counts.written + self.counts.removed
-        ordered = sorted(versions, key=lambda version: (version.domain, version.modified_us, version.key))
+        self._is_ours = self._is_ours or require_paths(self._store, keys_by_domain(versions))
+        # A file that was moved to another path of the same key is no removal.
+        there = {(file.domain, file.key) for file in self._seen.values()} if any(version.text is None for version in versions) else set()
+        known = [version for version in versions if version.text is not None or (version.domain, version.key) not in there]
+        ordered = sorted(known, key=lambda version: (version.domain, version.modified_us, version.key))
         for name, group in groupby(ordered, key=lambda version: version.domain):
             domain = raw_domain(self._store, name)
             if domain.domain.write == "first":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -129,6 +129,28 @@ def named(root: Path, relative: Parts, stamp: Stamp, domain: str | None = None) 
     except EventStoreError as error:
         return Problem(path, str(error))
     return JsonFile(path, domain, parts, stamp)
+
+
+class Keyed(Protocol):
+    """A file that names a domain and a key, or a version of one."""
+
+    @property
+    def domain(self) -> str:
+        """The domain."""
+        ...
+
+    @property
+    def key(self) -> Parts:
+        """The key."""
+        ...
+
+
+def keys_by_domain(files: Iterable[Keyed]) -> dict[str, set[Parts]]:
+    """The keys that files name."""
+    keys: dict[str, set[Parts]] = {}
+    for file in files:
+        keys.setdefault(file.domain, set()).add(file.key)
+    return keys
 
 
 def read(path: Path, *, at_most: int) -> bytes:

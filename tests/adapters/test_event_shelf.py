@@ -22,7 +22,7 @@ from eventstore.adapters.persist import PersistCandleInstance, PersistNotificati
 from eventstore.adapters.registry import backend_at
 from eventstore.adapters.shelf import Parts
 from eventstore.domain import DomainStore
-from eventstore.errors import EngineError, InvalidValueError
+from eventstore.errors import ClosedError, EngineError, InvalidValueError
 from eventstore.model import Key
 from eventstore.projections.series import FIELDS, columns_of
 from eventstore.retention import Retention
@@ -350,6 +350,25 @@ def test_event_loops_of_several_threads_lose_no_candle() -> None:
         await backend.close()
 
     asyncio.run(check())
+
+
+def test_event_loops_that_ask_at_one_moment_have_one_store() -> None:
+    barrier, opened = threading.Barrier(3), [eventstore.open("memory:") for _ in range(3)]
+    left = list(opened)
+
+    def opening() -> eventstore.Store:
+        barrier.wait(PATIENCE)
+        return left.pop()
+
+    backend = EventBackend(opening)
+    crew = Crew()
+    for _ in range(3):
+        crew.start(functools.partial(asyncio.run, backend.store()))
+    assert len({id(store) for store in crew.results()}) == 1
+    asyncio.run(backend.close())
+    for store in opened:
+        with pytest.raises(ClosedError):
+            store.domains()
 
 
 async def _opened(backend: EventBackend) -> None:

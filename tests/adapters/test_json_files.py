@@ -18,6 +18,7 @@ from eventstore.adapters.json_layout import Layout
 from eventstore.adapters.registry import backend_at
 from eventstore.errors import AccessError, ConfigError, ContractError
 from tests.adapters.recorded import instance
+from tests.eventstore.crew import PATIENCE
 
 DUMP = Path("dump")
 
@@ -257,3 +258,17 @@ def test_a_folder_that_cannot_be_written_is_said() -> None:
 def test_what_is_no_logger_is_refused() -> None:
     with pytest.raises(ConfigError, match="lacks info and warning"):
         persist.set_logger(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_pipe_is_no_document_and_holds_up_nobody() -> None:
+    path = DUMP / "data/signal/A_b_c/A.json"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+
+    async def check() -> None:
+        assert await asyncio.wait_for(kept("Signal", "A", "b", "c").read_signal_data(), PATIENCE) is None
+        await kept("Signal", "A", "b", "c").write_signal_data({"id": "s1"})
+
+    with open(os.open(path, os.O_RDWR), "rb"):  # so that whoever waits for it is let go in the end
+        asyncio.run(check())
+    assert path.is_file()

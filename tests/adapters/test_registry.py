@@ -51,6 +51,21 @@ def test_live_is_durable_and_backtests_are_in_memory_by_one_call() -> None:
         assert list(store.domain("signal").keys()) == [SIGNAL]
 
 
+def test_after_closing_the_next_call_opens_the_store_again_whoever_named_it() -> None:
+    async def check() -> None:
+        PersistSignalAdapter.use_event_store("store")
+        records = persist.PersistBase("notes", "store")
+        await PersistSignalAdapter.write_signal_data({"id": "s1"}, *SIGNAL)
+        await records.write_value("n1", 1)
+        for _ in range(2):
+            await persist.close()
+            assert (await PersistSignalAdapter.read_signal_data(*SIGNAL) or {})["id"] == "s1"
+            assert await records.read_value("n1") == 1
+        await persist.close()
+
+    asyncio.run(check())
+
+
 def test_backtests_in_files_by_one_call() -> None:
     async def check() -> None:
         persist.setup(live="store", backtest="json:dump")

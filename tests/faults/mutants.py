@@ -852,8 +852,8 @@ FOLLOWED = [
     ),
     Mutant(
         "paths of files pass for records",
-        "tools/contract_tree.py",
-        [("return bool(there) and parts not in there", "return False")],
+        "adapters/json_layout.py",
+        [("return bool(there) and key not in there", "return False")],
         CONTRACTS + "test_a_path_among_keys_is_told_by_each_contract[risk-context0-ids0]",
         "assert 0 == 1",
     ),

@@ -21,6 +21,7 @@ from eventstore.adapters.contracts import CONTRACTS, Contract, key_of
 from eventstore.adapters.event_shelf import EventBackend
 from eventstore.adapters.registry import backend_at
 from eventstore.codec import encode_key
+from eventstore.errors import ContractError
 from eventstore.projections.series import FIELDS, Candles
 from eventstore.store import Store
 from eventstore.tools.contract_tree import fold_candles
@@ -73,6 +74,46 @@ def test_a_store_of_paths_is_refused_and_named(tmp_path: Path, monkeypatch: pyte
     assert "breakeven in data has keys that are paths of files" in answer.err
     assert done("log", "data").out == before
     assert not Path("tree").exists()
+
+
+@pytest.mark.parametrize("words", [("import", "dump", "data"), ("shadow", "dump", "data", "--once")])
+def test_a_store_of_records_takes_no_paths_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    """They would be there twice, and the bot that keeps its records there could neither export nor import any."""
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "dump", {"data/signal/A_b_c/A.json": b"1", "memory/s/b/m.json": b"{}"})
+    done("import", "dump", "data", "--contracts")
+    before = done("log", "data").out
+    tree(tmp_path / "dump", {"data/candle/x/A/1m/60000.json": b"{}"})
+    answer = eventstore(*words)
+    assert (answer.code, 'data keeps records of contracts, such as signal ["A","b","c"]' in answer.err) == (1, True)
+    assert done("log", "data").out == before
+    tree(tmp_path / "other", {"notes/A_b_c/A.json": b"1", "memory/s/b/n.json": b"{}"})
+    done("import", "other", "data")
+
+
+@pytest.mark.parametrize("words", [("import", "dump", "data"), ("shadow", "dump", "data", "--once")])
+def test_a_store_of_paths_takes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "dump", {f"{name}.json": b"1" for name in ("data/signal/A_b_c/A", "memory/s/b/m", "state/s/b/b", "state/s/b")})
+    done(*words)
+    done(*words)
+
+
+def test_contracts_on_a_store_of_paths_are_refused_and_not_found_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "dump", {"data/signal/A_b_c/A.json": b"1", "data/log/log/x.json": b"{}", "memory/s/b/m.json": b"{}"})
+    done("import", "dump", "data")
+
+    async def check() -> None:
+        persist.setup(live="data")
+        with pytest.raises(ContractError, match=r"signal in .*data has keys that are paths of files"):
+            await persist.PersistSignalAdapter.read_signal_data("A", "b", "c")
+        with pytest.raises(ContractError, match=r"log in .*data has keys that are paths of files"):
+            await persist.PersistLogAdapter.read_log_data()
+        assert await persist.PersistMemoryAdapter.read_memory_data("s", "b", "m") == {}
+        await persist.close()
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize(
@@ -315,6 +356,31 @@ def test_what_stands_first_or_was_erased_is_listed(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "tree")) == ["data/log/log/a.json"]
 
 
+def test_a_candle_that_another_stands_for_or_is_none_yet_is_listed(tmp_path: Path) -> None:
+    def candle(at: int, price: int) -> bytes:
+        return b'{"timestamp":%d,"open":%d,"high":1,"low":1,"close":1,"volume":1}' % (at, price)
+
+    folder, data = "data/candle/x/A/1m", tmp_path / "data"
+    dump = tree(tmp_path / "dump", {f"{folder}/{at}.json": candle(at, 1) for at in (0, 60_000)})
+    done("import", dump, data, "--contracts")
+    unclosed, other = 2**50, "data/candle/x/A/7m/0.json"
+    tree(dump, {f"{folder}/0.json": candle(0, 2), f"{folder}/{unclosed}.json": candle(unclosed, 1), other: candle(0, 1)})
+    found = problems("import", dump, data, "--contracts")
+    assert set(found) == {f"{folder}/0.json", f"{folder}/{unclosed}.json", other}
+    done("redact", data, "candle", '["A","1m","x",0]', "--reason", "asked")
+    answer = eventstore("import", dump, data, "--contracts", "--json").json()
+    assert {problem["where"] for problem in answer["problems"]} == set(found)
+    assert answer["domains"]["candle"]["written"] == 1
+
+
+def test_a_name_that_is_no_text_is_listed_and_the_rest_lands(tmp_path: Path) -> None:
+    dump, data = tree(tmp_path / "dump", {"data/measure/b/k.json": b"1", "state/s/b/b.json": b"1"}), tmp_path / "data"
+    os.mkdir(os.fsencode(dump) + b"/data/measure/\xff")
+    Path(os.fsdecode(os.fsencode(dump) + b"/data/measure/\xff/k.json")).write_bytes(b"1")
+    answer = eventstore("import", dump, data, "--contracts", "--json")
+    assert (answer.code, len(answer.json()["problems"]), sorted(answer.json()["domains"])) == (1, 1, ["measure", "state"])
+
+
 def test_candles_become_columns_and_only_new_ones_are_written(tmp_path: Path) -> None:
     def candle(at: int) -> bytes:
         return b'{"timestamp":%d,"open":1,"high":2.5,"low":1e-7,"close":0.000001,"volume":100000000000000000000}' % at
@@ -371,6 +437,15 @@ def test_a_key_that_is_no_records_is_listed(tmp_path: Path) -> None:
     found = problems("export", tmp_path / "data", "--contracts", "-o", tmp_path / "tree")
     assert set(found) == {'signal ["a","b"]', 'signal ["a/b","b","c"]'}
     assert "the event store keeps such keys apart" in found['signal ["a/b","b","c"]']
+
+
+def test_candles_of_no_context_are_listed(tmp_path: Path) -> None:
+    with library.open(tmp_path / "data") as store:
+        domain = store.domain(CONTRACTS["Candle"].domain)
+        for key in (("A", 60_000), ("A", "1m", "x", 60_000)):
+            domain.write_value(key, {"start": 60_000, "step": 60_000, **{name: [1] for name in FIELDS}})
+    assert set(problems("export", tmp_path / "data", "--contracts", "-o", tmp_path / "tree")) == {'candle ["A",60000]'}
+    assert sorted(contents(tmp_path / "tree")) == ["data/candle/x/A/1m/60000.json"]
 
 
 @pytest.fixture

@@ -336,3 +336,13 @@ def test_a_removed_document_is_looked_for_once(folder: Path) -> None:
         assert shadow.scan("gone") == 1
         store.domain("a").write_value("x", 2)  # somebody else's now
         assert shadow.scan("again") == 0
+
+
+def test_a_file_that_moves_to_another_path_of_its_key_is_no_removal(folder: Path) -> None:
+    with library.open("memory:") as store:
+        shadow = Shadow(folder, store)
+        shadow.begin("began", allow_empty=False)
+        (folder / "data").mkdir()
+        (folder / "a").rename(folder / "data" / "a")
+        assert shadow.scan("moved") == 0
+        assert store.domain("a").read_value("x") == {"v": 1}
