@@ -387,6 +387,7 @@ def test_health_and_metrics(server: Server) -> None:
         ("/state?domain=state&as_of=yesterday", 400),
         ("/state?domain=state&as_of=2024-01-01T00:00:00", 400),
         ("/verify?ns=none", 404),
+        ("/verify?domain=none", 404),
         ("/health?x=1", 400),
         ("/nothing", 404),
         ("/rpc", 405),
