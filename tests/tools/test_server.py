@@ -296,6 +296,21 @@ def test_a_server_that_could_not_write_goes_on_when_it_can(server: Server) -> No
     assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 0}, {"n": 1}]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
+    foreign = tmp_path / "data" / "ns" / "foreign"
+    server = Server(tmp_path / "data")
+    server.command = ["sh", "-c", 'exec "$@" 2> /dev/full', "sh", *server.command]
+    with server:
+        (foreign / "folder").mkdir(parents=True)
+        client = server.client()
+        for _ in range(2):
+            reply = client.post(raw(b"1", "r1", "foreign"))
+            assert (reply.status, reply.json()["error"]["name"]) == (500, "NotAStoreError")
+        write(client, {"n": 1}, "r1")
+        assert server.stop()["requests"] == 3
+
+
 def test_the_examples_of_its_page_run(tmp_path: Path) -> None:
     """With any free port where they would take the usual one: it may be taken."""
     page = (cli.commands["serve"].help or "").split("Example:\n")[1]
