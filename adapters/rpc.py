@@ -38,6 +38,9 @@ MAX_ROWS = 10_000
 MAX_NESTED = 2**20
 """Arrays and objects in one request: each takes many times the bytes in memory that it takes here."""
 
+MAX_MESSAGE = 4_096
+"""Characters of what a refusal says."""
+
 _AROUND = 3
 """Levels of a request around a row: the request, its args, the list of rows."""
 
@@ -46,7 +49,7 @@ _MEMBERS: dict[str, type] = {"ns": str, "rid": str, "contract": str, "context": 
 _WAIT = Method("wait_for_init", ("initial",), "wait_for_init")
 _DISPOSE = Method("dispose", (), "dispose")
 
-# Possessive, or the way back to every escape is kept; one that does not end is none of JSON, and must not be looked for again at each of its quotes.
+# Possessive: else the way back to every escape is kept. It may end with the body: else each quote of what is no JSON begins another search.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -126,7 +129,9 @@ def result_of(found: Any) -> bytes:
 
 def refusal_of(name: str, message: str) -> bytes:
     """The reply to a call that was not done."""
-    # Not by msgspec: a message may quote half an emoji.
+    if len(message) > MAX_MESSAGE:  # it may quote all that was sent
+        message = f"{message[:MAX_MESSAGE]}..."
+    # Not by msgspec: it may quote half an emoji, too.
     return json.dumps({"ok": False, "error": {"name": name, "message": message}}, separators=(",", ":")).encode()
 
 

@@ -162,7 +162,8 @@ async def verify(folder: Path, domain: str | None) -> bytes:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "eventstore", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
     )
-    assert process.stdout is not None and process.stderr is not None  # they were asked for
+    assert process.stdout is not None  # it was asked for
+    assert process.stderr is not None
     try:
         async with asyncio.timeout(VERIFY_S):
             said, complaint = await asyncio.gather(_all_of(process.stdout), _all_of(process.stderr))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel
 from eventstore.adapters.event_shelf import EventBackend
 from eventstore.adapters.namespaces import MAX_NAME_BYTES, NamespaceError, folder_name
-from eventstore.adapters.rpc import MAX_NESTED, METHODS, RequestError, answer, read_call, refusal_of, result_of
+from eventstore.adapters.rpc import MAX_MESSAGE, MAX_NESTED, METHODS, RequestError, answer, read_call, refusal_of, result_of
 from eventstore.adapters.shelf import as_json
 from eventstore.errors import DuplicateEventError
 from eventstore.opening import open_store
@@ -217,6 +217,10 @@ def test_members_in_any_order_with_any_space_are_read() -> None:
     place = b'"context":{"bucketName":"b","signalId":"s"},"contract":"State","rid":"r","ns":"n"'
     call = read_call(b' { "args" : [ {"args":[1]} , "2024-03-04T12:00:00.000Z" ] ,\n"method":"writeStateData",' + place + b"} ")
     assert (call.namespace, call.rid, call.context, bytes(call.args[0])) == ("n", "r", ("s", "b"), b'{"args":[1]}')
+
+
+def test_a_refusal_does_not_send_back_all_that_was_sent() -> None:
+    assert len(refusal_of("ContractError", "x" * 2**20)) < 2 * MAX_MESSAGE
 
 
 def test_a_refusal_can_quote_half_an_emoji() -> None:

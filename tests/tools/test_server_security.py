@@ -201,6 +201,13 @@ def test_pages_of_other_origins_are_not_answered(server: Server, client: Client,
     assert own.status == 200
 
 
+def test_what_pages_of_others_show_is_not_answered(client: Client) -> None:
+    """An image in a page is asked for without an Origin; a proof would read all there is for it."""
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert client.send("GET", "/verify", headers={"Sec-Fetch-Site": site}).status == status
+        client.close()  # whom it refuses, it hangs up on
+
+
 def test_what_is_sent_is_not_to_be_kept_or_guessed_at(client: Client) -> None:
     for path in ("/health", "/log", "/none"):
         headers = client.get(path).headers
