@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -341,6 +343,21 @@ def test_a_head_that_is_too_large_is_refused(server: Server, client: Client) -> 
         pipe.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
         assert pipe.recv(12) == b"HTTP/1.1 400"
     assert client.get("/health").status == 200
+
+
+def test_connections_that_all_come_at_once_take_no_descriptors_from_the_stores(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", descriptors=256) as server, contextlib.ExitStack() as held:
+        client = server.client()
+        assert client.post(WRITE).status == 200
+        os.kill(server.pid, signal.SIGSTOP)
+        for _ in range(400):
+            pipe = held.enter_context(socket.socket())
+            pipe.setblocking(False)
+            pipe.connect_ex(("127.0.0.1", server.port))
+        os.kill(server.pid, signal.SIGCONT)
+        for number in range(5):
+            assert client.post(body_of(ns=f"n{number}")).status == 200
+        assert server.stderr == ""
 
 
 def test_connections_beyond_what_is_allowed_are_told_so(tmp_path: Path) -> None:
