@@ -35,6 +35,12 @@ from eventstore.writes import MAX_EVENT_ID_BYTES
 MAX_ROWS = 10_000
 """Rows or candles in one call: ten times what the engine sends at most."""
 
+MAX_NESTED = 2**20
+"""Arrays and objects in one request: each takes many times the bytes in memory that it takes here."""
+
+MAX_MESSAGE = 4_096
+"""Characters of what a refusal says."""
+
 _AROUND = 3
 """Levels of a request around a row: the request, its args, the list of rows."""
 
@@ -43,7 +49,8 @@ _MEMBERS: dict[str, type] = {"ns": str, "rid": str, "contract": str, "context": 
 _WAIT = Method("wait_for_init", ("initial",), "wait_for_init")
 _DISPOSE = Method("dispose", (), "dispose")
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive: else the way back to every escape is kept. It may end with the body: else each quote of what is no JSON begins another search.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -122,7 +129,9 @@ def result_of(found: Any) -> bytes:
 
 def refusal_of(name: str, message: str) -> bytes:
     """The reply to a call that was not done."""
-    # Not by msgspec: a message may quote half an emoji.
+    if len(message) > MAX_MESSAGE:  # it may quote all that was sent
+        message = f"{message[:MAX_MESSAGE]}..."
+    # Not by msgspec: it may quote half an emoji, too.
     return json.dumps({"ok": False, "error": {"name": name, "message": message}}, separators=(",", ":")).encode()
 
 
@@ -151,6 +160,9 @@ _CLASSES: dict[str, Callable[..., Shape]] = {contract.name: instance_class(contr
 
 
 def _decoded(body: bytes) -> tuple[str, dict[str, Any]]:
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKET)
+    if len(brackets) > 2 * MAX_NESTED:  # before anything is made of them
+        raise RequestError(413, f"the body has too many arrays and objects; at most {MAX_NESTED} are allowed")
     try:
         text = body.decode()
         request = json.loads(text, parse_constant=_no_constant)
@@ -160,7 +172,7 @@ def _decoded(body: bytes) -> tuple[str, dict[str, Any]]:
         raise RequestError(400, f"the body is no JSON: {error}") from None
     if not isinstance(request, dict):
         raise RequestError(400, "the body is no JSON object")
-    _require_depth(body)
+    _require_depth(brackets)
     return text, request
 
 
@@ -168,9 +180,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; JSON.stringify writes null")
 
 
-def _require_depth(body: bytes) -> None:
-    """Refuse what is nested deeper than any value may be. The body is JSON: each round takes the innermost brackets away."""
-    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKET)
+def _require_depth(brackets: bytes) -> None:
+    """Refuse what is nested deeper than any value may be. They are those of JSON: each round takes the innermost ones away."""
     for _ in range(MAX_DEPTH + _AROUND):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
         if not brackets:

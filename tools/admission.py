@@ -66,7 +66,7 @@ class Admission:
     """Refuses requests before anything of them is looked at: of pages in browsers that were led here, and of whoever lacks the token.
 
     A page can be led here by a name that its owner points at this machine (DNS rebinding); so only addresses, localhost and `hosts`
-    are names of this server. What a page sends says so in Origin, and no page is ours.
+    are names of this server. What a page sends says so in Origin, what it shows, an image for one, in Sec-Fetch-Site; no page is ours.
     """
 
     def __init__(self, app: ASGIApp, *, token: str | None, hosts: Iterable[str] = ()) -> None:
@@ -94,11 +94,13 @@ class Admission:
         await self._app(scope, receive, hardened)
 
     def _require(self, path: str, headers: list[tuple[bytes, bytes]]) -> None:
-        hosts, origins, given = ([value for name, value in headers if name == wanted] for wanted in (b"host", b"origin", b"authorization"))
+        wanted = (b"host", b"origin", b"sec-fetch-site", b"authorization")
+        hosts, origins, sites, given = ([value for name, value in headers if name == each] for each in wanted)
         host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
         if not self._is_own(host):
             raise RequestError(403, "this server is not called by that name: the Host is localhost, an address, or named by --allow-host")
-        if origins and origins not in ([b"http://" + hosts[0]], [b"https://" + hosts[0]]):
+        foreign = origins and origins not in ([b"http://" + hosts[0]], [b"https://" + hosts[0]])
+        if foreign or sites not in ([], [b"none"], [b"same-origin"]):  # none: somebody typed the address
             raise RequestError(403, "pages of other origins are not answered")
         if self._token is not None and path != _OPEN and not self._is_token(given):
             raise RequestError(401, "a token is needed: Authorization: Bearer TOKEN")

@@ -31,6 +31,10 @@ IDLE_S = 75
 STOP_S = 30
 """How long requests under way may go on once the server was told to stop."""
 MAX_HEAD_BYTES = 16_384
+_WAITING = 128
+"""Connections that the system keeps until they are taken."""
+_AT_ONCE = 16
+"""How many are taken before those that are too many are closed: each has a descriptor until then, which a store may need."""
 
 
 # ---- sockets
@@ -55,7 +59,7 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(128)
+        listening.listen(_WAITING)
     except OSError as error:
         listening.close()
         raise UnavailableError(f"{host}:{port} cannot be listened on: {error.strerror}; name another --port, or 0 for any") from error
@@ -92,7 +96,7 @@ def _listening_unix(path: Path) -> Iterator[socket.socket]:
     try:
         with os_errors(f"listening on {path}"), _mask(0o777 - FILE_MODE):
             listening.bind(str(beside))
-        listening.listen(128)
+        listening.listen(_WAITING)
         beside.rename(path)  # at once, so that nobody finds it missing, and nobody connects to a name that goes away
         own = path.stat().st_ino
     except BaseException:
@@ -231,6 +235,7 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=STOP_S,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                backlog=_AT_ONCE,  # which asyncio takes for both
             )
         )
         self._ready = ready
@@ -250,4 +255,6 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: called once, when everything listens."""
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_WAITING)
         self._ready()

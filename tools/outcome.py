@@ -195,7 +195,8 @@ class _Escaping(logging.Formatter):
 
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        with contextlib.suppress(OSError):  # a full disk, or nobody reads: what a warning tells of must not fail for its sake
+            click.echo(self.format(record), err=True)
 
 
 def _say_warnings(as_json: bool) -> None:

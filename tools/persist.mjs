@@ -317,6 +317,7 @@ const SOCKETS = 16; // at the same time: beyond that the server's disk is the bo
 const PATIENCE = 3; // how many answers that never come a call has time for
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 1_000;
+const TOO_MUCH = 429; // of the moment: the one refusal that is not final
 const WRITES = ["write", "remove"];
 
 /** Part of every rid: no other process, nor another thread, has the same. */
@@ -420,13 +421,13 @@ class Client {
     let tries = 0;
     for (let left; (left = request.deadline - performance.now()) > 0; ) {
       const patience = Math.min(left, this.#target.timeoutMs / PATIENCE);
-      const { status, text } = await this.#attempt(request.body, patience, () => (heard = true));
+      const { status, text, waitMs } = await this.#attempt(request.body, patience, () => (heard = true));
       const reply = status === 200 ? parsed(text) : undefined;
       if (reply?.ok === true) return reply.result;
       if (reply?.ok === false) throw Object.assign(new Error(reply.error.message), { name: reply.error.name });
-      if (status >= 300 && status < 500) throw new Error(this.#refusal(request, status, text));
+      if (status >= 300 && status < 500 && status !== TOO_MUCH) throw new Error(this.#refusal(request, status, text));
       failure = status === 0 ? text : `HTTP ${status}: ${excerpt(text)}`;
-      const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** tries++);
+      const pause = Math.max(waitMs, Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** tries++));
       await sleep(Math.max(0, Math.min(pause, request.deadline - performance.now())));
     }
     const outcome = heard && request.writes ? "unknown" : "not_written";
@@ -434,24 +435,25 @@ class Client {
   }
 
   /**
-   * One try: the answer, or status 0 and why there is none.
+   * One try: the answer, and how long it asks to be left alone; or status 0 and why there is none.
    *
    * @param {string} body
    * @param {number} ms
    * @param {() => void} heard Called once somebody may have heard it.
-   * @returns {Promise<{status: number, text: string}>}
+   * @returns {Promise<{status: number, text: string, waitMs: number}>}
    */
   #attempt(body, ms, heard) {
     return new Promise((resolve) => {
-      const none = (/** @type {NodeJS.ErrnoException} */ error) => resolve({ status: 0, text: error.message || String(error.code) });
+      const none = (/** @type {NodeJS.ErrnoException} */ error) => resolve({ status: 0, text: error.message || String(error.code), waitMs: 0 });
       const request = httpRequest({ ...this.#target.request, agent: this.#agent }, (response) => {
         /** @type {Buffer[]} */
         const chunks = [];
         response.on("data", (chunk) => chunks.push(chunk)).on("error", none);
-        response.on("end", () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }));
+        const waitMs = 1_000 * (Number(response.headers["retry-after"]) || 0);
+        response.on("end", () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString(), waitMs }));
       });
       const timer = setTimeout(() => {
-        resolve({ status: 0, text: `no answer for ${Math.ceil(ms)} ms` });
+        resolve({ status: 0, text: `no answer for ${Math.ceil(ms)} ms`, waitMs: 0 });
         request.destroy();
       }, ms);
       request.on("close", () => clearTimeout(timer)).on("error", none);

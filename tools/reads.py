@@ -16,7 +16,7 @@ import msgspec
 from eventstore.adapters.rpc import RequestError
 from eventstore.clock import parse_moment
 from eventstore.codec import encode_key
-from eventstore.errors import ConfigError, EventStoreError
+from eventstore.errors import ConfigError, EventStoreError, NotFoundError
 from eventstore.model import Domain, Key
 from eventstore.projections.key_states import natural_order
 from eventstore.store import Store
@@ -154,18 +154,19 @@ async def verify(folder: Path, domain: str | None) -> bytes:
     """The report of `eventstore verify` on a store, as JSON, without its place.
 
     By a process of its own, which is ended if it takes too long: a proof reads everything there is, and must not take the server with it.
-    Raises RequestError.
+    Raises NotFoundError for an unknown domain, RequestError.
     """
     words = ["verify", str(folder), *filter(None, [domain]), "--json", "--processes", "1"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
     environment.pop("EVENTSTORE_TOKEN", None)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "eventstore", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environment
+        sys.executable, "-P", "-m", "eventstore", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
     )
     assert process.stdout is not None  # it was asked for
+    assert process.stderr is not None
     try:
         async with asyncio.timeout(VERIFY_S):
-            said = await _all_of(process.stdout)
+            said, complaint = await asyncio.gather(_all_of(process.stdout), _all_of(process.stderr))
             code = await process.wait()
     except TimeoutError:
         raise RequestError(503, f"the proof takes more than {VERIFY_S:.0f} s: run `eventstore verify` on the machine") from None
@@ -173,7 +174,9 @@ async def verify(folder: Path, domain: str | None) -> bytes:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    if code not in (0, 1) or said is None:
+    if complaint is not None and complaint.startswith(b'{"error":"NotFoundError"'):
+        raise NotFoundError(f"no domain {domain!r}")
+    if code not in (0, 1) or not said:
         raise RequestError(503, "the store could not be verified: run `eventstore verify` on the machine, which says why")
     report = msgspec.json.decode(said.replace(str(folder).encode(), b"STORE"))
     del report["store"]

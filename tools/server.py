@@ -19,7 +19,7 @@ from starlette.routing import Route
 from eventstore.adapters import rpc
 from eventstore.adapters.namespaces import OWN, Namespace, NamespaceError, Namespaces
 from eventstore.adapters.rpc import RequestError, refusal_of
-from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, NotFoundError
+from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, LostIdsError, NotFoundError
 from eventstore.tools import reads
 from eventstore.tools.admission import Intake
 
@@ -86,11 +86,7 @@ class Service:
             name, domain = given.pop("ns", OWN), given.pop("domain")
             async with self.namespaces.using(name, domain, create=False) as namespace, self._readers:
                 store = await namespace.backend.store()
-                try:
-                    found = await asyncio.to_thread(page, store, domain, **given)
-                except CompactedError as error:
-                    message = f"what is asked for is in an archive; everything after position {error.floor} is here"
-                    raise RequestError(410, message) from None
+                found = await asyncio.to_thread(page, store, domain, **given)
                 return Response(await asyncio.to_thread(msgspec.json.encode, found), media_type=_JSON)
 
         return read
@@ -166,6 +162,13 @@ async def _response_of(page: Answer, request: Request) -> Response:
         return _refused(400, "NamespaceError", str(error))
     except NotFoundError:  # its sentence is for whoever may see the folder
         return _refused(404, "NotFoundError", "no such domain, or no such namespace")
+    except LostIdsError as error:  # until somebody accepts the loss
+        return _failed(error)
+    except CompactedError as error:  # a retry, too, whose first outcome would have to be read there
+        message = f"what is asked for, or was done under this rid, is in an archive; everything after position {error.floor} is here"
+        return _refused(410, "CompactedError", message)
+    except asyncio.CancelledError:  # nothing else cancels a request; what it had to write may have been written
+        return _refused(503, "StoppedError", "the server was told to stop, and waits no longer; ask again")
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
     except EventStoreError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel
 from eventstore.adapters.event_shelf import EventBackend
 from eventstore.adapters.namespaces import MAX_NAME_BYTES, NamespaceError, folder_name
-from eventstore.adapters.rpc import METHODS, RequestError, answer, read_call, refusal_of, result_of
+from eventstore.adapters.rpc import MAX_MESSAGE, MAX_NESTED, METHODS, RequestError, answer, read_call, refusal_of, result_of
 from eventstore.adapters.shelf import as_json
 from eventstore.errors import DuplicateEventError
 from eventstore.opening import open_store
@@ -189,10 +191,36 @@ def test_levels_of_nesting_are_counted_outside_of_strings() -> None:
         read_call(deep)
 
 
+@pytest.mark.parametrize("text", [b"\\n" * 2**20, b'\\"' * 2**20], ids=["closed", "open"])
+def test_a_long_text_takes_no_more_memory_than_a_few_copies_of_it(text: bytes) -> None:
+    state = CONTRACTS["State"]
+    whole = body_of(state, state.methods[1], ["@", NOON]).replace(b"@", text)
+    for body in (whole, whole[: len(text)]):  # the second one ends within the text, and is no JSON
+        tracemalloc.start()
+        with contextlib.suppress(RequestError):
+            read_call(body)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20 * len(body)
+
+
+def test_how_many_arrays_and_objects_a_request_has_is_bounded_before_it_is_decoded() -> None:
+    body = b'{"args":[' + b"{}," * MAX_NESTED + b'"'
+    with pytest.raises(RequestError, match=f"at most {MAX_NESTED} are allowed") as caught:
+        read_call(body)
+    assert caught.value.status == 413
+    with pytest.raises(RequestError, match="is no JSON"):
+        read_call(b'"' + body.replace(b'"', b""))  # within a text they are none
+
+
 def test_members_in_any_order_with_any_space_are_read() -> None:
     place = b'"context":{"bucketName":"b","signalId":"s"},"contract":"State","rid":"r","ns":"n"'
     call = read_call(b' { "args" : [ {"args":[1]} , "2024-03-04T12:00:00.000Z" ] ,\n"method":"writeStateData",' + place + b"} ")
     assert (call.namespace, call.rid, call.context, bytes(call.args[0])) == ("n", "r", ("s", "b"), b'{"args":[1]}')
+
+
+def test_a_refusal_does_not_send_back_all_that_was_sent() -> None:
+    assert len(refusal_of("ContractError", "x" * 2**20)) < 2 * MAX_MESSAGE
 
 
 def test_a_refusal_can_quote_half_an_emoji() -> None:

@@ -34,6 +34,8 @@ class Played(ThreadingTCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.acts: deque[Act] = deque()
         self.otherwise: Act = "answer"
+        self.retry_after: int | None = None
+        """Seconds, which every answer of a status other than 200 asks for."""
         self.results: dict[str, Any] = {}
         self.refuse: Callable[[dict[str, Any]], dict[str, str] | None] = lambda request: None
         self.arrived: list[dict[str, Any]] = []
@@ -100,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, *, cut: bool = False) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
+        if status != 200 and self.played.retry_after is not None:
+            self.send_header("retry-after", str(self.played.retry_after))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if cut else body)
         if cut:

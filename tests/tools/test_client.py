@@ -399,7 +399,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_all_the_time(server: Pla
 
 
 def test_a_refusal_is_final(server: Played, persist: Path) -> None:
-    statuses: list[Act] = [400, 401, 403, 404, 413, 429, 302]
+    statuses: list[Act] = [400, 401, 403, 404, 413, 302]
     with on(server, persist) as installed:
         installed.engine.call("Log", "readLogData")
         for status in statuses:
@@ -410,6 +410,18 @@ def test_a_refusal_is_final(server: Played, persist: Path) -> None:
         installed.engine.call("Log", "readLogData")
     assert server.methods() == ["readLogData", "readLogData"]
     assert [request["method"] for request in server.arrived].count("writeLogData") == len(statuses)
+
+
+def test_too_much_at_this_moment_is_asked_again_when_the_server_says(server: Played, persist: Path) -> None:
+    server.acts.extend([429, 429])
+    with on(server, persist) as installed:
+        installed.engine.call("Log", "writeLogData", [{"id": "a"}])
+    assert server.methods() == ["writeLogData"]
+    server.retry_after, server.otherwise = 60, 429
+    before = len(server.arrived)
+    with on(server, persist, timeoutMs=700) as installed, pytest.raises(CallError, match=r"\(tries: 1; the last: HTTP 429: no\)"):
+        installed.engine.call("Log", "readLogData")
+    assert len(server.arrived) == before + 1  # the pauses of its own would have ended within its time
 
 
 def test_a_no_of_the_store_is_thrown_as_it_is_and_final(server: Played, persist: Path) -> None:

@@ -242,6 +242,40 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path, number: int
         assert store.domain("state").read_value(("s1", "b")) == {"n": 1}
 
 
+def test_what_is_cut_off_when_it_stops_is_told_to_ask_again(tmp_path: Path) -> None:
+    """Half a request, which would be waited for longer than a test may take."""
+    server = Server(tmp_path / "data")
+    sooner = "from eventstore.tools import cli, listening; listening.STOP_S = 1; cli.cli()"
+    server.command = [sys.executable, "-c", sooner, *server.command[3:]]
+    server.start()
+    asking = server.client()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as half:
+        half.sendall(b"POST /rpc HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
+        while b"eventstore_server_under_way 2\n" not in asking.get("/metrics").body:
+            pass
+        server.stop()
+        reply = half.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 1\r\n" in reply
+    assert "Traceback" not in server.stderr
+
+
+def test_a_retry_whose_first_outcome_is_in_an_archive_is_refused_for_good(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server:
+        client = server.client()
+        write(client, {"n": 1}, "r1")
+        write(client, {"n": 2}, "r2")
+    with eventstore.open(server.folder) as store:
+        store.seal("state")
+        store.archive(to=tmp_path / "archive")
+    with server:
+        client = server.client()
+        for reply in (client.post(raw(b'{"n": 1}', "r1")), client.get("/log?domain=state")):
+            assert (reply.status, reply.json()["error"]["name"]) == (410, "CompactedError")
+        assert str(tmp_path) not in client.post(raw(b'{"n": 1}', "r1")).body.decode()
+        write(client, {"n": 3}, "r3")
+
+
 def test_a_unix_socket_is_private_and_a_dead_servers_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "data.sock"
     server = Server(tmp_path / "data", "--unix", path).start()
@@ -294,6 +328,21 @@ def test_a_server_that_could_not_write_goes_on_when_it_can(server: Server) -> No
     assert reply.json() == {"ok": True, "result": None}
     assert client.get("/health").status == 200
     assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 0}, {"n": 1}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
+    foreign = tmp_path / "data" / "ns" / "foreign"
+    server = Server(tmp_path / "data")
+    server.command = ["sh", "-c", 'exec "$@" 2> /dev/full', "sh", *server.command]
+    with server:
+        (foreign / "folder").mkdir(parents=True)
+        client = server.client()
+        for _ in range(2):
+            reply = client.post(raw(b"1", "r1", "foreign"))
+            assert (reply.status, reply.json()["error"]["name"]) == (500, "NotAStoreError")
+        write(client, {"n": 1}, "r1")
+        assert server.stop()["requests"] == 3
 
 
 def test_the_examples_of_its_page_run(tmp_path: Path) -> None:
@@ -387,6 +436,7 @@ def test_health_and_metrics(server: Server) -> None:
         ("/state?domain=state&as_of=yesterday", 400),
         ("/state?domain=state&as_of=2024-01-01T00:00:00", 400),
         ("/verify?ns=none", 404),
+        ("/verify?domain=none", 404),
         ("/health?x=1", 400),
         ("/nothing", 404),
         ("/rpc", 405),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -201,6 +203,13 @@ def test_pages_of_other_origins_are_not_answered(server: Server, client: Client,
     assert own.status == 200
 
 
+def test_what_pages_of_others_show_is_not_answered(client: Client) -> None:
+    """An image in a page is asked for without an Origin; a proof would read all there is for it."""
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert client.send("GET", "/verify", headers={"Sec-Fetch-Site": site}).status == status
+        client.close()  # whom it refuses, it hangs up on
+
+
 def test_what_is_sent_is_not_to_be_kept_or_guessed_at(client: Client) -> None:
     for path in ("/health", "/log", "/none"):
         headers = client.get(path).headers
@@ -334,6 +343,21 @@ def test_a_head_that_is_too_large_is_refused(server: Server, client: Client) -> 
         pipe.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
         assert pipe.recv(12) == b"HTTP/1.1 400"
     assert client.get("/health").status == 200
+
+
+def test_connections_that_all_come_at_once_take_no_descriptors_from_the_stores(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", descriptors=256) as server, contextlib.ExitStack() as held:
+        client = server.client()
+        assert client.post(WRITE).status == 200
+        os.kill(server.pid, signal.SIGSTOP)
+        for _ in range(400):
+            pipe = held.enter_context(socket.socket())
+            pipe.setblocking(False)
+            pipe.connect_ex(("127.0.0.1", server.port))
+        os.kill(server.pid, signal.SIGCONT)
+        for number in range(5):
+            assert client.post(body_of(ns=f"n{number}")).status == 200
+        assert server.stderr == ""
 
 
 def test_connections_beyond_what_is_allowed_are_told_so(tmp_path: Path) -> None:
