@@ -510,6 +510,35 @@ def test_a_retry_of_a_call_whose_event_is_hidden_is_never_written(ending_early: 
         store.domain(DOMAIN).write_value("key-18", 18, event_id="id-18")
 
 
+def test_a_retry_is_not_written_whose_event_the_pointer_files_know_and_nobody_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        for number in range(1, 5):
+            store.domain(DOMAIN).write_value(f"key-{number}", number, event_id=f"id-{number}")
+        store.seal(DOMAIN)
+    hide_what_follows(tmp_path / "store" / DB, 2)
+    with eventstore.open(tmp_path / "store") as store, pytest.raises(CorruptionError):
+        store.domain(DOMAIN).write_value("key-2", 2, event_id="id-2")
+
+
+@pytest.mark.corrupts
+def test_a_retry_is_not_written_whose_event_has_another_id_by_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        store.domain(DOMAIN).write_values([("a", 1), ("b", 2)])
+        store.domain(DOMAIN).write_value("c", 3, event_id="id-of-c")
+        store.domain(DOMAIN).write_value("c", 4)
+        store.seal(DOMAIN)
+    path = tmp_path / "store" / DB
+    content = path.read_bytes()
+    assert content.count(b"id-of-c") == 1
+    path.write_bytes(content.replace(b"id-of-c", b"id-of-d"))
+    with eventstore.open(tmp_path / "store") as store, pytest.raises(CorruptionError):
+        store.domain(DOMAIN).write_value("c", 3, event_id="id-of-c")
+
+
 def test_a_history_is_never_given_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_TAIL", 1)  # pointer files, so that an opening need not read the rows
     with eventstore.open(tmp_path / "store") as store:
