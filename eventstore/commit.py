@@ -13,7 +13,7 @@ import msgspec
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
 from eventstore.coding import with_codec
-from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, RedactedError
+from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, GapError, RedactedError
 from eventstore.live import Live
 from eventstore.metrics import Commit, Meter
 from eventstore.model import DURABILITIES, SYSTEM_KEY, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
@@ -362,10 +362,13 @@ class _Draft:
             return False
 
     def _events_at(self, positions: Sequence[int]) -> list[Event]:
-        """Events that are appended, or drafted: ascending positions, none of them missing."""
+        """Events that are appended, or drafted: ascending positions, none of them missing. Raises GapError."""
         base = self.base.position
         drafted = [self.events[position - base - 1] for position in positions if position > base]
-        return self._live.log.get([position for position in positions if position <= base]) + drafted
+        events = self._live.log.get([position for position in positions if position <= base]) + drafted
+        for missing in set(positions) - {event.position for event in events}:
+            raise GapError(self._domain, missing, missing)
+        return events
 
     def _standing_at(self, key: str, position: int) -> int:
         """The position of the latest event of `key` at or before `position`; `position` itself if the key had none."""

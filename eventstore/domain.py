@@ -11,7 +11,16 @@ from eventstore.codec import decode_key, encode_key
 from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
 from eventstore.erasure import Erasure, Selection, copies_left, erase
-from eventstore.errors import CompactedError, ConfigError, CorruptionError, FormatError, NotFoundError, StoreFormatError, WrongExpectedError
+from eventstore.errors import (
+    CompactedError,
+    ConfigError,
+    CorruptionError,
+    FormatError,
+    GapError,
+    NotFoundError,
+    StoreFormatError,
+    WrongExpectedError,
+)
 from eventstore.group import GroupCommit
 from eventstore.log import FileLog
 from eventstore.meta import EventMeta, meta_text
@@ -221,7 +230,7 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             except CompactedError as error:
                 selection.cut_off, selection.met = True, error
                 return
-            except (FormatError, StoreFormatError) as error:
+            except (FormatError, GapError, StoreFormatError) as error:
                 selection.pass_by(self._live.log, position, error)
                 return
             if event is None:

@@ -280,7 +280,7 @@ class FileLog(EventLog, Protocol):
         ...
 
     def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
-        """The sealed files, wherever they stand, that cannot be looked into for data of `positions`, each with the reason."""
+        """The files, wherever they stand, that cannot be looked into for data of `positions`, or lost a row of them, and why."""
         ...
 
     def place(self, position: int) -> tuple[Path | None, int | None]:

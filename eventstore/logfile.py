@@ -50,6 +50,8 @@ WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position"""
 _HELD = "SELECT position FROM event WHERE position IN (SELECT value FROM json_each(?)) AND data IS NOT NULL AND key <> ? ORDER BY position"
 _ERASED_ROWS = """SELECT position FROM event
 WHERE position IN (SELECT value FROM json_each(?)) AND data IS NULL AND digest IS NOT NULL ORDER BY position"""
+_LOST = """SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.position = value)
+AND ({} OR value BETWEEN ?2 AND (SELECT max(position) FROM event)) ORDER BY value"""
 _BEFORE = "(SELECT checksum FROM event AS before WHERE before.position = event.position - 1)"
 _BEFORE_CARRIED = "(SELECT previous FROM carried WHERE carried.position = event.position)"
 _CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
@@ -359,6 +361,13 @@ class LogFile:
         """Those of `positions` that stand here without the data that they had."""
         with self._reading, self._translated():
             rows = self._reader.execute(_ERASED_ROWS, (json.dumps(list(positions)),)).fetchall()
+        return [int(position) for (position,) in rows]
+
+    def lost(self, positions: Sequence[int]) -> list[int]:
+        """Those of `positions` that belong here, or are carried here, and are not found: the rows are damaged, and may hold anything."""
+        carried = "EXISTS (SELECT 1 FROM carried WHERE carried.position = value)" if self.first else "FALSE"
+        with self._reading, self._translated():
+            rows = self._reader.execute(_LOST.format(carried), (json.dumps(list(positions)), self.first)).fetchall()
         return [int(position) for (position,) in rows]
 
     def integrity(self) -> list[str]:

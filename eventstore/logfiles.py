@@ -21,7 +21,7 @@ import msgspec
 
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.database import first_of
-from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError, StoreFormatError
+from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError, GapError, StoreFormatError
 from eventstore.files import os_errors, sha256_each
 from eventstore.log import PAGE, FileExtent
 from eventstore.logfile import LogFile
@@ -369,14 +369,20 @@ class LogFiles:
         return list(self._looked_for(positions)[1].items())
 
     def _looked_for(self, positions: Sequence[int]) -> tuple[list[int], dict[Path, str]]:
-        """Those of `positions` that are held; and the sealed files that cannot be looked into, each with the reason."""
+        """Those of `positions` that are held; and the files that cannot be looked into, or not for all of them, each with the reason."""
         newest = self._layout.paths[self._layout.newest]
-        found = set(self.ask(self._layout.newest, lambda file: file.held(positions)))
-        unseen: dict[Path, str] = {}
+        found, unseen = set[int](), dict[Path, str]()
+
+        def look(file: LogFile) -> None:
+            found.update(file.held(positions))
+            for position in file.lost(positions)[:1]:
+                unseen[file.path] = f"{self.domain}@{position}: no such row is found there, and one belongs there: the file is damaged"
+
+        self.ask(self._layout.newest, look)
         for path in self.places():
             if path != newest:
                 try:
-                    found.update(self.at(path, lambda file: file.held(positions)))
+                    self.at(path, look)
                 except _NOT_SEEN as error:
                     unseen[path] = str(error)
         if unseen and self.refresh():
@@ -433,10 +439,9 @@ class LogFiles:
             except (CorruptionError, StoreFormatError) as error:
                 failure = failure or error
             else:
-                if found or failure is None:
+                if found or first == layout.newest:
                     return found
-        assert failure is not None  # else the first one would have been returned
-        raise failure
+        raise failure or GapError(self.domain, position, position)  # a sealed file has every row up to its seal
 
     def carried(self, start: int, after: int) -> list[Linked]:
         """A page of what EventLog.carried() gives, behind position `after`."""

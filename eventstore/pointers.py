@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
+from eventstore.codec import check_linked
 from eventstore.database import id_files
 from eventstore.errors import CompactedError, EventStoreError, GapError, LostIdsError
 from eventstore.files import make_folder, os_errors, remove_files, replace_file
@@ -337,8 +338,18 @@ class EventIds:
         return None
 
     def _confirmed(self, position: int, event_id: str) -> Event | None:
+        """The event there, if the id is its own; None where two ids share a hash. Raises CorruptionError.
+
+        A damaged row looks the same as one of another id, or as none: taken for that, a retry would be written twice.
+        """
         events = self._log.get([position])
-        return events[0] if events and event_id_of(events[0]) == event_id else None
+        if not events:
+            raise GapError(self._log.domain, position, position)
+        if event_id_of(events[0]) == event_id:
+            return events[0]
+        (linked,) = self._log.linked([position])  # a later file may have a copy of it, which is whole
+        check_linked(linked, self._log.domain)
+        return linked.event if event_id_of(linked.event) == event_id else None
 
     def _loaded(self) -> list[IdRun]:
         if self._runs is None:

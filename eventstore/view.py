@@ -181,6 +181,8 @@ class DomainView:
         _require_whole(position=position)
         head = self.head()  # before it is read: only who knows of a redaction looks where nothing is left of it
         found = self._live.log.linked([position])
+        if not found and 0 <= position <= head.position:
+            raise GapError(self.name, position, position)  # a row that is damaged is not found, and was written all the same
         if not found or position > head.position:
             raise NotFoundError(f"{self.name}@{position}: no such event; the head is position {head.position}")
         check_linked(found[0], self.name)

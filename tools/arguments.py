@@ -7,6 +7,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -22,6 +23,16 @@ from eventstore.values import encode_value
 _EXPECTED = {"absent": ABSENT, "present": PRESENT}
 _DIGITS = 19
 """Of 2^63 - 1."""
+
+
+class NamedPath(click.Path):
+    """A path that names something: an empty one, as of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises BadParameter."""
+        if not os.fspath(value):
+            self.fail("the path is empty; name one, '.' for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def key_of(text: str) -> Key:

@@ -42,7 +42,7 @@ from eventstore.tools import (
     state,
     verify,
 )
-from eventstore.tools.arguments import as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
+from eventstore.tools.arguments import NamedPath, as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
 from eventstore.tools.put import WriteOptions
 from eventstore.tools.terminal import escape, progress_on, to_json, width_of
@@ -60,7 +60,7 @@ _ARCHIVE = click.option(
     "--archive",
     "archives",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=NamedPath(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
     help="Where sealed files were moved to; may be repeated.",
 )
@@ -200,7 +200,7 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
 @cli.command("shred", help=page(shred))
 @_STORE
 @click.argument("subject", metavar="SUBJECT")
-@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
+@click.option("--keys", type=NamedPath(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who destroys; it stays on record.")
 @_ARCHIVE
@@ -281,8 +281,8 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @_STORE
 @_ANY_DOMAIN
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
-@click.option("--anchor", type=click.Path(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
-@click.option("--public-key", type=click.Path(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
+@click.option("--anchor", type=NamedPath(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
+@click.option("--public-key", type=NamedPath(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
 @_ARCHIVE
 @_JSON
 def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> int:
@@ -293,8 +293,8 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 
 @cli.command("anchor", help=page(anchor))
 @_STORE
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
-@click.option("--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this private key.")
+@click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--key", type=NamedPath(path_type=Path), metavar="KEY", help="Sign it with this private key.")
 @click.option("--no-roots", "roots", is_flag=True, default=True, flag_value=False, help="At once, for `verify` alone.")
 @_READ_ONLY
 @_ARCHIVE
@@ -314,9 +314,9 @@ def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **
 @click.option("--correlation-id", metavar="ID", help="All events that belong to this.")
 @click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="All events that follow this position.")
 @click.option("--until", type=click.IntRange(min=1), metavar="POSITION", help="All events up to this position.")
-@click.option("--since", type=click.Path(path_type=Path), metavar="FILE", help="Show that the log continues this older anchor.")
-@click.option("--private-key", type=click.Path(path_type=Path), metavar="PEM", help="Sign it with this private key.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--since", type=NamedPath(path_type=Path), metavar="FILE", help="Show that the log continues this older anchor.")
+@click.option("--private-key", type=NamedPath(path_type=Path), metavar="PEM", help="Sign it with this private key.")
+@click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--verifier", is_flag=True, help="Print the program that checks a bundle, and nothing else.")
 @_READ_ONLY
 @_ARCHIVE
@@ -363,7 +363,7 @@ def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, 
 @_STORE
 @_ANY_DOMAIN
 @click.option("--before", metavar="TIME|POSITION", help="Only files whose events all come before that.")
-@click.option("--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where they go; made if it is missing.")
+@click.option("--to", type=NamedPath(path_type=Path), required=True, metavar="DIR", help="Where they go; made if it is missing.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be moved.")
 @_JSON
 def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_run: bool, as_json: bool) -> int:
@@ -378,7 +378,7 @@ def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_r
 @_ANY_DOMAIN
 @click.option("--keep-days", type=click.IntRange(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
 @click.option("--keep-events", type=click.IntRange(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
-@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Move files to DIR.")
+@click.option("--to", type=NamedPath(path_type=Path), metavar="DIR", help="Move files to DIR.")
 @click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
 @click.option("--yes", is_flag=True, help="Really delete.")
 @click.option("--take-over", is_flag=True, help="Also from archives in which other stores, or copies of this one, put files.")
@@ -453,7 +453,7 @@ def _import(source: str, store: str, domain: str | None, archives: tuple[Path, .
 
 
 @cli.command("shadow", help=page(shadow))
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=NamedPath(path_type=Path))
 @_STORE
 @click.option("--once/--follow", "once", default=False, help="Record what differs, and end; or go on (the default).")
 @click.option("--domain", metavar="DOMAIN", help="Put everything into this domain.")
@@ -470,9 +470,9 @@ def _shadow(folder: Path, store: str, as_json: bool, **options: Any) -> int:
 @cli.command("export", help=page(export))
 @_STORE
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--contracts", is_flag=True, help="Make the folder of -o a tree of the framework's JSON files instead.")
-@click.option("--sqlite", "database", type=click.Path(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
+@click.option("--sqlite", "database", type=NamedPath(path_type=Path), metavar="FILE", help="Make FILE a plain SQLite database instead.")
 @click.option("--search", is_flag=True, help="In the database, a full-text index of keys and values: table event_fts.")
 @_READ_ONLY
 @_ARCHIVE
@@ -524,8 +524,8 @@ def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
 @click.option(
     "--port", type=click.IntRange(0, 65_535), metavar="N", help=f"The port; 0 is any free one ({serve.PORT}, or none beside --unix)."
 )
-@click.option("--unix", type=click.Path(path_type=Path), metavar="PATH", help="Listen on a unix socket there.")
-@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="What callers must know (else EVENTSTORE_TOKEN).")
+@click.option("--unix", type=NamedPath(path_type=Path), metavar="PATH", help="Listen on a unix socket there.")
+@click.option("--token-file", type=NamedPath(path_type=Path), metavar="FILE", help="What callers must know (else EVENTSTORE_TOKEN).")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name this server is called by; may be repeated.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine, in the clear; needs a token all the same.")
 @click.option("--durability", type=click.Choice(DURABILITIES[1:]), help="What an answer promises; power is the default.")
@@ -539,7 +539,7 @@ def _serve(store: str, as_json: bool, **options: Any) -> int:
 
 
 @cli.command("demo", help=page(demo))
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to make the store, which is kept; it must be missing or empty.")
+@click.option("--folder", type=NamedPath(path_type=Path), help="Where to make the store, which is kept; it must be missing or empty.")
 @_JSON
 def _demo(folder: Path | None, as_json: bool) -> int:
     with progress_on(sys.stderr, wanted=not as_json) as progress:

@@ -510,6 +510,35 @@ def test_a_retry_of_a_call_whose_event_is_hidden_is_never_written(ending_early: 
         store.domain(DOMAIN).write_value("key-18", 18, event_id="id-18")
 
 
+def test_a_retry_is_not_written_whose_event_the_pointer_files_know_and_nobody_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        for number in range(1, 5):
+            store.domain(DOMAIN).write_value(f"key-{number}", number, event_id=f"id-{number}")
+        store.seal(DOMAIN)
+    hide_what_follows(tmp_path / "store" / DB, 2)
+    with eventstore.open(tmp_path / "store") as store, pytest.raises(CorruptionError):
+        store.domain(DOMAIN).write_value("key-2", 2, event_id="id-2")
+
+
+@pytest.mark.corrupts
+def test_a_retry_is_not_written_whose_event_has_another_id_by_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        store.domain(DOMAIN).write_values([("a", 1), ("b", 2)])
+        store.domain(DOMAIN).write_value("c", 3, event_id="id-of-c")
+        store.domain(DOMAIN).write_value("c", 4)
+        store.seal(DOMAIN)
+    path = tmp_path / "store" / DB
+    content = path.read_bytes()
+    assert content.count(b"id-of-c") == 1
+    path.write_bytes(content.replace(b"id-of-c", b"id-of-d"))
+    with eventstore.open(tmp_path / "store") as store, pytest.raises(CorruptionError):
+        store.domain(DOMAIN).write_value("c", 3, event_id="id-of-c")
+
+
 def test_a_history_is_never_given_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_TAIL", 1)  # pointer files, so that an opening need not read the rows
     with eventstore.open(tmp_path / "store") as store:
@@ -532,6 +561,55 @@ def test_keys_whose_events_are_hidden_are_not_sealed_away(ending_early: Path) ->
     with pytest.raises(CorruptionError), eventstore.open(ending_early) as store:
         store.seal(DOMAIN)
     assert [path.name for path in (ending_early / DB).parent.glob("*.db")] == [DB.name]
+
+
+@pytest.fixture
+def losing_a_row(tmp_path: Path) -> Callable[[int], Path]:
+    """A store of two sealed files and a live one, which all have the row at position 1; the one at that place does not find it."""
+    with eventstore.open(tmp_path / "store") as store:
+        domain = store.domain(DOMAIN)
+        for number in range(1, 4):
+            domain.write_value(f"key-{number}", f"value-{number}")
+            store.seal(DOMAIN)
+
+    def lose(place: int) -> Path:
+        path = sorted((tmp_path / "store" / DB).parent.glob("*.db"))[place]
+        hide_what_follows(path, 1)
+        return path
+
+    return lose
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("place", [0, 1], ids=["its own file", "carried"])
+def test_no_value_is_called_erased_whose_row_is_not_found(tmp_path: Path, losing_a_row: Callable[[int], Path], place: int) -> None:
+    path = losing_a_row(place)
+    with eventstore.open(tmp_path / "store") as store:
+        report = store.domain(DOMAIN).redact("key-1", reason="asked")
+    assert b"value-1" in path.read_bytes()
+    assert (report.erased, report.complete, [held.path for held in report.held]) == ([1], False, [str(path)])
+
+
+@pytest.mark.corrupts
+def test_a_row_that_is_not_found_keeps_no_later_value_from_being_erased(tmp_path: Path, losing_a_row: Callable[[int], Path]) -> None:
+    with eventstore.open(tmp_path / "store") as store:
+        later = store.domain(DOMAIN).write_value("key-1", "later").position
+    path = losing_a_row(0)
+    with eventstore.open(tmp_path / "store") as store:
+        report = store.domain(DOMAIN).redact("key-1", reason="asked")
+        assert ([1, later], [str(path)]) == (report.erased, [held.path for held in report.held]), "of 1 a later file has a copy"
+        store.seal(DOMAIN)
+        store.domain(DOMAIN).write_value("key-1", "last")
+
+
+@pytest.mark.corrupts
+def test_an_event_whose_row_is_not_found_is_not_said_to_have_never_been(tmp_path: Path, losing_a_row: Callable[[int], Path]) -> None:
+    with eventstore.open(tmp_path / "store") as store:
+        store.domain(DOMAIN).write_value("key-1", "later")
+        store.seal(DOMAIN)
+    losing_a_row(0)
+    with eventstore.open(tmp_path / "store", read_only=True) as store, pytest.raises(CorruptionError):
+        store.domain(DOMAIN).event(1)
 
 
 def test_names_of_the_files_are_those_of_the_format() -> None:

@@ -203,3 +203,14 @@ def test_no_file_is_put_into_a_store_or_a_backup(data: Path, tmp_path: Path, pla
     for words in (["export", data, "-o"], ["anchor", data, "-o"]):
         refused = eventstore(*words, tmp_path / place / "file")
         assert (refused.code, f"{tmp_path / place.split('/')[0]}, where nothing but its own files may be" in refused.err) == (3, True)
+
+
+@pytest.mark.parametrize("words", [("archive",), ("retention", "apply")], ids=["archive", "retention"])
+def test_an_empty_path_is_not_the_current_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    refused = eventstore(*words, data, "--to", "", *(["--keep-events", 0] if words[0] == "retention" else []))
+    assert (refused.code, list((tmp_path / "here").iterdir())) == (3, [])
+    assert "the path is empty" in refused.err
