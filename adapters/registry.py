@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from eventstore.store import Store
 
 MEMORY, DUMMY, JSON = "memory:", "dummy:", "json:"
 """How a location is spelled that is no folder of an event store: in memory, nowhere, or a tree of JSON files."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 _DEFAULTS = {"live": "data", "backtest": MEMORY}
 
@@ -74,10 +77,17 @@ def configured(contract: Contract, context: tuple[Any, ...]) -> Backend:
 
 
 def backend_at(location: str, *, durability: Durability | None = None, actor: str | None = None) -> Backend:
-    """The backend at a location (see Config), one in a process for each. A store is opened when it is first needed."""
+    """The backend at a location (see Config), one in a process for each. A store is opened when it is first needed.
+
+    Raises ConfigError for a name that is no place: an empty one, or one that begins like a URL.
+    """
     if location == DUMMY:
         return DummyBackend()
     path = location.removeprefix(JSON)
+    if location != MEMORY and (not path or _SCHEME.match(path)):
+        raise ConfigError(
+            f"{location!r} is no place for records: a folder, {MEMORY}, {JSON}FOLDER or {DUMMY} is; write ./ before a folder's name"
+        )
     place = location if location == MEMORY else str(Path(path).absolute())
     named = (JSON, place) if location.startswith(JSON) else (place, durability or "", actor or "")
     if named not in _backends:

@@ -290,3 +290,12 @@ def test_first_callers_share_one_opening() -> None:
         assert await signals.read_signal_data() is None
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("location", ["memory://", "JSON:dump", "json:", "http://host/x", "postgres://host", ""])
+def test_a_misspelled_place_is_no_folder(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="is no place for records"):
+        backend_at(location)
+    backend_at("./memory:x")
+    assert list(tmp_path.iterdir()) == []
