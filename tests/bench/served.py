@@ -139,7 +139,8 @@ def main() -> None:
     def in_memory(*_: Any, **__: Any) -> Any:
         return open_store("memory:")
 
-    vars(serve)["open_store"] = in_memory
+    opening = "open_store"
+    setattr(serve, opening, in_memory)
     sys.argv[1:1] = ["serve"]
     cli.main()
 
