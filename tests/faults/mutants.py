@@ -51,7 +51,7 @@ DURABLE = [
             ('writer.execute("COMMIT")\n            self.commit_us', "pass\n            self.commit_us"),
         ],
         "tests/faults/test_kill.py::test_one_writer_is_killed_fifty_times[0]",
-        LOST,
+        LOST + "|database table is locked",
     ),
     Mutant(
         "a folder is never synced",
@@ -912,7 +912,7 @@ CALLED = [
         "tools/persist.mjs",
         [('push(chunk)).on("error", none)', """push(chunk)).on("error", () => resolve({ status: 200, text: '{"ok":true}' }))""")],
         CLIENT + "test_a_call_without_an_answer_is_sent_again_and_done_once[half]",
-        r"assert 1 == 3",
+        r"assert [12] == 3",
     ),
 ]
 

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import random
+import select
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -49,9 +50,13 @@ class Retrying:
     def ask_killed(self, request: dict[str, Any]) -> Any:
         """The answer after the server was killed somewhere between being asked and having answered."""
         delay = self._chance.uniform(0, 2 * sorted(self.latencies)[len(self.latencies) // 2])
-        connection = self._client.connection
+        connection, head = self._client.connection, self._head(request)
         connection.request("POST", "/rpc", json.dumps(request).encode(), {"Content-Type": "application/json"})
-        time.sleep(delay)
+        if self._chance.random() < 0.25:
+            time.sleep(delay)
+        else:  # as soon as it is committed, if that is before it is answered
+            while self._head(request) == head and not select.select([connection.sock], [], [], 0)[0]:
+                pass
         assert self.server.process is not None
         self.server.process.kill()
         first = self._answer(connection)
@@ -62,6 +67,11 @@ class Retrying:
         second = self.ask(request)
         assert first is None or same(first, second)
         return second
+
+    def _head(self, request: dict[str, Any]) -> bytes:
+        """The witness of the contract's log: each commit changes it."""
+        file = self.server.folder / "ns" / "live" / "logs" / request["contract"].lower() / "head"
+        return file.read_bytes() if file.exists() else b""
 
     @staticmethod
     def _answer(connection: http.client.HTTPConnection) -> Any:
