@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 STAND_IN = Path(__file__).parent / "client" / "engine.mjs"
 DRIVE = Path(__file__).parent / "client" / "drive.mjs"
 ANSWERED_S = 100
@@ -88,9 +90,10 @@ class Engine:
 
 
 def node() -> str:
-    """The program. Without it these tests fail, as they do without a C compiler: the client is a promise like any other."""
+    """The program. Without it the test is skipped, as README's commands need Python alone; `.ci/run` does not begin without it."""
     found = shutil.which("node")
-    assert found is not None, "the client's tests need Node 20 or newer: no `node` on the PATH (CONTRIBUTING.md)"
+    if found is None:
+        pytest.skip("the client for Node is tried in Node 20 or newer, and there is no `node` on the PATH")
     return found
 
 
