@@ -428,7 +428,9 @@ class Client {
       if (status >= 300 && status < 500 && status !== TOO_MUCH) throw new Error(this.#refusal(request, status, text));
       failure = status === 0 ? text : `HTTP ${status}: ${excerpt(text)}`;
       const pause = Math.max(waitMs, Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** tries++));
-      await sleep(Math.max(0, Math.min(pause, request.deadline - performance.now())));
+      left = request.deadline - performance.now();
+      await sleep(Math.max(0, Math.min(pause, left)));
+      if (pause >= left) break; // a timer may end a moment early, and leave time for half a try
     }
     const outcome = heard && request.writes ? "unknown" : "not_written";
     throw new UnreachableError(this.#silence(request, tries, failure, outcome), outcome);
