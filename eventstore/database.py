@@ -256,12 +256,13 @@ def _no_space(error: sqlite3.Error, path: Path) -> bool:
     """Whether a file could not grow: what SQLite calls an I/O error where it is the -shm, or a limit of this process.
 
     A -shm that cannot grow because the disk is broken is told as full, too: SQLite's code for it, IOERR_SHMSIZE, is one for
-    ENOSPC and EIO, and the errno behind it has no way out of the binding. pysqlite3 gives the primary code alone, so there a
-    broken disk that is nearly full is told as full. What the error says of its outcome does not depend on it.
+    ENOSPC and EIO, and the errno behind it has no way out of the binding. pysqlite3 gives the primary code alone, and for
+    backup() none, so there a broken disk that is nearly full is told as full. What the error says of its outcome does not
+    depend on it.
     """
     extended = getattr(error, "sqlite_errorcode", 0)
     limited = file_size_limit() is not None
-    if extended == sqlite3.SQLITE_IOERR:  # pysqlite3 does not say which: the disk does
+    if extended == sqlite3.SQLITE_IOERR or (not extended and str(error) == "disk I/O error"):  # pysqlite3 does not say which: the disk does
         disk = os.statvfs(path.parent)
         return limited or disk.f_bavail * disk.f_frsize < _SHM_BYTES
     return extended == IOERR_SHMSIZE or (limited and extended in (IOERR_WRITE, IOERR_TRUNCATE))

@@ -398,6 +398,7 @@ def close_beside_a_child(tell: Tell, folder: str, closes: int) -> None:
     write_named(tell, store.domain(DOMAIN), "before", 5)
     enough, stop = os.pipe()
     os.set_blocking(enough, False)
+    begun, begin = os.pipe()
 
     def write() -> None:
         os.close(stop)  # so that the end of the parent is the end of writing
@@ -407,10 +408,14 @@ def close_beside_a_child(tell: Tell, folder: str, closes: int) -> None:
                 os.read(enough, 1)
                 return
             write_named(tell, domain, f"child-{number}", 1)
+            if number == 0:
+                os.write(begin, b"x")
             positions = [event.position for event in domain.events()]
             assert positions == list(range(1, len(positions) + 1))
 
     child = forked(tell, write)
+    os.close(begin)
+    assert os.read(begun, 1) == b"x"  # who closes in the moment of the fork has his child refused
     for number in range(closes):
         store.close()
         store = eventstore.open(folder)
