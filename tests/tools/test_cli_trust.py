@@ -279,7 +279,8 @@ def test_a_program_that_has_the_log_open_is_seen(data: Path) -> None:
     path = log_of(data, "notes")
     with subprocess.Popen(["tail", "-f", str(path)], stdout=subprocess.DEVNULL) as foreign:
         try:
-            while not (held := [each for each in machine.holders(data.resolve()) if each.pid == foreign.pid]):
+            # Between fork and exec it has another name.
+            while not (held := [each for each in machine.holders(data.resolve()) if (each.pid, each.name) == (foreign.pid, "tail")]):
                 assert foreign.poll() is None
             assert held == [Process(foreign.pid, "tail", held[0].program)]
             assert not held[0].may_be_ours
