@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOUSE = ("eventstore", "projections", "adapters", "tools")
 LINKED = HOUSE[1:]
-ALONGSIDE = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "ARCHITECTURE.md", "CHANGELOG.md")
+ALONGSIDE = ("pyproject.toml", "MANIFEST.in", "LICENSE", *(page.name for page in ROOT.glob("*.md")))
 DEMO_DATA = "eventstore/tools/demo_data/session.jsonl.gz"
 CLIENT = "eventstore/tools/persist.mjs"
 
