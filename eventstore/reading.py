@@ -1,4 +1,4 @@
-"""LogReader: the half of an EventLog in files that reads. Whoever writes to them is its subclass (sqlite.py)."""
+"""LogReader: the part of an EventLog in files that reads. Its subclasses open and close them (keeping.py), and write (sqlite.py)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eventstore.archived import Archived
 from eventstore.errors import EngineError, FormatError, GapError
 from eventstore.files import stat_or_none
-from eventstore.log import PAGE, Extent
+from eventstore.log import PAGE, Extent, FileExtent
 from eventstore.logfile import LogFile
 from eventstore.logfiles import LogFiles
 from eventstore.model import Event, Head, Linked
@@ -152,3 +153,55 @@ class LogReader(ABC):
         self._require_open()
         status = stat_or_none(self._file.wal)
         return status.st_size if status is not None else 0
+
+    # ---- which files, and where
+
+    def _look(self, verb: Callable[[LogFiles], R]) -> R:
+        """What the files say that are there now: another process may have moved some, of which who only reads on need not know."""
+
+        def looked(files: LogFiles) -> R:
+            files.refresh()
+            return verb(files)
+
+        return self._ask(looked)
+
+    def sealed(self) -> list[int]:
+        """See FileLog.sealed."""
+        return self._look(LogFiles.sealed)
+
+    def file(self, first: int | None = None) -> FileExtent:
+        """See FileLog.file."""
+        return self._ask(lambda files: files.extent(first))
+
+    def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
+        """See FileLog.archives."""
+        return self._look(lambda files: files.archives(system))
+
+    def attached(self) -> list[Path]:
+        """See FileLog.attached."""
+        return self._look(LogFiles.attached)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """See FileLog.missing."""
+        return self._look(LogFiles.missing)
+
+    def system(self) -> int:
+        """See FileLog.system."""
+        self._require_open()
+        return self._file.last_system_position()
+
+    def altered(self) -> list[tuple[Path, str]]:
+        """See FileLog.altered."""
+        return self._look(lambda files: list(files.altered()))
+
+    def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """See FileLog.unseen."""
+        return self._look(lambda files: files.unseen(positions))
+
+    def place(self, position: int) -> tuple[Path | None, int | None]:
+        """See FileLog.place."""
+        return self._ask(lambda files: files.place(position))
+
+    def archived(self, system: int | None = None) -> list[Archived]:
+        """See FileLog.archived."""
+        return self._ask(lambda files: files.archived(system))

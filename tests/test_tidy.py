@@ -55,6 +55,8 @@ FLOORS = [
         "claims",
         "moves",
         "remnants",
+        "unfinished",
+        "keeping",
         "sqlite",
         "local",
     ],

@@ -97,7 +97,7 @@ DURABLE = [
     ),
     Mutant(
         "resume() goes on with the connection that failed",
-        "eventstore/sqlite.py",
+        "eventstore/keeping.py",
         [
             (
                 "            self._require_space()\n            files, file, head_file = ",
@@ -131,7 +131,7 @@ NOTICED = [
     ),
     Mutant(
         "store.json does not repeat the witness",
-        "eventstore/sqlite.py",
+        "eventstore/keeping.py",
         [
             (
                 "self._head_file.witness(head)\n            manifest.raise_head(self.store, self.domain, head)",
@@ -143,7 +143,7 @@ NOTICED = [
     ),
     Mutant(
         "the tail is not judged at opening",
-        "eventstore/sqlite.py",
+        "eventstore/keeping.py",
         [("self._found(self._file.end())\n        loss = self._judge(found)", "self._found(self._file.end())\n        loss = None")],
         "tests/faults/test_damage.py::test_a_lost_tail_is_refused_with_what_is_missing_and_the_evidence_kept[cut_at_a_frame]",
         r"DID NOT RAISE .*TailLostError",

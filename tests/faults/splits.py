@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import eventstore
-from eventstore import sqlite
+from eventstore import keeping
 from eventstore.files import locked
 from eventstore.salvage import salvage
 from eventstore.sqlite import SqliteLog
@@ -194,7 +194,7 @@ def fork_from_two_threads(tell: Tell, folder: str) -> None:
     with eventstore.open(folder) as store:
         logs = {id(domain.group.live.log): domain for domain in (store.domain("one"), store.domain("two"))}
         # In the order in which a fork asks them to be still.
-        taken, awaited = (logs[id(log)] for log in list(sqlite._open_logs) if id(log) in logs)
+        taken, awaited = (logs[id(log)] for log in list(keeping._open_logs) if id(log) in logs)
         log: Any = taken.group.live.log
         log.busy_timeout_ms, before_fork = 1, log.before_fork
         passed = threading.Semaphore(0)

@@ -169,7 +169,7 @@ def test_a_locked_domain_is_2(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def patient(self: object, *words: object, **options: object) -> object:
         raise UnavailableError("domain notes: locked by process 7", holder=7)
 
-    monkeypatch.setattr("eventstore.sqlite.HeadFile.lock", patient)
+    monkeypatch.setattr("eventstore.keeping.HeadFile.lock", patient)
     answer = eventstore("get", data, "notes", "hello", "--json")
     assert answer.code == 2
     assert answer.error() == {**answer.error(), "error": "UnavailableError", "outcome": "not_written", "holder": 7}
