@@ -13,8 +13,9 @@ import msgspec
 from eventstore.clock import Clock
 from eventstore.codec import GENESIS, SALT_BYTES, seal, seal_at
 from eventstore.coding import with_codec
-from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, GapError, RedactedError
+from eventstore.errors import ConflictError, DuplicateEventError, EventStoreError, FencedError, RedactedError
 from eventstore.live import Live
+from eventstore.log import proven
 from eventstore.metrics import Commit, Meter
 from eventstore.model import DURABILITIES, SYSTEM_KEY, Durability, Event, Head, Key, KeyState, Receipt, WriteRule
 from eventstore.projections.key_states import KeyStates, natural_order
@@ -312,7 +313,7 @@ class _Draft:
             if own and own[0].position <= position <= own[-1].position:
                 return own[position - own[0].position].checksum
         head = self._live.states.head
-        return head.checksum if position == head.position else self._live.log.get([position])[0].checksum
+        return head.checksum if position == head.position else proven(self._live.log, [position])[0].checksum
 
     # ---- retries
 
@@ -362,13 +363,10 @@ class _Draft:
             return False
 
     def _events_at(self, positions: Sequence[int]) -> list[Event]:
-        """Events that are appended, or drafted: ascending positions, none of them missing. Raises GapError."""
+        """Events that are appended, and proven, or drafted: ascending positions, none of them missing. Raises CorruptionError."""
         base = self.base.position
         drafted = [self.events[position - base - 1] for position in positions if position > base]
-        events = self._live.log.get([position for position in positions if position <= base]) + drafted
-        for missing in set(positions) - {event.position for event in events}:
-            raise GapError(self._domain, missing, missing)
-        return events
+        return proven(self._live.log, [position for position in positions if position <= base]) + drafted
 
     def _standing_at(self, key: str, position: int) -> int:
         """The position of the latest event of `key` at or before `position`; `position` itself if the key had none."""

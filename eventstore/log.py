@@ -1,9 +1,10 @@
-"""What an engine owes us. The docstrings are the specification; conformance.py holds engines to them."""
+"""What an engine owes us; proven() is asked of it. The docstrings are the specification; conformance.py holds engines to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,8 @@ import msgspec
 
 from eventstore.archived import Archived
 from eventstore.carried import Beginning, Seal
-from eventstore.errors import CorruptionError
+from eventstore.codec import check_linked
+from eventstore.errors import CorruptionError, GapError
 from eventstore.model import Durability, Event, Head, HeldCopy, Linked, WriteRule
 
 PAGE = 1_000
@@ -308,6 +310,19 @@ class FileLog(EventLog, Protocol):
         Whoever has it open reads on. Only after an `archive` event says so durably.
         """
         ...
+
+
+def proven(log: EventLog, positions: Sequence[int]) -> list[Event]:
+    """The events at `positions`, ascending, each checked against the one before it: for whoever acts on what single events say.
+
+    Raises GapError for one that is not there, CorruptionError.
+    """
+    found = log.linked(positions)
+    for position, linked in zip_longest(positions, found):
+        if linked is None or linked.event.position != position:
+            raise GapError(log.domain, position, position)
+        check_linked(linked, log.domain)
+    return [linked.event for linked in found]
 
 
 class Engine(Protocol):

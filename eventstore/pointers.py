@@ -24,11 +24,10 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore.codec import check_linked
 from eventstore.database import id_files
 from eventstore.errors import CompactedError, EventStoreError, GapError, LostIdsError
 from eventstore.files import make_folder, os_errors, remove_files, replace_file
-from eventstore.log import EventLog, FileLog
+from eventstore.log import EventLog, FileLog, proven
 from eventstore.model import Event, Head, KeyState, Status
 from eventstore.projections.key_states import KeyStates
 
@@ -340,16 +339,11 @@ class EventIds:
     def _confirmed(self, position: int, event_id: str) -> Event | None:
         """The event there, if the id is its own; None where two ids share a hash. Raises CorruptionError.
 
-        A damaged row looks the same as one of another id, or as none: taken for that, a retry would be written twice.
+        A damaged row looks the same as one of another id, or as none: taken for that, a retry would be written twice. One with the id
+        may be damaged elsewhere: its request or its value would be taken for another's, and whoever then takes a new id writes twice.
         """
-        events = self._log.get([position])
-        if not events:
-            raise GapError(self._log.domain, position, position)
-        if event_id_of(events[0]) == event_id:
-            return events[0]
-        (linked,) = self._log.linked([position])  # a later file may have a copy of it, which is whole
-        check_linked(linked, self._log.domain)
-        return linked.event if event_id_of(linked.event) == event_id else None
+        (event,) = proven(self._log, [position])
+        return event if event_id_of(event) == event_id else None
 
     def _loaded(self) -> list[IdRun]:
         if self._runs is None:

@@ -8,7 +8,9 @@ import decimal
 import functools
 import json
 import math
+import operator
 import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -46,7 +48,7 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
             exact = _decode(encoded) == value
         else:
             encoded = _encoded(value, declared)
-            exact = _decoder(declared)(encoded) == value
+            exact = _comparison(declared)(_decoder(declared)(encoded), value)
     except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
         encoded, exact = b"", False
     if not exact:
@@ -133,18 +135,71 @@ def _encoded(value: Any, declared: Any) -> bytes:
 @functools.lru_cache(maxsize=256)
 def _holds_sets(declared: Any) -> bool:
     """Whether a value of this type may hold a set anywhere."""
+    return any(isinstance(info, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType) for info in _types_in(declared))
+
+
+@functools.lru_cache(maxsize=256)
+def _comparison(declared: Any) -> Callable[[Any, Any], bool]:
+    """What tells whether two values of this type say the same: their own equality, if it looks at every field for certain."""
+    return operator.eq if all(map(_compares_all, _types_in(declared))) else _say_the_same
+
+
+def _compares_all(info: Any) -> bool:
+    base: type = tuple if isinstance(info, msgspec.inspect.NamedTupleType) else msgspec.Struct
+    if isinstance(info, msgspec.inspect.StructType | msgspec.inspect.NamedTupleType):
+        return bool(info.cls.__eq__ is base.__eq__)
+    return not isinstance(info, msgspec.inspect.DataclassType)  # attrs classes too; any field may be left out of the equality of these
+
+
+def _say_the_same(back: Any, value: Any) -> bool:
+    return _difference(back, value, "$") is None
+
+
+def _difference(back: Any, value: Any, path: str) -> str | None:
+    """The first place where what was read back says something else than `value`. Slower than their own equality, which may be anything."""
+    names, read = _fields_of(value), _fields_of(back)
+    if names is None and read is not None:  # an object for a Struct
+        same = bool(msgspec.to_builtins(back, str_keys=True) == value)
+    elif names is not None and read is None:  # the declared type leaves open what stands there
+        same = bool(back == _plain(value, path))
+    elif names is not None:
+        pairs = ((f"{path}.{name}", getattr(back, name), getattr(value, name)) for name in names)
+        return _first_difference(pairs) if type(back) is type(value) else path
+    elif isinstance(value, list | tuple) and isinstance(back, list | tuple) and len(back) == len(value):
+        return _first_difference((f"{path}[{index}]", *pair) for index, pair in enumerate(zip(back, value, strict=True)))
+    elif isinstance(value, dict) and isinstance(back, dict) and back.keys() == value.keys():
+        return _first_difference((f"{path}.{key}", back[key], value[key]) for key in value)
+    else:
+        same = bool(back == value)
+    return None if same else path
+
+
+def _first_difference(pairs: Iterable[tuple[str, Any, Any]]) -> str | None:
+    return next((found for path, back, value in pairs if (found := _difference(back, value, path)) is not None), None)
+
+
+def _fields_of(value: Any) -> Sequence[str] | None:
+    """The names of the fields of a Struct, a dataclass or an attrs class; None for anything else."""
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_fields__
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in dataclasses.fields(value)]
+    attributes = getattr(type(value), "__attrs_attrs__", None)
+    return None if attributes is None else [attribute.name for attribute in attributes]
+
+
+def _types_in(declared: Any) -> Iterator[Any]:
+    """What msgspec says of every type that a value of this type may hold anywhere."""
     seen: set[int] = set()
     waiting: list[Any] = [msgspec.inspect.type_info(declared)]
     while waiting:
         info = waiting.pop()
-        if isinstance(info, msgspec.inspect.SetType | msgspec.inspect.FrozenSetType):
-            return True
         if isinstance(info, tuple | list):
             waiting.extend(info)
         elif isinstance(info, msgspec.Struct) and id(info) not in seen:
             seen.add(id(info))
+            yield info
             waiting.extend(getattr(info, field) for field in info.__struct_fields__)
-    return False
 
 
 @functools.lru_cache(maxsize=256)
@@ -167,18 +222,17 @@ def _encode_slowly(value: Any, declared: Any) -> bytes:
         except UnicodeEncodeError:
             encoded = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
         text = encoded.decode()
-        same = decode_value(text) == plain
-        if typed and same:
-            back = decode_value(text, declared)
-            same = plain == value or _plain(msgspec.to_builtins(back, str_keys=True, order=order), "$") == plain
+        differs = None if decode_value(text) == plain else "$"
+        if typed and differs is None:
+            differs = _difference(decode_value(text, declared), value, "$")
     except InvalidValueError:
         raise
     except RecursionError:
         raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels, or in itself") from None
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidValueError(f"$: {_name(type(value))}: {error}") from error
-    if not same:
-        raise InvalidValueError(f"$: {_name(type(value))} would read back as something else")
+    if differs is not None:
+        raise InvalidValueError(f"{differs}: what stands there in this {_name(type(value))} would read back as something else")
     return encoded
 
 

@@ -13,7 +13,7 @@ from eventstore.clock import moment_us
 from eventstore.codec import check, check_all, check_linked, decode_key, encode_key
 from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
 from eventstore.live import Live, newest_start
-from eventstore.log import EventLog
+from eventstore.log import EventLog, proven
 from eventstore.model import Domain, Event, Head, Key, KeyState, Linked
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
@@ -301,17 +301,15 @@ def _is_position(as_of: object) -> bool:
 def position_at(log: EventLog, recorded_us: int, head: int) -> int:
     """The last position recorded at or before a time. recorded_us rises with position, so a bisection over what is at hand finds it.
 
-    Raises CompactedError for a time before that.
+    Each event that it looks at is proven: one bit in a time would lead it to another moment, which a later proof takes for the one
+    asked for. Raises CompactedError for a time before what is at hand, CorruptionError.
     """
     low, high = log.floor(), head
-    if low and log.get([low])[0].recorded_us > recorded_us:
+    if low and proven(log, [low])[0].recorded_us > recorded_us:
         next(log.read(low - 1, until=low))  # raises CompactedError
     while low < high:
         middle = (low + high + 1) // 2
-        events = log.get([middle])
-        if not events:
-            raise GapError(log.domain, middle, middle)
-        if events[0].recorded_us <= recorded_us:
+        if proven(log, [middle])[0].recorded_us <= recorded_us:
             low = middle
         else:
             high = middle - 1

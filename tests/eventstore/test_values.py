@@ -605,6 +605,56 @@ def test_what_is_not_of_the_declared_type_is_refused(declared: Any, value: Any) 
         encode_value(value, declared)
 
 
+class ById(msgspec.Struct):
+    """Equal to whatever has its id."""
+
+    id: int
+    said: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+
+@dataclass
+class Quiet:
+    """Its equality leaves a field out."""
+
+    said: Any = field(default=None, compare=False)
+
+
+class Open(msgspec.Struct):
+    """Leaves open what stands in it."""
+
+    said: Any = None
+
+
+CHANGED: dict[str, tuple[Any, Any, str]] = {
+    "a number as the name of a member": (Open, Open({1: 2}), "$.said"),
+    "a Decimal in an open member": (Open, Open(Decimal("1.50")), "$.said"),
+    "the same where the equality asks for the id alone": (ById, ById(1, {1: 2}), "$.said"),
+    "NaN there": (ById, ById(1, NAN), "$.said"),
+    "and in an item of it": (list[ById], [ById(1), ById(1, [0, math.inf])], "$[1].said[1]"),
+    "a number as a name where the equality leaves the field out": (Quiet, Quiet({1: 2}), "$.said"),
+    "NaN where it does": (Quiet, Quiet(NAN), "$.said"),
+    "a Decimal in a list where it does": (dict[str, Quiet], {"a": Quiet(["x", Decimal("1.50")])}, "$.a.said[1]"),
+}
+
+
+@pytest.mark.parametrize(("declared", "value", "place"), CHANGED.values(), ids=CHANGED)
+def test_what_would_read_back_as_something_else_is_refused_however_the_class_compares(declared: Any, value: Any, place: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"^{re.escape(place)}:"):
+        encode_value(value, declared)
+
+
+@pytest.mark.parametrize("value", [ById(1, {"a": [1, None]}), Quiet([1.5, "x"]), Open(Open(1)), Quiet(Quiet({"a": ()}))])
+def test_values_are_taken_however_their_class_compares(value: Any) -> None:
+    text = encode_value(value, type(value))
+    assert encode_value(decode_value(text, type(value)), type(value)) == text
+
+
 @pytest.mark.parametrize(
     ("declared", "text"),
     [
