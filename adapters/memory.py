@@ -278,5 +278,12 @@ class MemoryEngine:
         """See Engine.pointers: a log in memory needs none."""
         return
 
+    def after_fork(self) -> None:
+        """See Engine.after_fork: the child has a store of its own."""
+        return
+
+    def resume(self) -> None:
+        """See Engine.resume: nothing is held."""
+
     def close(self) -> None:
         """See Engine.close: there is nothing to release."""

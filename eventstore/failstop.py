@@ -84,7 +84,11 @@ class FailStop:
         with self._lock:
             self.cause = self._unsaid = None
 
-    def after_fork(self) -> None:
-        """In a forked child: another thread may have held the lock when the process split. What the parent met, the parent says."""
+    def after_fork(self, cause: EventStoreError | None) -> None:
+        """In a forked child, which may not write for this `cause`, if any: nobody is called, as the child knows that it was forked.
+
+        Another thread may have held the lock when the process split. What the parent met, the parent says.
+        """
         self._lock = threading.Lock()
         self._unsaid = None
+        self.cause = self.cause or cause

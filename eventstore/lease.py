@@ -32,33 +32,46 @@ class Lease:
     def __init__(self, store: Path, owner: str) -> None:
         require_owner_name(owner)
         self.path = store / "owners" / owner
+        self._store, self._owner = str(store), owner
         self._file = LockFile(self.path)
-        with os_errors(f"taking the lease of {owner}"):
+        self._holder = Holder(owner, os.getpid(), now_us())
+        self.take()
+
+    def take(self) -> None:
+        """Take it, unless this process has it. Raises OwnedError."""
+        if self._file.descriptor >= 0:
+            return
+        with os_errors(f"taking the lease of {self._owner}"):
             make_folder(self.path.parent)
             self._file.open(os.O_RDWR | os.O_CREAT)
             try:
-                self._take(owner)
+                self._take()
             except BaseException:
                 self.release()
                 raise
 
-    def _take(self, owner: str) -> None:
+    def _take(self) -> None:
         try:
-            self._file.lock(f"the lease of {owner}", timeout_ms=0)
+            self._file.lock(f"the lease of {self._owner}", timeout_ms=0)
         except UnavailableError as error:
-            raise self._owned(owner, error.holder) from error
-        content = msgspec.json.encode(Holder(owner, os.getpid(), now_us()))
+            raise self._owned(error.holder) from error
+        self._holder = Holder(self._owner, os.getpid(), now_us())
         os.ftruncate(self._file.descriptor, 0)
-        os.pwrite(self._file.descriptor, content, 0)
+        os.pwrite(self._file.descriptor, msgspec.json.encode(self._holder), 0)
 
-    def _owned(self, owner: str, holder: int | None) -> OwnedError:
+    def _owned(self, holder: int | None) -> OwnedError:
         try:
             found = msgspec.json.decode(os.pread(self._file.descriptor, 4_096, 0), type=Holder)
         except msgspec.MsgspecError:  # it is being written this very moment
-            return OwnedError(str(self.path.parent.parent), owner, holder, None)
+            return OwnedError(self._store, self._owner, holder, None)
         if holder is not None and holder != found.pid:  # the new holder has the lock, and has not said so yet
-            return OwnedError(str(self.path.parent.parent), owner, holder, None)
-        return OwnedError(str(self.path.parent.parent), owner, found.pid, found.since_us)
+            return OwnedError(self._store, self._owner, holder, None)
+        return OwnedError(self._store, self._owner, found.pid, found.since_us)
+
+    def left_to_parent(self) -> OwnedError:
+        """In a forked child: it is the parent's, whether that still lives or not. The error that says so."""
+        self.release()
+        return OwnedError(self._store, self._owner, self._holder.pid, self._holder.since_us)
 
     def release(self) -> None:
         """Let another process take it. A forked child has none that it could give back; the parent goes on holding it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from eventstore import copies, manifest
 from eventstore.carried import Beginning
 from eventstore.database import log_file, log_files
-from eventstore.errors import ConfigError, NotAStoreError
+from eventstore.errors import ConfigError, FencedError, NotAStoreError, OwnedError
 from eventstore.files import make_folder, os_errors, sync_folder
 from eventstore.lease import Lease
 from eventstore.model import MIN_FREE_BYTES, Domain, Durability, Event, WriteRule, is_domain_name
@@ -63,13 +63,24 @@ class LocalEngine:
         with os_errors(f"listing {self.folder}"):
             return self._domains()
 
+    def _require_same_store(self) -> manifest.Manifest:
+        """What store.json says. Raises FencedError if another store stands where ours was, NotAStoreError if none does."""
+        found = manifest.load(self.folder)
+        if found.store_id != self.store_id:
+            raise FencedError(
+                f"{self.folder} is another store now, {found.store_id}, and not {self.store_id}, which was opened;"
+                " close it, and open the one you mean"
+            )
+        return found
+
     def _domains(self) -> list[str]:
         present = {folder.name for folder in self.folder.glob("logs/*") if is_domain_name(folder.name) and _may_hold_a_log(folder)}
-        return sorted(present | set(manifest.load(self.folder).heads))
+        return sorted(present | set(self._require_same_store().heads))
 
     def open_log(self, name: str, write: WriteRule | None = None, *, accept_loss: bool = False) -> SqliteLog:
         """See Engine.open_log."""
         Domain(name)
+        self._require_same_store()
         return SqliteLog(
             self.folder,
             name,
@@ -87,6 +98,7 @@ class LocalEngine:
     def adopting(self, name: str, birth: Event, beginning: Beginning | None = None) -> Iterator[SqliteLog]:
         """See Engine.adopting: the log grows in a store of its own beside the others, and is moved in place whole."""
         Domain(name)
+        self._require_same_store()
         with os_errors(f"adopting domain {name}"):
             scratch = Path(tempfile.mkdtemp(prefix=".tmp-adopt-", dir=self.folder))
             try:
@@ -146,6 +158,15 @@ class LocalEngine:
     def pointers(self, name: str) -> Path:
         """See Engine.pointers."""
         return self.folder / "logs" / name / "pointers"
+
+    def after_fork(self) -> OwnedError | None:
+        """See Engine.after_fork: a lease stays with the parent, so the child may not act under the owner's name."""
+        return None if self._lease is None else self._lease.left_to_parent()
+
+    def resume(self) -> None:
+        """See Engine.resume."""
+        if self._lease is not None:
+            self._lease.take()
 
     def close(self) -> None:
         """See Engine.close."""

@@ -13,7 +13,7 @@ import msgspec
 from eventstore.archived import Archived
 from eventstore.carried import Beginning, Seal
 from eventstore.codec import check_linked
-from eventstore.errors import CorruptionError, GapError
+from eventstore.errors import CorruptionError, EventStoreError, GapError
 from eventstore.model import Durability, Event, Head, HeldCopy, Linked, WriteRule
 
 PAGE = 1_000
@@ -360,6 +360,14 @@ class Engine(Protocol):
 
     def pointers(self, name: str) -> Path | None:
         """The folder for this domain's pointer files, or None where the engine needs or allows none."""
+        ...
+
+    def after_fork(self) -> EventStoreError | None:
+        """In a forked child: leave the parent what is the parent's. What every write is refused for until resume(), if anything."""
+        ...
+
+    def resume(self) -> None:
+        """Hold again what whoever writes must hold. Raises OwnedError."""
         ...
 
     def close(self) -> None:

@@ -467,11 +467,13 @@ class Store:
     def resume(self) -> None:
         """Write again after a halt, once its cause is gone: every log is opened anew, judged as at the first opening, and folded again.
 
-        Raises what still stands in the way, such as DiskFullError or TailLostError; the store then stays halted, and readable.
+        A forked child of who opened the store under an owner's name is halted: the lease is the parent's, and taken here once that is gone.
+        Raises what still stands in the way, such as DiskFullError, TailLostError or OwnedError; the store then stays halted, and readable.
         Any thread may call it, several at once, and also where nothing is halted.
         """
         with self._opening:
             self._require_open()
+            self._engine.resume()
             for group in self._groups.values():
                 group.live.resume()
             self._failstop.clear()
@@ -520,8 +522,7 @@ class Store:
         self._cache.after_fork()
         if self._coding.cipher is not None:
             self._coding.cipher.after_fork()
-        self._engine.close()  # the owner's lease stays with the parent
-        self._failstop.after_fork()
+        self._failstop.after_fork(self._engine.after_fork())
         for group in self._groups.values():
             group.after_fork()
             group.live.after_fork()

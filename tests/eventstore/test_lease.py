@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +17,7 @@ from typing import IO
 import pytest
 
 import eventstore
-from eventstore import ConfigError, OwnedError, Store, UnavailableError
+from eventstore import ConfigError, HaltedError, OwnedError, Store, UnavailableError
 from eventstore.clock import now_us
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ store = eventstore.open(sys.argv[1], owner=sys.argv[2])
 store.domain("d").write_value("k", 1)
 ready, told = os.pipe()
 if os.fork() == 0:
-    store.domain("d").write_value("k", 2)
+    store.domain("d").read_value("k")
     os.write(told, b"x")
     sys.stdin.readline()
     os._exit(0)
@@ -158,7 +160,55 @@ def test_a_forked_child_does_not_hold_it_on(tmp_path: Path, bot: Callable[..., B
         eventstore.open(tmp_path / "data", owner="bot-1")
     parent.kill()  # its child lives until its input ends
     with eventstore.open(tmp_path / "data", owner="bot-1") as store:
-        assert store.domain("d").read_value("k") == 2
+        store.domain("d").write_value("k", 2)
+
+
+@pytest.mark.parametrize("domain", ["d", "new"])
+def test_a_forked_child_writes_under_the_owners_name_once_it_has_the_lease_itself(tmp_path: Path, domain: str) -> None:
+    from_parent, to_child = os.pipe()
+    from_child, to_parent = os.pipe()
+    store = eventstore.open(tmp_path / "data", owner="bot-1")
+    store.domain("d").write_value("k", 1)
+    child = os.fork()
+    if not child:
+        with ending(to_parent):
+            with pytest.raises(HaltedError) as halted:
+                store.domain(domain).write_value("k", 2)
+            assert isinstance(halted.value.__cause__, OwnedError)
+            assert halted.value.__cause__.pid == os.getppid()
+            assert store.domain("d").read_value("k") == 1
+            with pytest.raises(OwnedError):
+                store.resume()
+            os.write(to_parent, b"refused")
+            assert os.read(from_parent, 1)
+            store.resume()
+            store.domain(domain).write_value("k", 3)
+            with pytest.raises(OwnedError) as owned:
+                eventstore.open(tmp_path / "data", owner="bot-1")
+            assert owned.value.pid == os.getpid()
+            store.close()
+            os.write(to_parent, b"written")
+    os.close(to_parent)
+    assert os.read(from_child, 10_000).decode() == "refused"
+    store.domain("d").write_value("k", 2)
+    store.close()
+    os.write(to_child, b"x")
+    said = os.read(from_child, 10_000).decode()
+    os.waitpid(child, 0)
+    assert said == "written"
+    with eventstore.open(tmp_path / "data", owner="bot-1") as after:
+        assert after.domain(domain).read_value("k") == 3
+
+
+@contextlib.contextmanager
+def ending(to_parent: int) -> Iterator[None]:
+    """The life of a forked child, which must not become a second run of the tests; what it fails of is told."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001  an assertion, too
+        os.write(to_parent, traceback.format_exc().encode())
+    finally:
+        os._exit(0)
 
 
 def test_the_end_of_a_child_does_not_end_the_parents_lease(tmp_path: Path) -> None:

@@ -155,3 +155,18 @@ def test_a_removed_folder_is_not_made_anew(closed: Damaged) -> None:
         store.domain("new")
     close(store)
     assert not closed.folder.exists()
+
+
+def test_nothing_is_made_or_listed_in_another_store_that_stands_in_the_place_now(closed: Damaged, tmp_path: Path) -> None:
+    store = eventstore.open(closed.folder)
+    store.domain(DOMAIN)
+    closed.folder.rename(tmp_path / "elsewhere")
+    with eventstore.open(closed.folder) as other:
+        other.domain("others").write_value("k", 1)
+        for verb in (store.domains, lambda: store.domain("new").write_value("k", 2), lambda: store.domain("others"), store.verify):
+            with pytest.raises(FencedError, match=other.store_id):
+                verb()
+        store.close()
+        assert [path.name for path in (closed.folder / "logs").iterdir()] == ["others"]
+        assert other.domains() == ["others"]
+        assert other.verify().ok
