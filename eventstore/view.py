@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from eventstore.carried import prove_carried
 from eventstore.clock import moment_us
 from eventstore.codec import check, check_all, check_linked, decode_key, encode_key
-from eventstore.errors import ConfigError, CorruptionError, FormatError, GapError, InvalidValueError, NotFoundError, RedactedError
+from eventstore.errors import (
+    ChecksumError,
+    ConfigError,
+    CorruptionError,
+    FormatError,
+    GapError,
+    InvalidValueError,
+    NotFoundError,
+    RedactedError,
+)
 from eventstore.live import Live, newest_start
 from eventstore.log import EventLog, proven
 from eventstore.model import Domain, Event, Head, Key, KeyState, Linked
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import KeyStates
 from eventstore.values import decode_value, is_json
+
+_log = logging.getLogger("eventstore")
 
 _PAGE = 64
 
@@ -150,8 +163,8 @@ class DomainView:
         """The events with after < position <= until, oldest first, or newest first with `reverse`; `limit` counts from there.
 
         With `key`, only that key's. As stored: `event.data` is JSON text. Each is checked against the one before it, and a
-        damaged one raises CorruptionError, unless the store was opened read_only, to look at what is there. Raises
-        CompactedError where they are not at hand.
+        damaged one raises CorruptionError; where the store was opened read_only, to look at what is there, a warning in the log says of
+        each that it is shown all the same, or passed over. Raises CompactedError where they are not at hand.
 
         `carried=True`, with `after` the position of a seal (as `floor` is), or 0: first what is carried over that seal, the log's
         own events and the latest of every key, by position, which says what every key is there; for a fold that starts late.
@@ -211,21 +224,34 @@ class DomainView:
         head = Head(after + 1, first[0].event.checksum) if first else Head(after, b"")
         stream = self._live.log.read(head.position, until=last)
         while some := list(islice(stream, _PROVEN)):
-            if not self._live.lenient:
-                try:
-                    head = check_all(head, some, self.name)
-                except CorruptionError:
-                    for event in some:  # those before the damaged one are good, and it raises
-                        head = check(head, event, self.name)
+            try:
+                head = check_all(head, some, self.name)
+            except CorruptionError:
+                for event in some:  # those before the damaged one are good
+                    if self._is_shown(event, partial(check, head, event, self.name)):
                         yield event
-            yield from some
+                        head = Head(event.position, event.checksum)
+            else:
+                yield from some
 
     def _apart(self, found: Sequence[Linked]) -> Iterator[Event]:
         """Events that stand anywhere, each checked against the one before it."""
         for each in found:
+            if self._is_shown(each.event, partial(check_linked, each, self.name)):
+                yield each.event
+
+    def _is_shown(self, event: Event, proof: Callable[[], object]) -> bool:
+        """Whether it is: an event that is proven. Of a store that was opened read_only, one that was altered as well, with a warning."""
+        try:
+            proof()
+        except CorruptionError as error:
             if not self._live.lenient:
-                check_linked(each, self.name)
-            yield each.event
+                raise
+            # What a damaged page gives may be no event at all.
+            shown = isinstance(error, ChecksumError | GapError) and event.position > 0 and bool(event.op and event.checksum)
+            _log.warning("%s; %s", error, "it is shown as it is stored" if shown else "it is passed over")
+            return shown
+        return True
 
     def _require_start(self, position: int) -> None:
         newest = self._live.log.start(position)

@@ -117,13 +117,6 @@ ROWS: tuple[Row, ...] = (
         against=(Against(ours.RawScan), Against(peers.EventSourcingScan, Goal(">=", 1.4))),
     ),
     Row(
-        name="scan-unproven",
-        work="the same of a store opened `read_only`, not proven",
-        unit="/s",
-        ours=ours.ScanUnproven,
-        against=(Against(ours.RawScan), Against(peers.EventSourcingScan, Goal(">=", 3.0))),
-    ),
-    Row(
         name="scan-large",
         work="scan, each proven, 1,000,000 events",
         unit="/s",

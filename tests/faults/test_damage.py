@@ -595,6 +595,48 @@ def test_no_bit_in_a_time_leads_to_another_moment(tmp_path: Path, monkeypatch: p
     assert refused
 
 
+@pytest.mark.corrupts
+@pytest.mark.parametrize("key", [None, "key"])
+@pytest.mark.parametrize("reverse", [True, False])
+def test_who_only_reads_is_warned_of_each_event_that_was_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, key: str | None, reverse: bool
+) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        for number in range(1, 40):
+            store.domain(DOMAIN).write_value("key", f"amount-{number:04d}")
+    path = tmp_path / "store" / DB
+    path.write_bytes(path.read_bytes().replace(b"amount-0020", b"amount-9999"))
+    with eventstore.open(tmp_path / "store", read_only=True) as store:
+        shown = [event.data for event in store.domain(DOMAIN).events(key=key, reverse=reverse)]
+    assert len(shown) == 39
+    assert '"amount-9999"' in shown
+    assert caplog.text.count(f"{DOMAIN}@") == caplog.text.count("it is shown as it is stored") == 1
+    assert f"{DOMAIN}@20" in caplog.text
+
+
+@pytest.mark.corrupts
+def test_what_a_damaged_page_gives_is_not_shown_for_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live, "_TAIL", 1)
+    with eventstore.open(tmp_path / "store") as store:
+        for number in range(1, 20):
+            store.domain(DOMAIN).write_value("key", number)
+    path = tmp_path / "store" / DB
+    content = bytearray(path.read_bytes())
+    pages = [at for at in range(database.PAGE_BYTES, len(content), database.PAGE_BYTES) if content[at] == 13]
+    at = next(at for at in pages if any(content[at + 3 : at + 5]))
+    header = at + number_of_row(bytes(content[at : at + database.PAGE_BYTES]), 10) + 1
+    content[header - 2] = content[header]  # the row is its header, and every column NULL
+    content[header + 1 : header + content[header]] = bytes(content[header] - 1)
+    path.write_bytes(content)
+    with eventstore.open(tmp_path / "store", read_only=True) as store:
+        shown = [event.position for event in store.domain(DOMAIN).events()]
+    assert shown == [position for position in range(1, 20) if position != 10]
+    assert "it is passed over" in caplog.text
+
+
 def test_a_history_is_never_given_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_TAIL", 1)  # pointer files, so that an opening need not read the rows
     with eventstore.open(tmp_path / "store") as store:
