@@ -193,6 +193,10 @@ class LogFile:
 
     def _end_of(self, connection: sqlite3.Connection) -> End:
         position, checksum, op = self._end_row(connection)
+        if not (isinstance(checksum, bytes) and isinstance(op, str)):
+            raise FormatError(
+                self.domain, position, f"the last row of {self.path} is no event; what is whole is carved out by `eventstore salvage`"
+            )
         return End(Head(position, checksum), op == "seal" and position >= self.first)
 
     def _end_row(self, connection: sqlite3.Connection) -> tuple[int, bytes, str]:

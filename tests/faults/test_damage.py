@@ -615,26 +615,46 @@ def test_who_only_reads_is_warned_of_each_event_that_was_altered(
     assert f"{DOMAIN}@20" in caplog.text
 
 
-@pytest.mark.corrupts
-def test_what_a_damaged_page_gives_is_not_shown_for_an_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def null_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """A store of 19 events, of which the row at one position is its header, and every column of it NULL."""
     monkeypatch.setattr(live, "_TAIL", 1)
     with eventstore.open(tmp_path / "store") as store:
         for number in range(1, 20):
             store.domain(DOMAIN).write_value("key", number)
-    path = tmp_path / "store" / DB
-    content = bytearray(path.read_bytes())
-    pages = [at for at in range(database.PAGE_BYTES, len(content), database.PAGE_BYTES) if content[at] == 13]
-    at = next(at for at in pages if any(content[at + 3 : at + 5]))
-    header = at + number_of_row(bytes(content[at : at + database.PAGE_BYTES]), 10) + 1
-    content[header - 2] = content[header]  # the row is its header, and every column NULL
-    content[header + 1 : header + content[header]] = bytes(content[header] - 1)
-    path.write_bytes(content)
-    with eventstore.open(tmp_path / "store", read_only=True) as store:
+
+    def damage(position: int) -> Path:
+        path = tmp_path / "store" / DB
+        content = bytearray(path.read_bytes())
+        pages = [at for at in range(database.PAGE_BYTES, len(content), database.PAGE_BYTES) if content[at] == 13]
+        at = next(at for at in pages if any(content[at + 3 : at + 5]))
+        header = at + number_of_row(bytes(content[at : at + database.PAGE_BYTES]), position) + 1
+        content[header - 2] = content[header]
+        content[header + 1 : header + content[header]] = bytes(content[header] - 1)
+        path.write_bytes(content)
+        return tmp_path / "store"
+
+    return damage
+
+
+@pytest.mark.corrupts
+def test_what_a_damaged_page_gives_is_not_shown_for_an_event(null_row: Callable[[int], Path], caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(null_row(10), read_only=True) as store:
         shown = [event.position for event in store.domain(DOMAIN).events()]
     assert shown == [position for position in range(1, 20) if position != 10]
     assert "it is passed over" in caplog.text
+
+
+@pytest.mark.corrupts
+def test_a_last_row_that_is_no_event_is_told_as_that_and_no_loss_to_accept(null_row: Callable[[int], Path]) -> None:
+    folder = null_row(19)
+    for opening in ({}, {"accept_loss": True}, {"read_only": True}):
+        with pytest.raises(FormatError, match="salvage"), eventstore.open(folder, **opening) as store:
+            store.domain(DOMAIN)
+    with eventstore.open(folder) as store, pytest.raises(FormatError, match="salvage"):
+        store.accept(DOMAIN)
+    with eventstore.open(folder, read_only=True) as store:
+        assert "salvage" in str(store.verify().findings)
 
 
 def test_a_history_is_never_given_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
