@@ -176,6 +176,12 @@ class LogKeeper(LogReader):
             if not accept_loss:
                 raise self._tail_lost(loss, found)
             self._quarantine(found.position)
+        if not self._head_file.read():
+            _log.warning(
+                "%s: the witness (file `head`) is missing or empty, and made anew: whether events after what store.json knows"
+                " are missing at the end cannot be told",
+                self.domain,
+            )
         if self.domain not in manifest.load(self.store).heads:
             # Its maker was killed before it could say so, perhaps before the names were durable.
             sync_folder(self.folder)

@@ -15,16 +15,19 @@ import msgspec
 from eventstore.archived import read_archived
 from eventstore.codec import GENESIS, RowChain, check_rows, checksum_of, is_canonical
 from eventstore.coding import Coding, is_readable
-from eventstore.errors import CorruptionError, EventStoreError, FormatError
+from eventstore.errors import CorruptionError, EngineError, EventStoreError, FormatError
 from eventstore.log import PAGE, EventLog, RowLog
 from eventstore.model import SYSTEM_KEY, Event, Head
 from eventstore.pointers import event_id_of
 from eventstore.projections.key_states import read_redaction
 from eventstore.values import MAX_VALUE_BYTES, is_json
 
+UNJUDGED = "unjudged"
+"""The kind of a finding that says nothing about the log: a lock, a right or the disk stood in the way of looking."""
+
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `position` is None where no single event is meant."""
+    """One thing that is wrong, or could not be looked at. `position` is None where no single event is meant."""
 
     domain: str
     position: int | None
@@ -82,6 +85,8 @@ def as_finding(domain: str, error: Exception) -> Finding:
     """What it means for the proof of a domain that reading it raised `error`."""
     if isinstance(error, CorruptionError):
         return Finding(domain, error.position, type(error).__name__.removesuffix("Error").lower(), str(error))
+    if isinstance(error, EngineError):  # a lock, a right, a disk: it says nothing about the log
+        return Finding(domain, None, UNJUDGED, str(error))
     if isinstance(error, EventStoreError):
         return Finding(domain, None, "unreadable", str(error))
     # Bytes that nobody thought of are a finding too, and no reason to stop.

@@ -26,7 +26,7 @@ from eventstore.anchors import Anchor, Judgement
 from eventstore.archived import Archived
 from eventstore.clock import format_us
 from eventstore.errors import ConfigError
-from eventstore.links import Finding
+from eventstore.links import UNJUDGED, Finding
 from eventstore.model import Domain
 from eventstore.tools.anchor import kept_anchor
 from eventstore.tools.stores import existing_store
@@ -45,8 +45,15 @@ class VerifyReport(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """1 if there are findings."""
-        return int(not self.ok)
+        """1 if anything is wrong, 2 if nothing is as far as could be looked, and that was not everywhere."""
+        if self.ok:
+            return 0
+        return 2 if self.is_unjudged else 1
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether all that was found is that something stood in the way of looking."""
+        return bool(self.findings) and all(finding.kind == UNJUDGED for finding in self.findings)
 
 
 class AnchorLine(msgspec.Struct, frozen=True):
@@ -150,6 +157,8 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
         gone = sum(line.floor for line in report.domains)
         if gone:
             yield paint(f"not looked at: {count_text(gone, 'event')} before them; {_ELSEWHERE}", "warn")
+    elif report.is_unjudged:
+        yield paint(f"not judged: {count_text(len(report.findings), 'finding')}", "bad")
     else:
         yield paint(f"not whole: {count_text(len(report.findings), 'finding')}", "bad")
     if report.anchor is None:

@@ -311,12 +311,16 @@ def test_a_cut_witness_is_refused(left: Damaged, length: int) -> None:
 
 
 @pytest.mark.parametrize("gone", [Path.unlink, lambda head: head.write_bytes(b"")], ids=["deleted", "empty"])
-def test_without_a_witness_but_with_its_wal_nothing_is_lost(left: Damaged, gone: Callable[[Path], object]) -> None:
+def test_without_a_witness_but_with_its_wal_nothing_is_lost(
+    left: Damaged, gone: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     gone(left.head)
     with eventstore.open(left.folder) as store:
         assert list(store.domain(DOMAIN).events()) == left.events
+    assert caplog.text.count("the witness (file `head`) is missing or empty") == 1
     with eventstore.open(left.folder) as store:
         assert store.verify().ok
+    assert caplog.text.count("the witness (file `head`) is missing or empty") == 1
 
 
 def test_wal_and_witness_deleted_together_are_missed_by_the_manifest(left: Damaged) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from eventstore import open as opened
 from eventstore.clock import now_us
-from eventstore.errors import UnavailableError
+from eventstore.files import locked
 from eventstore.tools import doctor as doctor_file
 from eventstore.tools import machine
 from eventstore.tools.doctor import doctor
@@ -165,14 +165,17 @@ def test_accept_does_not_cover_an_altered_event(data: Path) -> None:
     assert eventstore("verify", data).code == 1
 
 
-def test_a_locked_domain_is_2(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def patient(self: object, *words: object, **options: object) -> object:
-        raise UnavailableError("domain notes: locked by process 7", holder=7)
-
-    monkeypatch.setattr("eventstore.keeping.HeadFile.lock", patient)
-    answer = eventstore("get", data, "notes", "hello", "--json")
+def test_a_log_that_is_locked_is_2_and_not_judged(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTSTORE_BUSY_TIMEOUT_MS", "20")
+    with locked(data / "logs" / "notes" / "head", timeout_ms=0):
+        read = eventstore("get", data, "notes", "hello", "--json")
+        answer = eventstore("verify", data)
+    assert read.code == 2
+    assert read.error() == {**read.error(), "error": "UnavailableError", "outcome": "not_written", "holder": os.getpid()}
     assert answer.code == 2
-    assert answer.error() == {**answer.error(), "error": "UnavailableError", "outcome": "not_written", "holder": 7}
+    assert "notes  unjudged" in answer.out
+    assert "not judged: 1 finding" in answer.out
+    assert str(os.getpid()) in answer.out
 
 
 # ---- doctor
