@@ -199,8 +199,8 @@ class LogFile:
             )
         return End(Head(position, checksum), op == "seal" and position >= self.first)
 
-    def _end_row(self, connection: sqlite3.Connection) -> tuple[int, bytes, str]:
-        row: tuple[int, bytes, str] | None = connection.execute(database.END).fetchone()
+    def _end_row(self, connection: sqlite3.Connection) -> tuple[int, Any, Any]:
+        row: tuple[int, Any, Any] | None = connection.execute(database.END).fetchone()
         if row is None:
             raise FormatError(self.domain, None, f"{self.path} holds no events, not even the birth row; put a copy back")
         return row

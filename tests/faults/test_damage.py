@@ -652,7 +652,8 @@ def test_what_a_damaged_page_gives_is_not_shown_for_an_event(null_row: Callable[
 @pytest.mark.corrupts
 def test_a_last_row_that_is_no_event_is_told_as_that_and_no_loss_to_accept(null_row: Callable[[int], Path]) -> None:
     folder = null_row(19)
-    for opening in ({}, {"accept_loss": True}, {"read_only": True}):
+    openings: list[dict[str, Any]] = [{}, {"accept_loss": True}, {"read_only": True}]
+    for opening in openings:
         with pytest.raises(FormatError, match="salvage"), eventstore.open(folder, **opening) as store:
             store.domain(DOMAIN)
     with eventstore.open(folder) as store, pytest.raises(FormatError, match="salvage"):
