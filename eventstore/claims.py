@@ -62,14 +62,28 @@ def others(folder: Path, store: Path) -> list[str]:
     ]
 
 
-def whose(folder: Path, store: Path) -> str | None:
-    """Why the store in `store` may not delete there, as a sentence; None if it alone put files there. Raises OSError."""
+def not_to_erase(folder: Path, store: Path) -> str | None:
+    """Why the store in `store` may not erase there, as a sentence; None if no other store put files there, or it does not say. Without
+    the lock: an erasure holds locks that come after it. Raises OSError.
+    """
     theirs = others(folder, store)
     if theirs:
         return f"{folder} has files that the store {' and '.join(theirs)} put there: this one may be a copy of it, or have one"
+    return None
+
+
+def not_to_delete(folder: Path, store: Path) -> str | None:
+    """Why the store in `store` may not delete there, as a sentence; None if it alone put files there. Raises OSError."""
+    if (theirs := not_to_erase(folder, store)) is not None:
+        return theirs
     if not _claims(folder):
         return f"{folder} does not say which store put its files there"
     return None
+
+
+def advice(why: str, verb: str) -> str:
+    """What to do about it: `verb` is the one that takes over."""
+    return f"{why}; if no other store counts on them, take them over by {verb}(..., take_over=True), or --take-over"
 
 
 def _claim_of(store: Path) -> Claim:

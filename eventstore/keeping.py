@@ -83,7 +83,7 @@ class LogKeeper(LogReader):
         self._archives = [Path(folder) for folder in archives]
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
-        self._unfinished = Unfinished(domain, busy_timeout_ms)
+        self._unfinished = Unfinished(store, domain, busy_timeout_ms)
         self._mutex, self._reopening = threading.RLock(), threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
