@@ -278,5 +278,9 @@ class MemoryEngine:
         """See Engine.pointers: a log in memory needs none."""
         return
 
+    def closing(self) -> contextlib.AbstractContextManager[None]:
+        """See Engine.closing: nothing is kept elsewhere."""
+        return contextlib.nullcontext()
+
     def close(self) -> None:
         """See Engine.close: there is nothing to release."""

@@ -354,6 +354,13 @@ class Engine(Protocol):
         """The folder for this domain's pointer files, or None where the engine needs or allows none."""
         ...
 
+    def closing(self) -> AbstractContextManager[None]:
+        """While several logs of the store are closed: what is kept of all of them in one place is written once, as it ends.
+
+        Raises EngineError then; the logs are closed all the same.
+        """
+        ...
+
     def close(self) -> None:
         """Release what the store as a whole holds, such as an owner's lease; a second call does nothing."""
         ...

@@ -492,16 +492,25 @@ class Store:
         failure: EventStoreError | None = None
         with self._opening:
             self._closed = True
-            for name, group in list(self._groups.items()):
-                try:
-                    group.live.close()
-                    del self._groups[name]
-                except EventStoreError as error:
-                    failure = failure or error
+            try:
+                with self._engine.closing():
+                    failure = self._close_logs()
+            except EventStoreError as error:
+                failure = failure or error
             if not self._groups:  # else somebody may still write there, under the owner's name
                 self._engine.close()
         if failure is not None:
             raise failure
+
+    def _close_logs(self) -> EventStoreError | None:
+        failure: EventStoreError | None = None
+        for name, group in list(self._groups.items()):
+            try:
+                group.live.close()
+                del self._groups[name]
+            except EventStoreError as error:
+                failure = failure or error
+        return failure
 
     def _require_running(self, domain: str) -> None:
         """Raise HaltedError if writing was stopped and `domain` would have to be made."""

@@ -134,7 +134,7 @@ NOTICED = [
         "eventstore/keeping.py",
         [
             (
-                "self._head_file.witness(head)\n            manifest.raise_head(self.store, self.domain, head)",
+                "self._head_file.witness(head)\n            self._heads.raise_head(self.domain, head)",
                 "self._head_file.witness(head)",
             )
         ],
