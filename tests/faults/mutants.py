@@ -731,6 +731,13 @@ ARCHIVED = [
         r"assert \(\[0, 8\], 0, \[\]\) ==",
     ),
     Mutant(
+        "a copy of a store erases in its original's archive",
+        "eventstore/unfinished.py",
+        [("claims.not_to_erase(path.parent, self._store) is not None:", "not path:")],
+        "tests/eventstore/test_redact.py::test_a_copy_of_a_store_leaves_its_originals_archive_alone_and_names_it[copied]",
+        r"assert \(\[",
+    ),
+    Mutant(
         "what stands in an archive is taken for the copy unproven",
         "eventstore/archive.py",
         [("            _prove(group, log, file, target)\n", "            pass\n")],
