@@ -285,5 +285,9 @@ class MemoryEngine:
     def resume(self) -> None:
         """See Engine.resume: nothing is held."""
 
+    def closing(self) -> contextlib.AbstractContextManager[None]:
+        """See Engine.closing: nothing is kept elsewhere."""
+        return contextlib.nullcontext()
+
     def close(self) -> None:
         """See Engine.close: there is nothing to release."""

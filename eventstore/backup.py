@@ -104,8 +104,7 @@ def back_up(
 
 
 def _require_place(store: Path, target: Path) -> None:
-    if target == store or target.is_relative_to(store):
-        raise ConfigError(f"{target} is in the store itself, and would be lost with it; name a folder elsewhere, best on another disk")
+    copies.require_outside(target.parent)  # it may itself be a backup: that of before
     if store.is_relative_to(target):
         raise ConfigError(f"{target} holds the store {store}; name a folder elsewhere, best on another disk")
     if target.exists() and not target.is_dir():

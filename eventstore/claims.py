@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.files import FILE_MODE, locked, os_errors, sync_folder
+from eventstore.files import append_lines, lines_of, locked, os_errors
 
 NAME = "claims"
 """Beside the archived files of a log: who put them there; and the lock of whoever puts or removes some."""
@@ -43,13 +43,14 @@ def add(folder: Path, store: Path) -> None:
     """Say, durably, that the store in `store` puts files there. Under the lock. Raises OSError."""
     claim = _claim_of(store)
     if claim not in _claims(folder):
-        _write(folder, os.O_APPEND, claim)
+        append_lines(folder / NAME, [msgspec.json.encode(claim)])
 
 
 def take_over(folder: Path, store: Path) -> None:
     """Let the store in `store` be the only one that put files there. Under the lock. Raises OSError."""
-    if _claims(folder) != [_claim_of(store)]:
-        _write(folder, os.O_TRUNC, _claim_of(store))
+    claim = _claim_of(store)
+    if _claims(folder) != [claim]:
+        append_lines(folder / NAME, [msgspec.json.encode(claim)], anew=True)
 
 
 def others(folder: Path, store: Path) -> list[str]:
@@ -62,14 +63,28 @@ def others(folder: Path, store: Path) -> list[str]:
     ]
 
 
-def whose(folder: Path, store: Path) -> str | None:
-    """Why the store in `store` may not delete there, as a sentence; None if it alone put files there. Raises OSError."""
+def not_to_erase(folder: Path, store: Path) -> str | None:
+    """Why the store in `store` may not erase there, as a sentence; None if no other store put files there, or it does not say. Without
+    the lock: an erasure holds locks that come after it. Raises OSError.
+    """
     theirs = others(folder, store)
     if theirs:
         return f"{folder} has files that the store {' and '.join(theirs)} put there: this one may be a copy of it, or have one"
+    return None
+
+
+def not_to_delete(folder: Path, store: Path) -> str | None:
+    """Why the store in `store` may not delete there, as a sentence; None if it alone put files there. Raises OSError."""
+    if (theirs := not_to_erase(folder, store)) is not None:
+        return theirs
     if not _claims(folder):
         return f"{folder} does not say which store put its files there"
     return None
+
+
+def advice(why: str, verb: str) -> str:
+    """What to do about it: `verb` is the one that takes over."""
+    return f"{why}; if no other store counts on them, take them over by {verb}(..., take_over=True), or --take-over"
 
 
 def _claim_of(store: Path) -> Claim:
@@ -77,24 +92,8 @@ def _claim_of(store: Path) -> Claim:
 
 
 def _claims(folder: Path) -> list[Claim]:
-    try:
-        lines = (folder / NAME).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
     found: list[Claim] = []
-    for line in lines:
+    for line in lines_of(folder / NAME):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):  # the power took half of it: nothing was put there yet
             found.append(_decoder.decode(line))
     return found
-
-
-def _write(folder: Path, flag: int, claim: Claim) -> None:
-    content = b"\n" + msgspec.json.encode(claim) + b"\n"  # behind whatever the power took half of
-    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flag, FILE_MODE)
-    try:
-        while content:
-            content = content[os.write(descriptor, content) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folder(folder)

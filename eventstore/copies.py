@@ -127,6 +127,17 @@ def require_outside(path: Path) -> None:
         )
 
 
+def require_new(target: Path) -> None:
+    """Refuse a folder in which no store can be made: it must be missing or empty, and outside of any other's. Raises ConfigError."""
+    require_outside(target.parent)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} is there already and not an empty folder: a store is made in a new one, never over another; name one")
+    if target.is_mount():
+        raise ConfigError(f"{target} is where a file system is mounted; name a folder in it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent} is no folder; make it first")
+
+
 def opened(folder: Path, *, read_only: bool) -> Path:
     """Where the store lies that is opened as `folder`: in a backup it is the copy that counts, else `folder` itself.
 

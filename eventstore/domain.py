@@ -139,6 +139,7 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         reason: str,
         actor: str | None = None,
         dry_run: bool = False,
+        take_over: bool = False,
     ) -> Erasure:
         """Erase values for good: every one that `key` ever had, those of all keys under `prefix`, or those written at `positions`.
 
@@ -146,7 +147,9 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         remain too. Gone are the values in every file of the log, the write-ahead log included, and in memory. What else may
         hold a copy is in the report, as far as it lies in the store's folder. Redacted again, the same is found erased
         `already`, and looked for anew. A sealed file that cannot be read is passed by, and named in the report: what only it has
-        is not erased. `dry_run` says what would be erased.
+        is not erased. Nor is what an attached archive has, if another store put files there, of which this one may be a copy: it is
+        named in the report; `take_over` erases there, too, and lets this store be the one that does from now on: say so of one that
+        was moved or restored. `dry_run` says what would be erased.
 
         The answer is durable, at `power` or better. Raises NotFoundError if nothing was ever written there, CompactedError if that
         may be, but only in files that are not at hand; CorruptionError for what is read and does not prove; ConfigError for a
@@ -164,11 +167,13 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             raise NotFoundError(f"{self.name}: {what} never had a value; nothing was erased")
         if dry_run:
             holding, already = found.selection.holding, found.selection.already
-            return Erasure(self.name, None, sorted(holding), sorted(already), copies_left(self._live.log, found.selection))
-        return erase(self.group, found.selection, found.more, said)
+            return Erasure(
+                self.name, None, sorted(holding), sorted(already), copies_left(self._live.log, found.selection, take_over=take_over)
+            )
+        return erase(self.group, found.selection, found.more, said, take_over=take_over)
 
-    def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None) -> Erasure | None:
-        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any.
+    def redact_encrypted(self, keys: Sequence[str], *, reason: str, actor: str | None = None, take_over: bool = False) -> Erasure | None:
+        """Erase every value that was encrypted with one of `keys`, which were destroyed; None if there never was any. As redact().
 
         A write that found its key alive, under the lock, may still be under way: so the lock is taken before that is said.
         """
@@ -186,7 +191,9 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         if not found.selection:
             with self.group.alone():
                 found.more()
-        return erase(self.group, found.selection, found.more, said, shredded=keys) if found.selection else None
+        if not found.selection:
+            return None
+        return erase(self.group, found.selection, found.more, said, shredded=keys, take_over=take_over)
 
     def _readable(self, selection: Selection, after: int, until: int) -> Iterator[Event]:
         """What is at hand of the events with after < position <= until, and can be read; of the rest what later files carry."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore import claims
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.commit import OwnEvent, append_own
 from eventstore.errors import ConfigError, EventStoreError
@@ -99,12 +100,24 @@ class Selection:
         return bool(self.holding or self.already)
 
 
-def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], meta: str | None, *, shredded: Sequence[str] = ()) -> Erasure:
+def erase(
+    group: GroupCommit,
+    selection: Selection,
+    find: Callable[[], None],
+    meta: str | None,
+    *,
+    shredded: Sequence[str] = (),
+    take_over: bool = False,
+) -> Erasure:
     """Append the event that says what is erased and why, and erase it, in one commit; then see to it that it is gone.
 
     `find` adds to the selection what was written since it was made. Called under the lock. `shredded`: keys that were destroyed.
+    `take_over`: also in archives that other stores put files in. Raises EngineError.
     """
     live = group.live
+    _note_redacted(group, selection)
+    if take_over:
+        _take_over(live.log, selection)
 
     def own() -> OwnEvent | None:
         find()
@@ -114,20 +127,44 @@ def erase(group: GroupCommit, selection: Selection, find: Callable[[], None], me
 
     with group.alone() as head:
         event = append_own(live, head, group.clock, own, group.meter)
+    if take_over:
+        _erase_what_stands(group)  # what is on record as redacted, and was another store's until now
     live.log.forget_erased()
     _record_archives(group)
     position = None if event is None else event.position
     return Erasure(live.log.domain, position, sorted(selection.holding), sorted(selection.already), copies_left(live.log, selection))
 
 
-def copies_left(log: EventLog, selection: Selection) -> list[HeldCopy]:
-    """What may still hold a copy of any of these values, and what to do about it."""
+def _note_redacted(group: GroupCommit, selection: Selection) -> None:
+    """Of the values that stand in another store's archive, those whose redaction is on record need no second one."""
+    log = group.live.log
+    if isinstance(log, FileLog) and log.theirs(sorted(selection.holding)):
+        redacted = selection.holding & set(named_by_redactions(log, group.live.fresh().system))
+        selection.holding -= redacted
+        selection.already |= redacted
+
+
+def _take_over(log: EventLog, selection: Selection) -> None:
+    """Let this store be the only one that put files where values of the selection stand, and may not be erased."""
+    if not isinstance(log, FileLog):
+        return
+    for folder in sorted({path.parent for path, _ in log.theirs(sorted(selection.holding | selection.already))}):
+        with claims.held(folder, timeout_ms=log.busy_timeout_ms), os_errors(f"taking over {folder}"):
+            claims.take_over(folder, log.folder.parents[1])
+
+
+def copies_left(log: EventLog, selection: Selection, *, take_over: bool = False) -> list[HeldCopy]:
+    """What may still hold a copy of any of these values, and what to do about it; `take_over`: other stores' archives are no such place."""
     unseen = {str(path): why for path, why in selection.unseen.items()}
+    theirs = list[tuple[Path, str]]()
     if isinstance(log, FileLog):
-        unseen |= {str(path): why for path, why in log.unseen(sorted(selection.holding | selection.already))}
+        positions = sorted(selection.holding | selection.already)
+        unseen |= {str(path): why for path, why in log.unseen(positions)}
+        theirs = [] if take_over else log.theirs(positions)
     advice = "it cannot be looked into: put a copy of it back, then redact the same again"
     copies = [HeldCopy(path, f"{advice} ({why})") for path, why in unseen.items()]
     copies += [copy for copy in log.copies() if copy.path not in unseen]
+    copies += [HeldCopy(str(path), claims.advice(why, "redact")) for path, why in theirs]
     return copies + _archives_not_at_hand(log, selection)
 
 

@@ -21,10 +21,10 @@ from eventstore.database import USER_VERSION
 from eventstore.files import copy_files, os_errors, stat_or_none
 from eventstore.manifest import Manifest
 from eventstore.model import Head, is_domain_name
+from eventstore.recovery import domain_in_quarantine
 from eventstore.witness import WITNESS_BYTES, HeadFile, unpack_witness
 
 _LOG = re.compile(r"([0-9]{20}\.db)(?:-wal)?")
-_QUARANTINED = re.compile(r"(.+)-[0-9]+-[0-9a-f]{12}")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ def domains(store: Path, known: Iterable[str]) -> list[str]:
     """The names of all domains that left anything: files, copies in quarantine, or an entry in the manifest (`known`)."""
     with os_errors(f"listing {store}"):
         names = {folder.name for folder in store.glob("logs/*") if _logs(folder)}
-        names |= {found[1] for folder in store.glob("quarantine/*") if (found := _QUARANTINED.fullmatch(folder.name)) and _logs(folder)}
+        names |= {name for folder in store.glob("quarantine/*") if (name := domain_in_quarantine(folder.name)) and _logs(folder)}
     return sorted(name for name in names | set(known) if is_domain_name(name))
 
 
@@ -94,8 +94,7 @@ def _logs(folder: Path) -> list[str]:
 
 
 def _quarantined(store: Path, domain: str) -> list[Path]:
-    found = [folder for folder in store.glob("quarantine/*") if (named := _QUARANTINED.fullmatch(folder.name)) and named[1] == domain]
-    return sorted(folder for folder in found if folder.is_dir())
+    return sorted(folder for folder in store.glob("quarantine/*") if domain_in_quarantine(folder.name) == domain and folder.is_dir())
 
 
 def _archived(archives: Iterable[Path], evidence: Evidence) -> list[Path]:

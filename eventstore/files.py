@@ -122,6 +122,31 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def append_lines(path: Path, lines: Iterable[bytes], *, anew: bool = False) -> None:
+    """Add whole lines to a journal, durably, in the order in which they are given; `anew`: in the place of all that it had.
+
+    Each stands behind a line end of its own, as the power may have taken half of the one before. Raises OSError.
+    """
+    content = b"".join(b"\n" + line + b"\n" for line in lines)
+    how = os.O_TRUNC if anew else os.O_APPEND
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how, FILE_MODE)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def lines_of(path: Path) -> list[bytes]:
+    """The lines of a journal; those among them that are empty, or that the power took half of, say nothing. Raises OSError."""
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
 def copy_files(paths: Iterable[Path], folder: Path) -> None:
     """Copy files into `folder`, durably, by a subprocess. Raises EngineError, DiskFullError.
 

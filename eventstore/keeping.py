@@ -47,7 +47,8 @@ class LogKeeper(LogReader):
     """A log from its opening to its end: which file is the live one, whether its tail is whole, what is on record of it.
 
     `write` is the rule a new log is made with (None: "replace") and an existing one must have (None: any);
-    `birth` a sealed birth row to start a new log from; `archives` folders in which more of its sealed files may be.
+    `birth` a sealed birth row to start a new log from; `archives` folders in which more of its sealed files may be; `heads` who
+    puts its checkpoints on record, for other logs of the store as well.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LogKeeper(LogReader):
         archives: Sequence[Path] = (),
         busy_timeout_ms: int = 10_000,
         min_free_bytes: int = MIN_FREE_BYTES,
+        heads: manifest.Heads | None = None,
     ) -> None:
         self.store, self.domain, self.read_only = store, domain, read_only
         self.durability: Durability = durability
@@ -75,6 +77,7 @@ class LogKeeper(LogReader):
         self.commit_us = 0
         self.store_id, self._birth, self.busy_timeout_ms = store_id, birth, busy_timeout_ms
         self._min_free_bytes = min_free_bytes
+        self._heads = heads or manifest.Heads(store)
         self._write: WriteRule | None = write
         self._known = GENESIS
         """The head when this object last looked; the hint says whether it still is."""
@@ -83,7 +86,7 @@ class LogKeeper(LogReader):
         self._archives = [Path(folder) for folder in archives]
         self._halted: BaseException | None = None
         self._closed = self._forked = self._quiet = False
-        self._unfinished = Unfinished(domain, busy_timeout_ms)
+        self._unfinished = Unfinished(store, domain, busy_timeout_ms)
         self._mutex, self._reopening = threading.RLock(), threading.Lock()
         self._open(accept_loss)
         _open_logs.add(self)
@@ -265,7 +268,7 @@ class LogKeeper(LogReader):
         """After a whole checkpoint everything up to `head` is durable, whatever its events were written with."""
         with os_errors(f"recording the head of domain {self.domain}"):
             self._head_file.witness(head)
-            manifest.raise_head(self.store, self.domain, head)
+            self._heads.raise_head(self.domain, head)
 
     # ---- looking
 

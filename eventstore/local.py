@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from eventstore import copies, manifest
@@ -56,6 +57,7 @@ class LocalEngine:
             raise ConfigError(f"{folder} already is store {found.store_id}; a store_id can be chosen for a new folder only")
         self.store_id = found.store_id
         self.created_us = found.created_us
+        self._heads = manifest.Heads(self.folder)
         self._lease = None if owner is None else Lease(self.folder, owner)
 
     def domains(self) -> list[str]:
@@ -92,6 +94,7 @@ class LocalEngine:
             archives=self.archives(name),
             busy_timeout_ms=self._busy_timeout_ms,
             min_free_bytes=self._min_free_bytes,
+            heads=self._heads,
         )
 
     @contextlib.contextmanager
@@ -167,6 +170,10 @@ class LocalEngine:
         """See Engine.resume."""
         if self._lease is not None:
             self._lease.take()
+
+    def closing(self) -> AbstractContextManager[None]:
+        """See Engine.closing."""
+        return self._heads.together()
 
     def close(self) -> None:
         """See Engine.close."""

@@ -164,7 +164,8 @@ class EventLog(Protocol):
         Raises ConflictError when the head is not `after`, EngineError with its outcome when the machine refuses.
         Returns only once the fault that `durability` names would leave the events readable; None is the log's own level.
         No events at all makes what stands, up to `after`, as durable as asked. Must be called inside `writing()`.
-        `erase` names positions whose data is erased in the same commit, wherever the log has them at hand; also without events.
+        `erase` names positions whose data is erased in the same commit, wherever the log has them at hand; also without events. But
+        not in files that are another store's: FileLog.theirs().
         A `seal` event must be the last of `events`.
         """
         ...
@@ -285,6 +286,12 @@ class FileLog(EventLog, Protocol):
         """The files, wherever they stand, that cannot be looked into for data of `positions`, or lost a row of them, and why."""
         ...
 
+    def theirs(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """The attached files in which data of `positions` stands, and which append() does not erase in, as another store put files there
+        (claims.py); and why.
+        """
+        ...
+
     def place(self, position: int) -> tuple[Path | None, int | None]:
         """The file that `position` belongs to, None if it is not at hand, and where it ends, None for the live one."""
         ...
@@ -368,6 +375,13 @@ class Engine(Protocol):
 
     def resume(self) -> None:
         """Hold again what whoever writes must hold. Raises OwnedError."""
+        ...
+
+    def closing(self) -> AbstractContextManager[None]:
+        """While several logs of the store are closed: what is kept of all of them in one place is written once, as it ends.
+
+        Raises EngineError then; the logs are closed all the same.
+        """
         ...
 
     def close(self) -> None:

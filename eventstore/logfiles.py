@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eventstore import claims
 from eventstore.archived import Archived, latest, read_archived
 from eventstore.database import first_of
 from eventstore.errors import CompactedError, CorruptionError, EngineError, FormatError, GapError, StoreFormatError
@@ -162,9 +163,10 @@ class LogFiles:
 
     def attached(self) -> list[Path]:
         """See FileLog.attached."""
-        return [path for path in self.places() if not self._is_own(path)]
+        return [path for path in self.places() if not self.is_own(path)]
 
-    def _is_own(self, path: Path) -> bool:
+    def is_own(self, path: Path) -> bool:
+        """Whether a file stands in the log's own folder, and in no archive."""
         return path.parent == self._layout.paths[self._layout.newest].parent
 
     def archives(self, system: int | None = None) -> list[tuple[Archived, Path | None]]:
@@ -175,7 +177,7 @@ class LogFiles:
 
     def sealed(self) -> list[int]:
         """Where the sealed files in the log's own folder begin, rising."""
-        return [first for first, path in self._layout.paths.items() if self._is_own(path) and first != self._layout.newest]
+        return [first for first, path in self._layout.paths.items() if self.is_own(path) and first != self._layout.newest]
 
     def extent(self, first: int | None) -> FileExtent:
         """See FileLog.file."""
@@ -237,7 +239,7 @@ class LogFiles:
         """Refuse a file in an archive that does not end in this log's own seal: another store's, or altered, under the right name."""
         layout = self._layout
         after = layout.after(file.first)
-        if after is None or self._is_own(file.path):
+        if after is None or self.is_own(file.path):
             return
         (seal,) = self._with(layout.newest, layout.paths[layout.newest], lambda newest: newest.get([after - 1]))
         end = file.end().head
@@ -388,6 +390,24 @@ class LogFiles:
         if unseen and self.refresh():
             return self._looked_for(positions)  # moved away meanwhile
         return sorted(found), unseen
+
+    def theirs(self, positions: Sequence[int], store: Path) -> list[tuple[Path, str]]:
+        """See FileLog.theirs; `store` is the folder of the store that asks."""
+        found: list[tuple[Path, str]] = []
+        for path in self.attached():
+            try:
+                why = claims.not_to_erase(path.parent, store)
+            except OSError as error:
+                why = f"who put files into {path.parent} nobody can tell: {error}"
+            if why is not None and self._holds_any(path, positions):
+                found.append((path, why))
+        return found
+
+    def _holds_any(self, path: Path, positions: Sequence[int]) -> bool:
+        try:
+            return bool(self.at(path, lambda file: file.held(positions)))
+        except _NOT_SEEN:
+            return False  # unseen() tells of it
 
     def place(self, position: int) -> tuple[Path | None, int | None]:
         """See FileLog.place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
@@ -115,22 +116,62 @@ def _ours_half_made(entry: Path) -> bool:
 
 def raise_head(folder: Path, domain: str, head: Head) -> None:
     """Record that the log of `domain` had come this far; heads only rise."""
-    with locked(folder):
-        manifest = load(folder)
-        known = manifest.heads.get(domain)
-        if known is None or known.position < head.position:
-            _replace_head(folder, manifest, domain, head)
+    _raise_heads(folder, {domain: head})
 
 
 def reset_head(folder: Path, domain: str, head: Head) -> None:
     """Record `head` even if it lies below the known one: the only case is a loss that was accepted."""
     with locked(folder):
-        _replace_head(folder, load(folder), domain, head)
+        _replace_heads(folder, load(folder), {domain: head})
 
 
-def _replace_head(folder: Path, manifest: Manifest, domain: str, head: Head) -> None:
-    heads = dict(sorted({**manifest.heads, domain: ManifestHead(head.position, head.checksum.hex())}.items()))
-    replace_file(folder / NAME, msgspec.json.encode(msgspec.structs.replace(manifest, heads=heads)))
+class Heads:
+    """What the logs of a store that are open here put on record at their checkpoints: at once, or for several of them together."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._together: dict[str, Head] | None = None
+
+    def raise_head(self, domain: str, head: Head) -> None:
+        """As raise_head(), or at the end of together()."""
+        together = self._together
+        if together is None:
+            raise_head(self._folder, domain, head)
+        else:
+            together[domain] = head
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """While several logs are closed: store.json is replaced once, not for each of them.
+
+        Whoever is killed meanwhile leaves older heads there, as between a checkpoint and its record: the witnesses say more.
+        """
+        self._together = {}
+        try:
+            yield
+        finally:
+            heads, self._together = self._together, None
+            if heads:
+                with os_errors(f"recording the heads of the store in {self._folder}"):
+                    _raise_heads(self._folder, heads)
+
+
+def _raise_heads(folder: Path, heads: dict[str, Head]) -> None:
+    with locked(folder):
+        manifest = load(folder)
+        risen = {
+            domain: head
+            for domain, head in heads.items()
+            if (known := manifest.heads.get(domain)) is None or known.position < head.position
+        }
+        if risen:
+            _replace_heads(folder, manifest, risen)
+
+
+def _replace_heads(folder: Path, manifest: Manifest, heads: dict[str, Head]) -> None:
+    said = {domain: ManifestHead(head.position, head.checksum.hex()) for domain, head in heads.items()}
+    merged = dict(sorted({**manifest.heads, **said}.items()))
+    replace_file(folder / NAME, msgspec.json.encode(msgspec.structs.replace(manifest, heads=merged)))
 
 
 def locked(folder: Path) -> AbstractContextManager[object]:

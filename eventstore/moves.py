@@ -6,12 +6,11 @@ where it is, as it may be all that another store has of which this one is a copy
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from eventstore.files import FILE_MODE, sync_folder
+from eventstore.files import append_lines, lines_of
 
 LOCK_NAME = "archive.lock"
 """In a log's folder: held while its files are moved, so that one process at a time does; and where it says which."""
@@ -38,12 +37,8 @@ def scratch_of(copy: Path) -> Path:
 
 def begun(folder: Path) -> list[Move]:
     """The moves that may have left a copy that no event names. Raises OSError."""
-    try:
-        lines = (folder / LOCK_NAME).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
     found: dict[tuple[int, str], Move] = {}
-    for line in lines:
+    for line in lines_of(folder / LOCK_NAME):
         try:
             move = _decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -54,26 +49,11 @@ def begun(folder: Path) -> list[Move]:
 
 def begin(folder: Path, first: int, to: Path) -> None:
     """Name a move, durably. Under the lock. Raises OSError."""
-    _append(folder, Move(first, str(to)))
+    append_lines(folder / LOCK_NAME, [msgspec.json.encode(Move(first, str(to)))])
 
 
 def end(folder: Path, move: Move) -> None:
     """Nothing is left of a move that no event names; of no other either, if it was the last one. Under the lock. Raises OSError."""
-    _append(folder, msgspec.structs.replace(move, ended=True))
+    append_lines(folder / LOCK_NAME, [msgspec.json.encode(msgspec.structs.replace(move, ended=True))])
     if not begun(folder):
-        _write(folder, os.O_TRUNC, b"")
-
-
-def _append(folder: Path, move: Move) -> None:
-    _write(folder, os.O_APPEND, b"\n" + msgspec.json.encode(move) + b"\n")  # behind whatever the power took half of
-
-
-def _write(folder: Path, flag: int, content: bytes) -> None:
-    descriptor = os.open(folder / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flag, FILE_MODE)
-    try:
-        while content:
-            content = content[os.write(descriptor, content) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folder(folder)
+        append_lines(folder / LOCK_NAME, [], anew=True)

@@ -24,6 +24,7 @@ class LogReader(ABC):
     """Answers from the files of a log, and goes on with others where those were replaced in between. Safe between threads."""
 
     domain: str
+    store: Path
     _files: LogFiles
     _file: LogFile
     """The live file: the last one of the log, but for the moment in which another process goes on in a new one."""
@@ -197,6 +198,10 @@ class LogReader(ABC):
     def unseen(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
         """See FileLog.unseen."""
         return self._look(lambda files: files.unseen(positions))
+
+    def theirs(self, positions: Sequence[int]) -> list[tuple[Path, str]]:
+        """See FileLog.theirs."""
+        return self._look(lambda files: files.theirs(positions, self.store))
 
     def place(self, position: int) -> tuple[Path | None, int | None]:
         """See FileLog.place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from eventstore.files import FOLDER_MODE, copy_files, make_folder, os_errors, sy
 from eventstore.logfiles import LogFiles
 from eventstore.model import Event, Head, WriteRule
 from eventstore.witness import unpack_witness
+
+_QUARANTINED = re.compile(r"(.+)-[0-9]+-[0-9a-f]{12}")
 
 
 def require_birth(event: Event | None, *, domain: str, store_id: str, write: WriteRule | None) -> WriteRule:
@@ -68,6 +71,12 @@ def _missing(files: LogFiles, found: Head, known: Head, source: str) -> str | No
             f"position {known.position} is not the event that {source} knows as durable: the files are of different times, or were altered"
         )
     return None
+
+
+def domain_in_quarantine(name: str) -> str | None:
+    """Whose files the folder of this name in STORE/quarantine/ holds, as quarantine() names it; None for any other."""
+    named = _QUARANTINED.fullmatch(name)
+    return named[1] if named is not None else None
 
 
 def quarantine(store: Path, files: Sequence[Path], name: str) -> str:

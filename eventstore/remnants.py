@@ -14,9 +14,9 @@ from eventstore import moves
 from eventstore.database import first_of
 from eventstore.files import os_errors
 from eventstore.model import HeldCopy
+from eventstore.recovery import domain_in_quarantine
 
 _OWN = re.compile(r"[0-9]{20}\.db(-wal|-shm)?|[0-9]{20}-[0-9]{20}\.ids|head|archive\.lock")
-_QUARANTINED = re.compile(r"(?:\.tmp-)?(.+)-[0-9]+-[0-9a-f]{12}")
 
 
 def copies_of(store: Path, domain: str, attached: Collection[Path]) -> Iterator[HeldCopy]:
@@ -24,8 +24,7 @@ def copies_of(store: Path, domain: str, attached: Collection[Path]) -> Iterator[
     folder = store / "logs" / domain
     with os_errors(f"looking for copies of domain {domain}"):
         for path in sorted(store.glob("quarantine/*")):
-            named = _QUARANTINED.fullmatch(path.name)
-            if path.name == domain or (named is not None and named[1] == domain):
+            if domain in (path.name, domain_in_quarantine(path.name.removeprefix(".tmp-"))):
                 yield HeldCopy(str(path), "files of this domain, kept as evidence of damage: delete them once nobody needs them")
         for path in sorted(store.glob(".tmp-adopt-*")):
             if (path / "logs" / domain).exists():

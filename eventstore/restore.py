@@ -55,14 +55,9 @@ def restore(
 
 
 def _require_place(source: Path, target: Path) -> None:
-    if target == source or target.is_relative_to(source) or source.is_relative_to(target):
-        raise ConfigError(f"{target} and the backup {source} are one in the other; name a new folder elsewhere")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} is there already and not an empty folder; a store is restored into a new one, never over another")
-    if target.is_mount():
-        raise ConfigError(f"{target} is where a file system is mounted; name a folder in it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no folder; make it first")
+    if source.is_relative_to(target):
+        raise ConfigError(f"{target} holds the backup {source}; name a new folder elsewhere")
+    copies.require_new(target)
 
 
 def _copy(copy: Path, place: Path, kept: Backup) -> None:

@@ -245,14 +245,14 @@ def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack, *, take_o
     try:
         rights.enter_context(claims.held(folder, timeout_ms=log.busy_timeout_ms))
         with os_errors(f"looking who put files into {folder}"):
-            theirs = claims.whose(folder, store)
+            theirs = claims.not_to_delete(folder, store)
             if theirs is not None and take_over:
                 claims.take_over(folder, store)
     except EngineError as error:
         return str(error)
     if theirs is None or take_over:
         return None
-    return f"{theirs}; if no other store counts on them, take them over by retain(..., take_over=True), or --take-over"
+    return claims.advice(theirs, "retain")
 
 
 def _outline(group: GroupCommit, log: FileLog, file: FileReport) -> list[str] | None:

@@ -20,6 +20,7 @@ from eventstore import evidence, manifest
 from eventstore.archived import Archived, latest
 from eventstore.clock import Clock
 from eventstore.codec import Birth, read_birth
+from eventstore.copies import require_new
 from eventstore.database import engine_error, sqlite3
 from eventstore.errors import ConfigError, CorruptionError, NewerFormatError, NotAStoreError, NotFoundError, StoreFormatError
 from eventstore.evidence import Evidence
@@ -192,12 +193,7 @@ def _require_places(source: Path, target: Path) -> None:
         raise NotAStoreError(str(source), "no folder; a store is a folder, and salvage reads what is left of one")
     if target == source or target.is_relative_to(source):
         raise ConfigError(f"{target} is inside {source}, which salvage must not touch; name a folder elsewhere, best on another disk")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} is there already and not an empty folder; name a new one")
-    if target.is_mount():
-        raise ConfigError(f"{target} is where a file system is mounted; name a folder in it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no folder; make it first")
+    require_new(target)
 
 
 def _manifest(store: Path) -> tuple[Manifest | None, list[str]]:

@@ -315,14 +315,14 @@ class Store:
             group, _ = self._group(self._engine.open_log(domain))
             return group.live.states.head
 
-    def shred(self, subject: str, *, reason: str, actor: str | None = None) -> Shredding:
+    def shred(self, subject: str, *, reason: str, actor: str | None = None, take_over: bool = False) -> Shredding:
         """Destroy the key of a subject: what was encrypted with it can be read by nobody any more, not from a backup either.
 
         That is durable first. Then every value of it in this store is redacted, so that each domain's log says who did it and
         why. A write that was being committed when the key went is redacted with the others; one that still waited for that comes
         after, and is encrypted with a new key, as whatever is written later. Whoever was killed in between calls again: nothing is
-        done twice. What else holds the key file (its own backups) holds the key. Raises NotFoundError for a subject that never had
-        a key, ConfigError without keys, EngineError.
+        done twice. What else holds the key file (its own backups) holds the key. `take_over`: see DomainStore.redact. Raises
+        NotFoundError for a subject that never had a key, ConfigError without keys, EngineError.
         """
         require_subject(subject)
         cipher = self._coding.cipher
@@ -337,8 +337,8 @@ class Store:
         for name in self.domains():
             self.domain(name)  # what cannot be opened is told before anything is destroyed
         keys = cipher.shred(subject, reason=reason, actor=who)
-        domains = map(self.domain, self.domains())
-        erased = [done for domain in domains if (done := domain.redact_encrypted(keys, reason=reason, actor=actor)) is not None]
+        found = [self.domain(name).redact_encrypted(keys, reason=reason, actor=actor, take_over=take_over) for name in self.domains()]
+        erased = [done for done in found if done is not None]
         return Shredding(subject, keys, erased)
 
     def verify(
@@ -494,16 +494,25 @@ class Store:
         failure: EventStoreError | None = None
         with self._opening:
             self._closed = True
-            for name, group in list(self._groups.items()):
-                try:
-                    group.live.close()
-                    del self._groups[name]
-                except EventStoreError as error:
-                    failure = failure or error
+            try:
+                with self._engine.closing():
+                    failure = self._close_logs()
+            except EventStoreError as error:
+                failure = failure or error
             if not self._groups:  # else somebody may still write there, under the owner's name
                 self._engine.close()
         if failure is not None:
             raise failure
+
+    def _close_logs(self) -> EventStoreError | None:
+        failure: EventStoreError | None = None
+        for name, group in list(self._groups.items()):
+            try:
+                group.live.close()
+                del self._groups[name]
+            except EventStoreError as error:
+                failure = failure or error
+        return failure
 
     def _require_running(self, domain: str) -> None:
         """Raise HaltedError if writing was stopped and `domain` would have to be made."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from eventstore import claims
 from eventstore.database import sqlite3
 from eventstore.errors import EventStoreError, FormatError, UnavailableError
 from eventstore.files import stat_or_none
@@ -29,11 +30,12 @@ class _Pending(NamedTuple):
 class Unfinished:
     """Erases in the sealed files of `domain`, wherever they stand, and knows those in which it is not done. Under the log's lock.
 
-    An erasure is decided before it comes here: what fails is told by copies(), and done later.
+    An erasure is decided before it comes here: what fails is told by copies(), and done later. A file in an archive where another
+    store than the one in `store` put some is left as it is: FileLog.theirs() tells of those.
     """
 
-    def __init__(self, domain: str, busy_timeout_ms: int) -> None:
-        self._domain, self._busy_timeout_ms = domain, busy_timeout_ms
+    def __init__(self, store: Path, domain: str, busy_timeout_ms: int) -> None:
+        self._store, self._domain, self._busy_timeout_ms = store, domain, busy_timeout_ms
         self._pending: dict[Path, _Pending] = {}
 
     def __bool__(self) -> bool:
@@ -74,6 +76,8 @@ class Unfinished:
                 raise FormatError(self._domain, end.head.position, f"{path} does not end in its seal; it is left as it is")
             wal = stat_or_none(path.with_name(f"{path.name}-wal"))
             if not held and before is None and (wal is None or wal.st_size == 0):
+                return
+            if not files.is_own(path) and claims.not_to_erase(path.parent, self._store) is not None:
                 return
             self._pending[path] = _Pending(positions, "a reader in another process keeps the file from being emptied of it")
             if erase_in(path, self._domain, held, busy_timeout_ms=self._busy_timeout_ms):

@@ -330,7 +330,7 @@ class _Proof:
         """Nothing stands any more that was redacted: such a row came back with a file that somebody put there."""
         for start in range(0, len(positions), PAGE):
             for position in self._log.held(positions[start : start + PAGE]):
-                self._find(position, "redacted", "redacted, but the value is there again; opened for writing, it is erased once more")
+                self._find(position, "redacted", _STILL_THERE)
 
     def _compare_states(self, saved: KeyStates | None, segment: Segment, latest: dict[bytes, int]) -> None:
         """Hold a pointer file against the log: the same keys, each where its latest event stands, each saying what that event says."""
@@ -389,6 +389,7 @@ _UNRECORDED = (
     "was redacted in after its hash was recorded: it is proven event by event, and the next opening for writing with this archive"
     " attached records its new hash"
 )
+_STILL_THERE = "redacted, but the value is there; opened for writing, it is erased, unless an archive of another store has it (redact says)"
 _WRONG_FILE = "a pointer file does not say what the log says; delete the folder `pointers`, it is rebuilt"
 
 

@@ -56,6 +56,7 @@ _KEY = click.argument("key", metavar="KEY")
 _PREFIX = click.argument("prefix", metavar="[PREFIX]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, also for an error on stderr.")
 _READ_ONLY = click.option("--read-only", is_flag=True, help="Change nothing; reads damaged stores and read-only media, too.")
+_TAKE_OVER = click.option("--take-over", is_flag=True, help="Also in archives in which other stores, or copies of this one, put files.")
 _ARCHIVE = click.option(
     "--archive",
     "archives",
@@ -183,6 +184,7 @@ def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who erases; it stays on record.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@_TAKE_OVER
 @_ARCHIVE
 @_JSON
 def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: tuple[int, ...], as_json: bool, **options: Any) -> int:
@@ -203,6 +205,7 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
 @click.option("--keys", type=NamedPath(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who destroys; it stays on record.")
+@_TAKE_OVER
 @_ARCHIVE
 @_JSON
 def _shred(store: str, subject: str, as_json: bool, **options: Any) -> int:
@@ -381,7 +384,7 @@ def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_r
 @click.option("--to", type=NamedPath(path_type=Path), metavar="DIR", help="Move files to DIR.")
 @click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
 @click.option("--yes", is_flag=True, help="Really delete.")
-@click.option("--take-over", is_flag=True, help="Also from archives in which other stores, or copies of this one, put files.")
+@_TAKE_OVER
 @_JSON
 def _retention(
     action: str, store: str, domain: str | None, keep_days: int | None, keep_events: int | None, as_json: bool, **options: Any

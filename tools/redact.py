@@ -5,6 +5,9 @@ them; or with --prefix those of all keys that begin with it; or with --position 
 when, and who erased them and why stays on record; keys and metadata stay as well. What may still hold a copy is named, with
 what to do about it.
 
+In an archive where another store put files, of which this one may be a copy, nothing is erased, and it is named: a store that was
+moved or restored says --take-over, if no other counts on that archive.
+
 Exit 1 if such a place was named, or if there never was such a value. Run it again afterwards: it erases nothing twice,
 and looks anew. Backups and exports outside the store are yours to find.
 
@@ -52,11 +55,14 @@ def redact(
     reason: str,
     actor: str | None = None,
     dry_run: bool = False,
+    take_over: bool = False,
     archives: Sequence[Path] = (),
 ) -> RedactReport:
     """Erase values of a domain that exists. Raises NotFoundError if there never were any."""
     with existing_store(location, archives=archives) as store:
-        done = existing_domain(store, domain).redact(key, prefix=prefix, positions=positions, reason=reason, actor=actor, dry_run=dry_run)
+        done = existing_domain(store, domain).redact(
+            key, prefix=prefix, positions=positions, reason=reason, actor=actor, dry_run=dry_run, take_over=take_over
+        )
     return RedactReport(done.domain, dry_run, done.position, done.erased, done.already, done.held)
 
 

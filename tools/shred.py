@@ -36,11 +36,18 @@ class ShredReport(msgspec.Struct, frozen=True):
 
 
 def shred(
-    location: str, subject: str, *, keys: Path | None = None, reason: str, actor: str | None = None, archives: Sequence[Path] = ()
+    location: str,
+    subject: str,
+    *,
+    keys: Path | None = None,
+    reason: str,
+    actor: str | None = None,
+    take_over: bool = False,
+    archives: Sequence[Path] = (),
 ) -> ShredReport:
     """Destroy the keys of `subject` and redact its values. Raises NotFoundError, ConfigError without a key file."""
     with existing_store(location, keys=keys, archives=archives) as store:
-        done = store.shred(subject, reason=reason, actor=actor)
+        done = store.shred(subject, reason=reason, actor=actor, take_over=take_over)
     erased = [redact.RedactReport(each.domain, False, each.position, each.erased, each.already, each.held) for each in done.erased]
     return ShredReport(done.subject, done.keys, erased)
 

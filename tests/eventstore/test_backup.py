@@ -27,6 +27,7 @@ from eventstore import (
 )
 from eventstore.files import lock
 from eventstore.restore import restore
+from eventstore.salvage import salvage
 from tests import verifier
 from tests.raw_log import erase
 
@@ -384,6 +385,26 @@ def test_nothing_else_is_ever_overwritten(
     with pytest.raises(error):
         store.backup(named)
     assert before == (target.read_bytes() if target.is_file() else tree(target))
+
+
+@pytest.mark.parametrize("inside", ["", "logs/notes", "its backup", "its backup/copy-000001/logs"])
+def test_no_copy_goes_into_another_stores_folder_or_backup(store: Store, target: Path, tmp_path: Path, inside: str) -> None:
+    """What lies there goes where that goes: with the store, or with the next backup of it."""
+    fill(store, "notes")
+    store.backup(target)
+    another_store(tmp_path / "another")
+    with eventstore.open(tmp_path / "another") as other:
+        other.backup(tmp_path / "its backup")
+    (tmp_path / "another" / "logs" / "notes").mkdir(exist_ok=True)
+    place = tmp_path / inside if inside.startswith("its backup") else tmp_path / "another" / inside
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=r"is inside the (store|backup)"):
+        store.backup(place / "new")
+    with pytest.raises(ConfigError, match=r"is inside the (store|backup)"):
+        restore(target, place / "new")
+    with pytest.raises(ConfigError, match=r"is inside the (store|backup)"):
+        salvage(tmp_path / "data", place / "new")
+    assert tree(tmp_path) == before
 
 
 def test_a_place_that_would_be_lost_with_the_store_is_refused(store: Store, tmp_path: Path) -> None:

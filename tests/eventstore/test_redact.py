@@ -682,6 +682,58 @@ def test_of_two_archives_the_one_on_record_is_recorded_anew_and_both_are_erased_
             assert store.verify().ok
 
 
+@pytest.mark.corrupts  # what was redacted stands in an archive, and verify says so
+@pytest.mark.parametrize("how", ["copied", "restored"])
+def test_a_copy_of_a_store_leaves_its_originals_archive_alone_and_names_it(tmp_path: Path, how: str) -> None:
+    words, folder, archive, copy = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "copy"
+    archived_twice(folder, archive, words)
+    if how == "copied":
+        shutil.copytree(folder, copy)
+    else:
+        with eventstore.open(folder) as store:
+            store.backup(tmp_path / "backup")
+        restore(tmp_path / "backup", copy)
+        shutil.rmtree(tmp_path / "backup")
+    before = {path: path.read_bytes() for path in sorted(archive.rglob("*.db"))}
+    with eventstore.open(copy, archives=[archive]) as store:
+        d = store.domain("people")
+        planned = d.redact("alice", reason="asked", dry_run=True)
+        report = d.redact("alice", reason="asked")
+        assert (report.erased, report.held, report.complete) == (planned.erased, planned.held, False)
+        assert [held.path for held in report.held] == list(map(str, before))
+        assert f"files that the store {folder} put there" in report.held[0].advice
+        assert "redact(..., take_over=True)" in report.held[0].advice
+        assert files_with(copy, *words) == []
+        again = d.redact("alice", reason="asked")
+        assert (again.position, again.erased, again.already, again.held) == (None, [], report.erased, report.held)
+        assert {finding.kind for finding in store.verify().findings} == {"redacted", "carried"}, "it is in the sealed file, and not here"
+    with eventstore.open(copy, archives=[archive]) as store:  # what an opening finishes is not finished there
+        assert store.domain("people").redact("alice", reason="asked").held == report.held
+    assert {path: path.read_bytes() for path in sorted(archive.rglob("*.db"))} == before
+    with eventstore.open(folder, archives=[archive]) as store:
+        assert store.verify().ok
+        d = store.domain("people")
+        assert [event.data for event in d.history("alice")] == [json.dumps(word) for word in reversed(words)]
+        assert d.redact("alice", reason="asked").complete, "whose archive it is, erases there"
+    assert files_with(tmp_path, *words) == []
+
+
+def test_a_store_that_takes_over_erases_in_an_archive_that_was_anothers(tmp_path: Path) -> None:
+    words, folder, archive, moved = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "moved"
+    archived_twice(folder, archive, words)
+    folder.rename(moved)
+    with eventstore.open(moved, archives=[archive]) as store:
+        d = store.domain("people")
+        assert not d.redact("alice", reason="asked").complete
+        assert d.redact("alice", reason="asked", dry_run=True, take_over=True).complete
+        assert files_with(archive, *words) != []
+        done = d.redact("alice", reason="asked", take_over=True)
+        assert (done.position, done.erased, len(done.already), done.held) == (None, [], 3, [])
+        assert files_with(tmp_path, *words) == []
+        assert d.redact("bob-0", reason="asked").complete, "from now on it is the one that erases there"
+        assert store.verify().ok
+
+
 def test_an_archive_that_was_recorded_elsewhere_than_it_is_attached_is_told(tmp_path: Path) -> None:
     words, folder, archive, moved = [secret() for _ in range(3)], tmp_path / "data", tmp_path / "archive", tmp_path / "moved"
     archived_twice(folder, archive, words)

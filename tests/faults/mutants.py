@@ -134,7 +134,7 @@ NOTICED = [
         "eventstore/keeping.py",
         [
             (
-                "self._head_file.witness(head)\n            manifest.raise_head(self.store, self.domain, head)",
+                "self._head_file.witness(head)\n            self._heads.raise_head(self.domain, head)",
                 "self._head_file.witness(head)",
             )
         ],
@@ -729,6 +729,13 @@ ARCHIVED = [
         [("    if theirs:\n        return", "    if theirs and not store:\n        return")],
         "tests/eventstore/test_archive.py::test_only_the_store_that_put_files_there_deletes_them[copied]",
         r"assert \(\[0, 8\], 0, \[\]\) ==",
+    ),
+    Mutant(
+        "a copy of a store erases in its original's archive",
+        "eventstore/unfinished.py",
+        [("claims.not_to_erase(path.parent, self._store) is not None:", "not path:")],
+        "tests/eventstore/test_redact.py::test_a_copy_of_a_store_leaves_its_originals_archive_alone_and_names_it[copied]",
+        r"assert \(\[",
     ),
     Mutant(
         "what stands in an archive is taken for the copy unproven",

@@ -108,6 +108,20 @@ def test_a_redaction_reaches_an_archive_that_is_named(data: Path, tmp_path: Path
     assert not [path for path in (tmp_path / "archive").rglob("*") if path.is_file() and b"do not keep" in path.read_bytes()]
 
 
+@pytest.mark.corrupts  # what was redacted stands in an archive, and verify says so
+def test_a_copy_redacts_in_its_originals_archive_once_it_takes_it_over(data: Path, tmp_path: Path) -> None:
+    archive, copy = tmp_path / "archive", tmp_path / "copy"
+    done("archive", data, "notes", "--to", archive)
+    shutil.copytree(data, copy)
+    words = ["redact", copy, "notes", "hello", "--reason", "asked to", "--archive", archive]
+    refused = eventstore(*words)
+    assert (refused.code, f"may still hold a copy: {archive}" in refused.out, "--take-over" in refused.out) == (1, True, True)
+    assert done("verify", data, "--archive", archive, "--json").json()["ok"]
+    assert eventstore("verify", copy, "--archive", archive).code == 1
+    done(*words, "--take-over")
+    done("verify", copy, "--archive", archive)
+
+
 @pytest.mark.corrupts
 def test_an_altered_archive_is_a_finding(data: Path, tmp_path: Path) -> None:
     done("archive", data, "--to", tmp_path / "archive")
