@@ -336,6 +336,7 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
     restore_value = _in_thread(threads.DomainStore.restore_value)
     redact = _in_thread(threads.DomainStore.redact)
     redact_encrypted = _in_thread(threads.DomainStore.redact_encrypted)
+    redact_told = _in_thread(threads.DomainStore.redact_told)
 
     @asynccontextmanager
     async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:

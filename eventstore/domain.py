@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from eventstore.codec import decode_key, encode_key
 from eventstore.coding import AES_GCM, codecs_of
 from eventstore.commit import Call, earlier
-from eventstore.erasure import Erasure, Selection, copies_left, erase
+from eventstore.erasure import Erasure, Selection, Told, copies_left, erase
 from eventstore.errors import (
     CompactedError,
     ConfigError,
@@ -194,6 +194,25 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         if not found.selection:
             return None
         return erase(self.group, found.selection, found.more, said, shredded=keys, take_over=take_over)
+
+    def redact_told(self, tell: Callable[[Event], Told | None]) -> Selection:
+        """Erase every value that redactions of another log mean, each with its own event here, as who was asked there said it.
+
+        `tell` gives the redaction that an event is meant by, None for any other. Gives all that are meant: those that are erased
+        by now, those that were before, and whether more of them may stand where it could not be looked. Raises as redact() does.
+        """
+        if isinstance(log := self._live.log, FileLog):
+            log.missing()  # as in redact_encrypted
+        met = Selection(self.name)
+        chosen: dict[int, tuple[Told, Selection]] = {}
+        for event in self._readable(met, 0, self.head().position):
+            if (told := tell(event)) is not None:
+                met.add([event])
+                if event.data is not None:
+                    chosen.setdefault(told.position, (told, Selection(self.name)))[1].add([event])
+        for _, (told, selection) in sorted(chosen.items()):
+            erase(self.group, selection, lambda: None, meta_text(told.meta, self._actor)[0], shredded=told.keys)
+        return met
 
     def _readable(self, selection: Selection, after: int, until: int) -> Iterator[Event]:
         """What is at hand of the events with after < position <= until, and can be read; of the rest what later files carry."""

@@ -20,6 +20,7 @@ from eventstore.errors import ConfigError, EventStoreError
 from eventstore.files import os_errors, sha256_of, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import PAGE, EventLog, FileLog
+from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import KeyStates, read_redaction
 from eventstore.sealedfile import prove, prove_events, reading
@@ -46,6 +47,17 @@ class Erasure(msgspec.Struct, frozen=True):
     def complete(self) -> bool:
         """Whether no copy is left in the store's folder."""
         return not self.held
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A redaction that stands in another log, and is to be carried out here as well."""
+
+    position: int
+    """Of its event, there."""
+    meta: EventMeta
+    """Who erased and why, and from which event that is known."""
+    keys: list[str]
+    """Those that were destroyed, if it was a shredding."""
 
 
 class Shredding(msgspec.Struct, frozen=True):

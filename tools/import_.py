@@ -8,6 +8,9 @@ there the events are appended anew, each with the place it came from in meta.ori
 taken. An export that was cut off is named as that, and no new domain is made of what is there. Of a store whose first events
 were archived or deleted the import has what the store has, and begins where it does.
 
+What was redacted in the source since an earlier import is erased in STORE, too, as `eventstore redact` does it: with who asked and why, in
+the archives that --archive names as well. What may still hold a copy is named: exit 1.
+
 In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
 the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 
@@ -21,12 +21,13 @@ from eventstore.errors import (
     LostIdsError,
     MissingKeyError,
 )
-from eventstore.meta import EventMeta
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
 from eventstore.roots import below_floor
 from eventstore.store import Store
+from eventstore.tools.import_redactions import Redactions
 from eventstore.tools.imported import Imported, ImportReport
-from eventstore.tools.interchange import Exported, Header, Reader, origin_of
+from eventstore.tools.interchange import Exported, Header, Reader
+from eventstore.tools.origins import meta_of, read_origin
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
 from eventstore.writes import Batch
@@ -36,21 +37,6 @@ _Each = TypeVar("_Each")
 _BATCH = 1_000
 _LARGEST = 2**30
 """How far a value may be unpacked; whether the store takes it is for the store to say."""
-
-
-class _Origin(msgspec.Struct, frozen=True):
-    store_id: str
-    domain: str
-    position: int
-    checksum: str
-
-
-class _MetaOrigin(msgspec.Struct, frozen=True):
-    origin: _Origin | None = None
-
-
-_decode_origin = msgspec.json.Decoder(_MetaOrigin).decode
-_decode_meta = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def import_events(
@@ -106,10 +92,12 @@ def _append(store: Store, exported: Exported, counts: Imported, progress: Progre
         store.domain(Domain(header.domain, birth.write))
     target = raw_domain(store, header.domain)
     known = _Known(target, header, own=header.store_id == store.store_id)
+    redactions = Redactions(header)
     counts.source_floor = header.floor
     batch: list[Event] = []
     for event in events:
         is_known = known.has(event)
+        redactions.note(event)
         if event.key == SYSTEM_KEY:
             continue
         if is_known:
@@ -126,6 +114,7 @@ def _append(store: Store, exported: Exported, counts: Imported, progress: Progre
     known.require_told()
     if batch:
         _write(target, header, batch, counts)
+    redactions.carry_out(target, known.shared, counts)
 
 
 def _proven(exported: Exported) -> Iterator[Event]:
@@ -148,11 +137,14 @@ class _Known:
         self._header = header
         self._shared = _Shared(target) if own else None
         self._imported = _last_imported(target, header)
+        self.shared = 0
+        """Up to here the events of the source are those of the domain itself."""
 
     def has(self, event: Event) -> bool:
         """Ask in the order of the source. Raises CorruptionError where its history is not the one imported before, CompactedError."""
         if self._shared is not None:
             if self._shared.has(event):
+                self.shared = event.position
                 return True
             self._shared = None
         if event.key == SYSTEM_KEY:
@@ -209,15 +201,16 @@ class _Shared:
 
 
 def _last_imported(target: DomainStore, header: Header) -> Head | None:
-    """Where the last import from this source ended. Raises CompactedError where that is below the floor, and cannot be told."""
+    """How far imports from this source came. Raises CompactedError where that is below the floor, and cannot be told."""
     last: Head | None = None
     floor, found = target.floor, 0
     for event in target.events(floor, carried=True):
-        if event.meta is None or '"origin"' not in event.meta:
+        origin = read_origin(event)
+        if origin is None or not origin.is_of(header):
             continue
-        origin = _origin(event.meta)
-        if origin is not None and (origin.store_id, origin.domain) == (header.store_id, header.domain):
-            last, found = Head(origin.position, bytes.fromhex(origin.checksum)), event.position
+        found = event.position
+        if last is None or origin.position > last.position:  # a redaction may be carried out long after what stands behind it there
+            last = Head(origin.position, bytes.fromhex(origin.checksum))
     if floor and found <= floor and (last is not None or _was_imported(target, header)):
         message = f"how far an earlier import of {header.domain} from store {header.store_id} came cannot be told"
         raise below_floor(target.group.live.log, floor, message)
@@ -241,13 +234,6 @@ def _event_id(header: Header, position: int) -> str:
     return f"import:{header.store_id}:{header.domain}:{position}"
 
 
-def _origin(meta: str) -> _Origin | None:
-    try:
-        return _decode_origin(meta).origin
-    except msgspec.MsgspecError:
-        return None
-
-
 def _write(target: DomainStore, header: Header, events: list[Event], counts: Imported) -> None:
     coding = Coding(header.store_id, max_value_bytes=_LARGEST)
     with target.batch(event_id=_event_id(header, events[0].position)) as batch:
@@ -259,17 +245,10 @@ def _write(target: DomainStore, header: Header, events: list[Event], counts: Imp
 
 
 def _add(batch: Batch, header: Header, coding: Coding, event: Event) -> None:
-    meta = _meta(event, header)
+    meta = meta_of(event, header)
     key = decode_key(event.key)
     text = coding.text_of(header.domain, event)
     if text is not None:
         batch.write_value(key, msgspec.Raw(text.encode()), when=event.when_us, **meta)
     else:
         batch.remove_value(key, when=event.when_us, **meta)
-
-
-def _meta(event: Event, header: Header) -> EventMeta:
-    """What the event said of itself then, and where it comes from. Its event_id named a call to the other store."""
-    said = _decode_meta(event.meta) if event.meta is not None else {}
-    meta = {name: said[name] for name in EventMeta.__annotations__ if name in said}
-    return cast("EventMeta", {**meta, "origin": origin_of(event, header)})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from eventstore.model import HeldCopy
 from eventstore.tools.terminal import Paint, count_text, escape, table
 
 
@@ -29,6 +30,10 @@ class Imported(msgspec.Struct):
     """Up to this position what was adopted is in archives or was deleted, as the log itself says, and not in the store."""
     erased: int = 0
     """Those whose value was redacted in the source: there is nothing to write."""
+    erased_here: int = 0
+    """Values of the store that were erased now, as redactions in the source mean them."""
+    held: list[HeldCopy] = []
+    """What in the store may still hold a copy of a value that was redacted in the source, and what to do about it."""
     source_floor: int = 0
     """Of the events up to this position the source had only the latest of each key: the others were in no file at hand there."""
     open_ended: bool = False
@@ -50,8 +55,8 @@ class ImportReport(msgspec.Struct):
 
     @property
     def exit_code(self) -> int:
-        """1 if anything was broken."""
-        return int(bool(self.problems))
+        """1 if anything was broken, or may still hold what was redacted in the source."""
+        return int(bool(self.problems) or any(found.held for found in self.domains.values()))
 
     def of(self, domain: str) -> Imported:
         """The counts of a domain."""
@@ -71,6 +76,9 @@ def render(report: ImportReport, paint: Paint) -> Iterator[str]:
     if report.other_files:
         yield paint(f"passed over {count_text(report.other_files, 'file')} not named *.json", "dim")
     yield from table([escape(name), _counts(found)] for name, found in sorted(report.domains.items()))
+    for copy in (copy for found in report.domains.values() for copy in found.held):
+        yield f"{paint('may still hold a copy of what was redacted in the source', 'bad')}: {escape(copy.path)}"
+        yield f"    {copy.advice}; then import again"
     total = sum(found.adopted + found.written for found in report.domains.values())
     verdict = f"{count_text(total, 'event')} imported into {escape(report.store)}"
     if report.problems:
@@ -80,8 +88,15 @@ def render(report: ImportReport, paint: Paint) -> Iterator[str]:
 
 
 def _counts(found: Imported) -> str:
-    counts = (("adopted", found.adopted), ("written", found.written), ("there already", found.unchanged), ("redacted", found.erased))
+    counts = (
+        ("adopted", found.adopted),
+        ("written", found.written),
+        ("there already", found.unchanged),
+        ("redacted", found.erased),
+        ("erased here, as the source did", found.erased_here),
+    )
     told = [f"{count:,} {what}" for what, count in counts if count]
+    told += [f"{found.erased_here:,} erased, as it was in the source"] if found.erased_here else []
     told += [f"up to position {found.floor:,} left where the log says: archived, or deleted"] if found.floor else []
     told += [f"up to position {found.source_floor:,} only the latest of each key was there"] if found.source_floor else []
     told += ["where it ends is not said, so that nobody knows whether it was cut off"] if found.open_ended else []

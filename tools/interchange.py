@@ -11,7 +11,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Annotated, Any, TypeVar, cast
+from typing import IO, Annotated, TypeVar, cast
 
 import msgspec
 
@@ -327,8 +327,3 @@ class Reader:
         except InvalidKeyError as error:
             raise FormatError(self._name, None, str(error)) from error
         return header
-
-
-def origin_of(event: Event, header: Header) -> dict[str, Any]:
-    """What stands as `meta.origin` where an event is appended anew: the one event of all stores that it came from."""
-    return {"store_id": header.store_id, "domain": header.domain, "position": event.position, "checksum": event.checksum.hex()}
