@@ -38,6 +38,8 @@ from eventstore.tools.tree import Parts as Path_
 from eventstore.values import decode_value, encode_value
 
 _BATCH = 1_000
+_TOLD = 4
+"""Contexts that an error names where a path has more."""
 _EVIDENCE = ("symbol", "strategy_name", "exchange_name")
 """The parts of a context that a record may say of itself; the frame is none, as live rows name one that their path does not have."""
 
@@ -179,37 +181,53 @@ class _Reader:
         """Whose a document is. Raises ContractError where that cannot be told."""
         keys = layout.keys(place.parts)
         count = len(place.contract.context)
-        claimed = self._claim(place, layout)
-        if claimed is not None:
-            keys = [key for key in keys if list(key[:count]) == claimed]
-            if not keys:
-                raise ContractError(f"{CLAIM} in its folder says {json.dumps(claimed)}, whose record would not be called so")
-            return keys[0]
+        claim = self._claim(place, layout)
+        if claim is not None:
+            claimed = _decoded(claim)
+            named = [key for key in keys if list(key[:count]) == claimed]
+            if not named:
+                holds = claim.decode(errors="backslashreplace").strip()
+                raise ContractError(f"{_claim_of(place)} holds {holds[:200]!r}; {_advice(place, keys)}")
+            return named[0]
         # A frame where the engine has none, or none where it has one, is what a file .context says, or nothing else can be.
         keys = [key for key in keys if not layout.is_odd(key[:count])] or keys
         said = _said(place.contract, value)
         fitting = keys if len(keys) == 1 else [key for key in keys if _agrees(place.contract, key, said)]
         if len(fitting) == 1:
             return fitting[0]
-        several = " or ".join(json.dumps(key[:count]) for key in (fitting or keys)[:4])
-        raise ContractError(
-            f"this is the path of several contexts, such as {several}, and the record does not say which; put the right list into"
-            f" a file {os.path.join(os.path.dirname(place.path), CLAIM)}, which then counts for all documents of that folder"
-        )
+        told = f"says {json.dumps(said)}, which is none of these" if said and not fitting else "does not say which"
+        raise ContractError(f"this is the path of several contexts, and the record {told}; {_advice(place, fitting or keys)}")
 
-    def _claim(self, place: _Place, layout: Layout) -> Any:
-        """What the folder says of whose it is, None if it says nothing. Raises OSError, ContractError."""
+    def _claim(self, place: _Place, layout: Layout) -> bytes | None:
+        """What the folder says of whose it is, None if it says nothing. Raises OSError."""
         if not layout.is_joined:
             return None
         try:
-            said = json.loads(read((self._root / place.path).with_name(CLAIM), at_most=2**16))
+            return read((self._root / place.path).with_name(CLAIM), at_most=2**16)
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, list):
-            raise ContractError(f"{CLAIM} in its folder should hold a list: {', '.join(place.contract.context)}")
-        return said
+
+
+def _claim_of(place: _Place) -> str:
+    return os.path.join(os.path.dirname(place.path), CLAIM)
+
+
+def _decoded(claim: bytes) -> Any:
+    """The list that a file .context holds; None where it holds no JSON."""
+    try:
+        return json.loads(claim)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _advice(place: _Place, keys: Sequence[Parts]) -> str:
+    """What to write into the file .context, and where that is."""
+    contexts = [json.dumps(context, ensure_ascii=False) for context in dict.fromkeys(key[: len(place.contract.context)] for key in keys)]
+    more = f" or {len(contexts) - _TOLD} more" if len(contexts) > _TOLD else ""
+    return (
+        f"write into the file {_claim_of(place)} whose it is, just so: {' or '.join(contexts[:_TOLD])}{more}"
+        f" ({', '.join(place.contract.context)}); that counts for all documents of its folder"
+    )
 
 
 def _said(contract: Contract, value: Any) -> dict[str, str]:

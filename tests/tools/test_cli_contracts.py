@@ -274,8 +274,11 @@ def test_a_record_says_whose_it_is_or_is_listed(tmp_path: Path) -> None:
     dump, data = tree(tmp_path / "dump", AMBIGUOUS), tmp_path / "data"
     found = problems("import", dump, data, "--contracts")
     assert set(found) == {name for name in AMBIGUOUS if name.split("/")[1] in ("partial", "breakeven", "schedule")}
-    assert '["A", "b", "c_x"]' in found["data/schedule/A_b_c_x/A.json"]
-    assert "data/schedule/A_b_c_x/.context" in found["data/schedule/A_b_c_x/A.json"]
+    assert found["data/schedule/A_b_c_x/A.json"] == (
+        "this is the path of several contexts, and the record does not say which; write into the file data/schedule/A_b_c_x/.context whose"
+        ' it is, just so: ["A", "b", "c_x"] or ["A", "b_c", "x"] (symbol, strategy_name, exchange_name); that counts for all documents of'
+        " its folder"
+    )
     assert done("ls", data, "signal").out == '["BTC","my_strategy","binance"]\n'
     assert done("ls", data, "strategy").out == '["BTC","my_strategy","binance"]\n'
     assert done("ls", data, "risk").out == '["a","b_x"]\n'
@@ -291,6 +294,31 @@ def test_a_file_beside_it_says_whose_a_record_is(tmp_path: Path) -> None:
     assert set(found) == {"data/breakeven/A_b_c_x/s1.json", "data/schedule/A_b_c_x/A.json"}
     assert done("ls", data, "partial").out == '["BTC","my","strategy_binance","s1"]\n'
     assert eventstore("import", dump, data, "--contracts", "--json").json()["other_files"] == 0
+
+
+@pytest.mark.parametrize("wrong", [None, b'["A","b"]', b"{", b"\xff", b'["A", "b", "x"]'])
+def test_what_an_error_says_to_write_makes_the_import_go_through(tmp_path: Path, wrong: bytes | None) -> None:
+    """Taken from the message as a person would; `wrong` is what the file holds before."""
+    folder = "data/partial/BTC_my_strategy_binance"
+    dump = tree(tmp_path / "dump", {f"{folder}/s1.json": AMBIGUOUS[f"{folder}/s1.json"]})
+    if wrong is not None:
+        tree(dump, {f"{folder}/.context": wrong})
+    ((where, message),) = problems("import", dump, tmp_path / "data", "--contracts").items()
+    assert where == f"{folder}/s1.json"
+    assert wrong is None or f"{folder}/.context holds {wrong.decode(errors='backslashreplace')!r}" in message
+    file, _, contents = message.partition("write into the file ")[2].partition(" whose it is, just so: ")
+    lists = re.findall(r"\[[^]]*\]", contents)
+    assert (file, len(lists), "(symbol, strategy_name, exchange_name)" in contents) == (f"{folder}/.context", 3, True)
+    tree(dump, {file: lists[1].encode()})
+    done("import", dump, tmp_path / "data", "--contracts")
+    assert json.loads(done("ls", tmp_path / "data", "partial").out) == [*json.loads(lists[1]), "s1"]
+
+
+def test_a_record_that_says_what_its_path_cannot_is_told_what_it_says(tmp_path: Path) -> None:
+    dump = tree(tmp_path / "dump", {"data/signal/A_b_c_x/A.json": b'{"symbol":"A","strategyName":"other","exchangeName":"x"}'})
+    (message,) = problems("import", dump, tmp_path / "data", "--contracts").values()
+    assert 'the record says {"symbol": "A", "strategy_name": "other", "exchange_name": "x"}, which is none of these' in message
+    assert 'data/signal/A_b_c_x/.context whose it is, just so: ["A", "b", "c_x"] or ["A", "b_c", "x"]' in message
 
 
 def test_a_record_of_contexts_that_share_a_folder_goes_to_its_own(tmp_path: Path) -> None:
