@@ -169,6 +169,13 @@ def codecs_of(event: Event) -> list[str]:
     return _decode_meta(event.meta or "{}").codec.split("+")
 
 
+def encrypted_with(event: Event) -> str | None:
+    """The id of the key that the value of an event is encrypted with; None for any other."""
+    if not isinstance(event.data, bytes):
+        return None
+    return next((name.partition(":")[2] for name in codecs_of(event) if name.startswith(f"{AES_GCM}:")), None)
+
+
 def is_readable(event: Event) -> bool:
     """Whether what a blob says can be told from itself: it names a codec, and none that needs a key."""
     try:

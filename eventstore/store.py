@@ -303,7 +303,8 @@ class Store:
             assert first is not None  # read_birth() refuses None
             if birth.store_id != self.store_id or birth.domain != domain:
                 raise ConfigError(
-                    f"{domain}: these are events of {birth.domain!r} of store {birth.store_id}, not of this store ({self.store_id})"
+                    f"{domain}: these are events of {birth.domain!r} of store {birth.store_id}, not of {domain!r} of this store,"
+                    f" {self.store_id}"
                 )
             if domain in self.domains():
                 raise ConfigError(f"{domain} exists already; events are adopted into a new domain only")

@@ -12,13 +12,14 @@ import msgspec
 
 from eventstore.clock import moment_us
 from eventstore.codec import encode_key, encode_prefix
+from eventstore.coding import Blob
 from eventstore.commit import Call, Present
 from eventstore.errors import ClosedError, ConfigError
 from eventstore.live import Live
 from eventstore.meta import EventMeta, Meta, meta_text
 from eventstore.model import ANY, DURABILITIES, Domain, Durability, Expected, Key, Receipt
 from eventstore.rules import Intent, Unchanged
-from eventstore.values import encode_value
+from eventstore.values import encode_value, require_size
 
 MAX_EVENT_ID_BYTES = 1_024
 _encode_json = msgspec.json.Encoder().encode
@@ -186,6 +187,13 @@ class Batch:
         """Add a write. Raises ClosedError after the block."""
         self._require_open()
         self.intents.append(self._writes._put(key, value, when, expected, unchanged, meta_text(meta, self._writes._actor)))
+
+    def write_blob(self, key: Key, blob: Blob, *, when: datetime | int | None = None, **meta: Unpack[EventMeta]) -> None:
+        """Add a write of what is encrypted already, for this very store, domain and key. Raises ClosedError, InvalidValueError."""
+        self._require_open()
+        require_size(len(blob.content), self._writes._max_value_bytes)
+        said = meta_text(meta, self._writes._actor)
+        self.intents.append(Intent("put", encode_key(key), None, when_us(when), *said, blob=blob))
 
     def remove_value(
         self, key: Key, *, when: datetime | int | None = None, expected: Expected | int = ANY, **meta: Unpack[EventMeta]

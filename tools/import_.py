@@ -11,12 +11,16 @@ were archived or deleted the import has what the store has, and begins where it 
 What was redacted in the source since an earlier import is erased in STORE, too, as `eventstore redact` does it: with who asked and why, in
 the archives that --archive names as well. What may still hold a copy is named: exit 1.
 
+Values that are encrypted for their subjects are taken as they are by a store of the same id, such as a folder that was empty, and read with
+its key file. No other store could open them: it is named, and of that domain nothing from there on is imported.
+
 In a folder, the first folder of a path is the domain (a leading data/ is skipped), the rest without .json the key,
 the bytes are the value, and the time of the last change is its `when`. With --domain all files belong to that domain.
 
 With --contracts the folder is a tree of the framework's own JSON files, and its records become those of its contracts, as
 eventstore.adapters.persist keeps them: for a bot that goes on with this store. Where a path can be read as several contexts, and
-the record does not say which, it is named and left out, until a file .context beside it holds the context as a list.
+the record does not say which, it is named and left out, until a file .context beside it holds the context as a list: what is named
+says which lists can be.
 
 Importing the same again changes nothing; where STORE has archived what tells that it is the same, --archive DIR attaches it.
 What is broken is named and left out, and the rest lands: exit 1.

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import TypeVar
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryFile
+from typing import TypeVar, cast
 
 import msgspec
 
 from eventstore.carried import Beginning, prove_linked
 from eventstore.codec import FORMAT, check, decode_key, genesis, read_birth
-from eventstore.coding import Coding
+from eventstore.coding import Blob, Coding, codecs_of, encrypted_with
 from eventstore.domain import DomainStore
 from eventstore.errors import (
     CompactedError,
     ConfigError,
     ContractError,
     CorruptionError,
+    FormatError,
     InvalidKeyError,
     InvalidValueError,
     LostIdsError,
-    MissingKeyError,
 )
+from eventstore.files import os_errors
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head
 from eventstore.roots import below_floor
 from eventstore.store import Store
 from eventstore.tools.import_redactions import Redactions
 from eventstore.tools.imported import Imported, ImportReport
-from eventstore.tools.interchange import Exported, Header, Reader
+from eventstore.tools.interchange import Exported, Header, Reader, decode_event, encode_event
 from eventstore.tools.origins import meta_of, read_origin
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
@@ -54,11 +58,19 @@ def import_events(
             else:
                 _append(store, exported, counts, progress)
             counts.open_ended = header.head is None
-        except (CorruptionError, CompactedError, ConfigError, ContractError, InvalidKeyError, InvalidValueError, MissingKeyError) as error:
+        except CorruptionError as error:
+            report.problem(header.domain, _placed(error, reader))
+        except (CompactedError, ConfigError, ContractError, InvalidKeyError, InvalidValueError) as error:
             report.problem(header.domain, error)
     for name, before in reader.missing.items():
         if domain in (None, name):
             report.problem(name, f"not in the export, though the header of domain {before} announces it: it was cut off; export again")
+
+
+def _placed(error: CorruptionError, reader: Reader) -> str:
+    """What is wrong, and where in the file that was met: events are judged as they are read, or soon after."""
+    said = str(error)
+    return said if reader.name in said else f"{said}. Met at line {reader.line} of {reader.name}"
 
 
 def _adopt(store: Store, exported: Exported, counts: Imported, progress: Progress | None) -> None:
@@ -86,10 +98,51 @@ def _adopt(store: Store, exported: Exported, counts: Imported, progress: Progres
 def _append(store: Store, exported: Exported, counts: Imported, progress: Progress | None) -> None:
     """Append the events that `store` does not have yet, each proven before; a batch of them is one transaction."""
     header, events = exported.header, _proven(exported)
-    first = next(events, None)
-    birth = read_birth(first, header.domain, header.format)
-    if header.domain not in store.domains():
-        store.domain(Domain(header.domain, birth.write))
+    birth = read_birth(first := next(events, None), header.domain, header.format)
+    if (birth.store_id, birth.domain) != (header.store_id, header.domain):
+        raise FormatError(
+            header.domain,
+            0,
+            f"the header says domain {header.domain!r} of store {header.store_id}, but the events are those of {birth.domain!r} of store"
+            f" {birth.store_id}: the header was altered; export again",
+        )
+    assert first is not None  # read_birth() refuses None
+    with ExitStack() as kept:
+        if header.domain not in store.domains():
+            events = kept.enter_context(_whole(events, header, store))
+            store.domain(Domain(header.domain, birth.write))
+        _append_new(store, header, events, counts, progress)
+
+
+@contextmanager
+def _whole(events: Iterator[Event], header: Header, store: Store) -> Iterator[Iterator[Event]]:
+    """The same events once all of them were proven, and can be had: a domain is not made for the half of one.
+
+    They are kept in a file without a name meanwhile, where they will be anyway: that killed processes leave nothing.
+    """
+    place = store.location if os.path.isdir(store.location) else None
+    with os_errors(f"keeping the events of domain {header.domain} until all are proven"), TemporaryFile(dir=place) as file:
+        for event in events:
+            _require_openable(event, header, store)
+            file.write(encode_event(event))
+        file.seek(0)
+        yield map(decode_event, file)
+
+
+def _require_openable(event: Event, header: Header, store: Store) -> None:
+    """Raise ConfigError for a value that is encrypted for another store: here nobody could ever open it."""
+    key_id = encrypted_with(event)
+    if key_id is not None and header.store_id != store.store_id:
+        raise ConfigError(
+            f"{header.domain}@{event.position}: the value is encrypted with key {key_id}, and opens in store {header.store_id} only, but"
+            f" {store.location} is store {store.store_id}: nothing from this event on was imported, with or without its keys. Import into a"
+            " new folder, which becomes that store, and open it with its key file; or let a program read it there, and write it here into a"
+            " domain with a subject of its own, so that it stays encrypted"
+        )
+
+
+def _append_new(store: Store, header: Header, events: Iterator[Event], counts: Imported, progress: Progress | None) -> None:
+    """Append what the domain, which is there, does not have."""
     target = raw_domain(store, header.domain)
     known = _Known(target, header, own=header.store_id == store.store_id)
     redactions = Redactions(header)
@@ -105,6 +158,7 @@ def _append(store: Store, exported: Exported, counts: Imported, progress: Progre
         elif event.digest is not None:
             counts.erased += 1
         else:
+            _require_openable(event, header, store)
             batch.append(event)
         if len(batch) == _BATCH:
             _write(target, header, batch, counts)
@@ -247,6 +301,9 @@ def _write(target: DomainStore, header: Header, events: list[Event], counts: Imp
 def _add(batch: Batch, header: Header, coding: Coding, event: Event) -> None:
     meta = meta_of(event, header)
     key = decode_key(event.key)
+    if encrypted_with(event) is not None:
+        batch.write_blob(key, Blob("+".join(codecs_of(event)), cast("bytes", event.data)), when=event.when_us, **meta)
+        return
     text = coding.text_of(header.domain, event)
     if text is not None:
         batch.write_value(key, msgspec.Raw(text.encode()), when=event.when_us, **meta)

@@ -21,6 +21,15 @@ from eventstore.model import Domain, Event, Linked
 
 _Read = TypeVar("_Read")
 
+_ALIEN = (
+    (b"\xef\xbb\xbf", "a byte order mark stands in front, which an editor put there: export again, or remove these three bytes"),
+    (b"\xff\xfe", "it is UTF-16, as a shell or an editor makes of it: export again, with -o FILE"),
+    (b"\xfe\xff", "it is UTF-16, as a shell or an editor makes of it: export again, with -o FILE"),
+    (b"\x1f\x8b", "it was packed twice: unpack it once"),
+    (b"SQLite format 3\0", "it is a database, and a copy for looking at cannot be imported: export without --sqlite"),
+)
+"""How the first line begins of what people take for an export, and what became of it."""
+
 DRAFT = 0
 """What the drafts before format 1 said: their events are hashed by the same rules, but for what stands before the first."""
 
@@ -46,7 +55,7 @@ class Header(msgspec.Struct, frozen=True):
     """Whose events follow, and how many of them: that a file was cut off can be told from its first lines."""
 
     format: int
-    store_id: str
+    store_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     domain: str
     floor: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Events up to here are in no file at hand: what is carried over the seal there stands before those behind it."""
@@ -158,6 +167,11 @@ def _unhex(text: str | None) -> bytes | None:
     return None if text is None else bytes.fromhex(text)
 
 
+def decode_event(content: bytes) -> Event:
+    """The event that encode_event() made this line of."""
+    return _event(_decode_line(content))
+
+
 def _read_linked(content: bytes) -> Linked:
     line = _decode_line(content)
     return Linked(None if line.previous is msgspec.UNSET else bytes.fromhex(line.previous), _event(line))
@@ -211,9 +225,11 @@ class Reader:
     """
 
     def __init__(self, lines: Iterable[bytes], name: str) -> None:
-        self._lines = enumerate(lines, 1)
-        self._name = name
+        self._lines = self._counted(lines)
+        self.name = name
         self._domain = name
+        self.line = 0
+        """The number of the line that was read last."""
         self.missing: dict[str, str] = {}
         """After the last domain: those that never came, and the one whose header announced them."""
         self.first = self._begin()
@@ -230,29 +246,34 @@ class Reader:
             yield Exported(header, carried, ids, self._events(header, carried, ids))
             self._pass_over()
 
+    def _counted(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            self.line += 1
+            yield line
+
     def _begin(self) -> Header:
-        for _, line in self._lines:
+        for line in self._lines:
             try:
                 return self._header(line)
             except (msgspec.MsgspecError, FormatError) as error:
-                raise ConfigError(
-                    f"{self._name}: neither an export of an event store (JSONL) nor a folder of JSON files: {error}"
-                ) from error
-        raise ConfigError(f"{self._name}: empty, so it says nothing about any domain")
+                why = next((why for sign, why in _ALIEN if line.startswith(sign)), f"line 1 is no header: {error}")
+                raise ConfigError(f"{self.name}: neither an export of an event store (JSONL) nor a folder of JSON files: {why}") from error
+        raise ConfigError(f"{self.name}: empty, so it says nothing about any domain")
 
     def _take(self, read: Callable[[bytes], _Read]) -> _Read | None:
         """What the next line of this domain says; None where it ends."""
         if self._next is not None:
             return None
-        for number, line in self._lines:
+        for line in self._lines:
             try:
                 return read(line)
             except (msgspec.MsgspecError, ValueError) as error:
                 try:
                     self._next = self._header(line)
                 except msgspec.MsgspecError:
+                    found = error if line.strip() else "it is empty"
                     raise FormatError(
-                        self._domain, None, f"line {number} of {self._name} is not what should stand there: {error}"
+                        self._domain, None, f"line {self.line} of {self.name} is not what should stand there: {found}"
                     ) from error
                 return None
         return None
@@ -304,7 +325,7 @@ class Reader:
     def _cut_off(self, header: Header, last: int) -> FormatError:
         """The error for a domain of which nothing comes behind position `last`, -1 being nothing at all."""
         assert header.head is not None  # else nobody could know
-        missing = f"the events from position {last + 1} to {header.head.position} are missing from {self._name}"
+        missing = f"the events from position {last + 1} to {header.head.position} are missing from {self.name}"
         return FormatError(header.domain, max(last, 0), f"{missing}, though its header names them: it was cut off; export again")
 
     def _pass_over(self) -> None:
@@ -314,16 +335,16 @@ class Reader:
             if line is None:
                 return
             try:
-                self._next = self._header(line[1])
+                self._next = self._header(line)
             except (msgspec.MsgspecError, FormatError):
                 continue
 
     def _header(self, line: bytes) -> Header:
         header = _decode_header(line)
         if header.format not in (DRAFT, FORMAT):
-            raise other_format(self._name, header.format)
+            raise other_format(self.name, header.format)
         try:
             Domain(header.domain)
         except InvalidKeyError as error:
-            raise FormatError(self._name, None, str(error)) from error
+            raise FormatError(self.name, None, str(error)) from error
         return header
