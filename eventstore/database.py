@@ -268,10 +268,12 @@ def _no_space(error: sqlite3.Error, path: Path) -> bool:
     return extended == IOERR_SHMSIZE or (limited and extended in (IOERR_WRITE, IOERR_TRUNCATE))
 
 
-def engine_error(error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written") -> EventStoreError:
-    """The error of ours that says what SQLite's means, and what to do."""
+def engine_error(
+    error: sqlite3.Error, *, domain: str, path: Path, outcome: Outcome = "not_written", doing: str | None = None
+) -> EventStoreError:
+    """The error of ours that says what SQLite's means, and what to do; `doing` what, if it is not the domain's log."""
     code = primary_code(error)
-    what = f"domain {domain}: SQLite says: {error}"
+    what = f"{doing or f'domain {domain}'}: SQLite says: {error}"
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
         return FormatError(domain, None, f"the database file is damaged ({error}); run `eventstore verify`")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

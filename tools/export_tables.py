@@ -108,7 +108,7 @@ def export_tables(
             sync_file(temporary)
             temporary.rename(target)
         except sqlite3.Error as error:
-            raise engine_error(error, domain="(all)", path=temporary) from error
+            raise engine_error(error, domain="(all)", path=temporary, doing=f"writing {path}") from error
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore.errors import ConfigError, MissingKeyError, RedactedError
+from eventstore.errors import ConfigError, DiskFullError, MissingKeyError, RedactedError
+from eventstore.tools.import_ import import_
+from tests.faults.limits import limit
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
 from tests.tools.test_floor import exported, imported
@@ -175,6 +178,29 @@ def test_a_killed_import_done_again_is_the_whole_and_nothing_twice(data: Path, t
     assert held(target)["many"] == 2_500
     with eventstore.open(target) as store:
         assert dict(store.domain("many").items()) == {f"k{number}": number for number in range(2_500)}
+
+
+@pytest.mark.parametrize("how", [["-o"], ["--sqlite"]])
+def test_an_export_that_finds_no_room_names_its_file_and_leaves_none(data: Path, tmp_path: Path, how: list[str]) -> None:
+    with eventstore.open(data, durability="process") as store:
+        store.domain("notes").write_value("large", "x" * 200_000)
+    with limit(resource.RLIMIT_FSIZE, 100_000):
+        answer = command("export", data, *how, tmp_path / "out", "--json")
+    assert (answer.code, answer.error()["error"]) == (2, "DiskFullError")
+    assert str(tmp_path / "out") in answer.error()["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_an_import_that_finds_no_room_goes_on_once_there_is(data: Path, target: Path) -> None:
+    with eventstore.open(data, durability="process") as store:
+        store.domain("notes").write_values([(f"k{number}", "x" * 900) for number in range(1_100)])
+    content, before = exported(data, "notes"), held(target)
+    (source := target.parent / "in.jsonl").write_bytes(content)
+    with limit(resource.RLIMIT_FSIZE, len(content) // 2), pytest.raises(DiskFullError, match="free some space"):
+        import_(str(source), str(target))
+    held(target)  # and whole
+    assert problems(content, target) == {}
+    assert held(target) == before | {"notes": before.get("notes", 0) + 1_104}
 
 
 # ---- encrypted values
