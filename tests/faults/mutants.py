@@ -507,6 +507,20 @@ REDACT = "tests/eventstore/test_redact.py::"
 
 ERASED = [
     Mutant(
+        "an import passes by what was redacted in the source",
+        "tools/import_events.py",
+        [("    redactions.carry_out(target, known.shared, counts)\n", "")],
+        "tests/tools/test_import_redactions.py::test_what_was_redacted_in_the_source_is_in_no_file_of_who_imports_it[mirror]",
+        r"\(1, 3, 0\)",
+    ),
+    Mutant(
+        "a domain is made before its events are proven",
+        "tools/import_events.py",
+        [("            events = kept.enter_context(_whole(events, header, store))\n", "")],
+        "tests/tools/test_import_wrong.py::test_an_export_that_was_cut_off_makes_no_domain_wherever_it_goes[another store-3]",
+        r"\{'notes': 0\}",
+    ),
+    Mutant(
         "SQLite leaves erased bytes where they stood",
         "eventstore/database.py",
         [('"secure_delete=ON"', '"secure_delete=OFF"')],
