@@ -88,9 +88,10 @@ def import_(
         return report
     if contracts:
         raise ConfigError(f"{source} is no folder: --contracts takes a tree of the framework's JSON files")
-    with os_errors(f"reading {source}"), ExitStack() as stack:
+    name = "standard input" if source == "-" else source
+    with os_errors(f"reading {name}"), ExitStack() as stack:
         stream = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
-        reader = Reader(open_lines(stream, source), source)
+        reader = Reader(open_lines(stream, name), name)
         # A new store becomes the one whose events come first in the file; not a draft's, whose history it cannot have.
         becomes = not Path(location, manifest.NAME).exists() and reader.first.format == FORMAT
         with open_store(location, store_id=reader.first.store_id if becomes else None, archives=archives) as store:

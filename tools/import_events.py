@@ -23,9 +23,11 @@ from eventstore.errors import (
     InvalidKeyError,
     InvalidValueError,
     LostIdsError,
+    MissingKeyError,
+    RedactedError,
 )
 from eventstore.files import os_errors
-from eventstore.model import SYSTEM_KEY, Domain, Event, Head
+from eventstore.model import SYSTEM_KEY, Domain, Event, Head, WriteRule
 from eventstore.roots import below_floor
 from eventstore.store import Store
 from eventstore.tools.import_redactions import Redactions
@@ -108,10 +110,20 @@ def _append(store: Store, exported: Exported, counts: Imported, progress: Progre
         )
     assert first is not None  # read_birth() refuses None
     with ExitStack() as kept:
-        if header.domain not in store.domains():
+        if header.domain in store.domains():
+            _require_rule(store.domain(header.domain).domain.write, birth.write, header)
+        else:
             events = kept.enter_context(_whole(events, header, store))
             store.domain(Domain(header.domain, birth.write))
         _append_new(store, header, events, counts, progress)
+
+
+def _require_rule(here: WriteRule, there: WriteRule, header: Header) -> None:
+    if here != there:
+        raise ContractError(
+            f"{header.domain}: its write rule is {here!r} here, and {there!r} in the source, so that one keeps what the other does not:"
+            " nothing of it was imported; import it into a store that has no such domain"
+        )
 
 
 @contextmanager
@@ -123,14 +135,16 @@ def _whole(events: Iterator[Event], header: Header, store: Store) -> Iterator[It
     place = store.location if os.path.isdir(store.location) else None
     with os_errors(f"keeping the events of domain {header.domain} until all are proven"), TemporaryFile(dir=place) as file:
         for event in events:
-            _require_openable(event, header, store)
+            _require_takable(event, header, store)
             file.write(encode_event(event))
         file.seek(0)
         yield map(decode_event, file)
 
 
-def _require_openable(event: Event, header: Header, store: Store) -> None:
-    """Raise ConfigError for a value that is encrypted for another store: here nobody could ever open it."""
+def _require_takable(event: Event, header: Header, store: Store) -> None:
+    """Raise ConfigError for a value encrypted for another store, as nobody could ever open it here, InvalidValueError for a large one."""
+    if isinstance(event.data, str) and event.key != SYSTEM_KEY:
+        _require_size(len(event.data.encode()), event, header, store)
     key_id = encrypted_with(event)
     if key_id is not None and header.store_id != store.store_id:
         raise ConfigError(
@@ -138,6 +152,14 @@ def _require_openable(event: Event, header: Header, store: Store) -> None:
             f" {store.location} is store {store.store_id}: nothing from this event on was imported, with or without its keys. Import into a"
             " new folder, which becomes that store, and open it with its key file; or let a program read it there, and write it here into a"
             " domain with a subject of its own, so that it stays encrypted"
+        )
+
+
+def _require_size(size: int, event: Event, header: Header, store: Store) -> None:
+    if size > store.max_value_bytes:
+        raise InvalidValueError(
+            f"{header.domain}@{event.position}: the value of {event.key} takes {size} bytes, at most {store.max_value_bytes} are allowed"
+            " (max_value_bytes): nothing from this event on was imported; set EVENTSTORE_MAX_VALUE_BYTES, here and for who writes there"
         )
 
 
@@ -158,7 +180,7 @@ def _append_new(store: Store, header: Header, events: Iterator[Event], counts: I
         elif event.digest is not None:
             counts.erased += 1
         else:
-            _require_openable(event, header, store)
+            _require_takable(event, header, store)
             batch.append(event)
         if len(batch) == _BATCH:
             _write(target, header, batch, counts)
@@ -293,9 +315,21 @@ def _write(target: DomainStore, header: Header, events: list[Event], counts: Imp
     with target.batch(event_id=_event_id(header, events[0].position)) as batch:
         for event in events:
             _add(batch, header, coding, event)
-    written = sum(receipt.appended for receipt in batch.receipts)
-    counts.written += written
-    counts.unchanged += len(events) - written
+    for event, receipt in zip(events, batch.receipts, strict=True):
+        if receipt.appended:
+            counts.written += 1
+        elif event.op == "put" and _is_other(target, target.event(receipt.position), header, coding, event):
+            counts.standing.append(event.key)
+        else:
+            counts.unchanged += 1
+
+
+def _is_other(target: DomainStore, standing: Event, header: Header, coding: Coding, event: Event) -> bool:
+    """Whether what stands under a key, as the first write, is for certain not what would have been written."""
+    try:
+        return standing.data != event.data and target.text_of(standing) != coding.text_of(header.domain, event)
+    except (RedactedError, MissingKeyError):
+        return False
 
 
 def _add(batch: Batch, header: Header, coding: Coding, event: Event) -> None:

@@ -30,6 +30,8 @@ class Imported(msgspec.Struct):
     """Up to this position what was adopted is in archives or was deleted, as the log itself says, and not in the store."""
     erased: int = 0
     """Those whose value was redacted in the source: there is nothing to write."""
+    standing: list[str] = []
+    """Keys of events that were left out: the store has another value there, and by its rule the first one stands."""
     erased_here: int = 0
     """Values of the store that were erased now, as redactions in the source mean them."""
     held: list[HeldCopy] = []
@@ -55,8 +57,8 @@ class ImportReport(msgspec.Struct):
 
     @property
     def exit_code(self) -> int:
-        """1 if anything was broken, or may still hold what was redacted in the source."""
-        return int(bool(self.problems) or any(found.held for found in self.domains.values()))
+        """1 if anything was broken or left out, or may still hold what was redacted in the source."""
+        return int(bool(self.problems) or any(found.held or found.standing for found in self.domains.values()))
 
     def of(self, domain: str) -> Imported:
         """The counts of a domain."""
@@ -71,6 +73,8 @@ def render(report: ImportReport, paint: Paint) -> Iterator[str]:
     """What was left out, a line a domain, and the sum."""
     for problem in report.problems:
         yield f"{paint('left out', 'bad')}  {escape(problem.where)}: {escape(problem.message)}"
+    for name, key in ((name, key) for name, found in sorted(report.domains.items()) for key in found.standing):
+        yield f"{paint('left out', 'bad')}  {escape(name)} {escape(key)}: the store has another value, and there the first one stands"
     if report.temporary_files:
         yield paint(f"passed over {count_text(report.temporary_files, 'temporary file')} (.tmp-*)", "dim")
     if report.other_files:

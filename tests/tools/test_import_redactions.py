@@ -150,6 +150,20 @@ def test_stores_of_one_id_that_went_separate_ways_erase_what_they_share(data: Pa
     assert files_with(tmp_path / "mirror", value) == []
 
 
+def test_a_redaction_goes_on_from_store_to_store(data: Path, taken: Path, tmp_path: Path, value: str) -> None:
+    """The next one knows the positions of the store between them only."""
+    with eventstore.open(tmp_path / "last", durability="process") as store:
+        store.domain(DOMAIN).write_value("own", 1)
+    imported(exported(taken), tmp_path / "last")
+    assert files_with(tmp_path / "last", value) != []
+    imported(redacted(data), taken)
+    assert counts(imported(exported(taken), tmp_path / "last"))[2] == 2
+    assert files_with(tmp_path / "last", value) == []
+    with eventstore.open(tmp_path / "last") as store:
+        assert (store.domain(DOMAIN).read_value("own"), store.domain(DOMAIN).read_value("bob")) == (1, "kept")
+        assert store.verify().ok
+
+
 @pytest.mark.parametrize("sealed", ["", "source", "mirror", "both"])
 def test_seals_on_either_side_hide_no_value(data: Path, taken: Path, value: str, sealed: str) -> None:
     if sealed in ("mirror", "both"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -83,6 +84,13 @@ def test_lines_in_another_order_are_named_and_make_no_domain(data: Path, target:
     found = problems(with_lines(data, *order), target)
     assert (list(found), f"Met at line {line} of {target.parent / 'in.jsonl'}" in found["notes"]) == (["notes"], True)
     assert held(target) == before | {"zeta": 1}
+
+
+def test_a_fault_in_standard_input_is_named_by_its_line_as_well(data: Path, target: Path) -> None:
+    answer = command("import", "-", target, "--json", stdin=with_lines(data, 1, 2, 4, 3, 5, 6, 7, 8, 9))
+    assert (answer.code, [problem["where"] for problem in answer.json()["problems"]]) == (1, ["notes"])
+    assert "Met at line 3 of standard input" in answer.json()["problems"][0]["message"]
+    assert "standard input: empty" in command("import", "-", target).err
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 5, 6, 7, 8])
@@ -178,6 +186,40 @@ def test_a_killed_import_done_again_is_the_whole_and_nothing_twice(data: Path, t
     assert held(target)["many"] == 2_500
     with eventstore.open(target) as store:
         assert dict(store.domain("many").items()) == {f"k{number}": number for number in range(2_500)}
+
+
+@pytest.mark.parametrize("first", ["here", "there"])
+def test_a_domain_of_another_rule_is_refused(tmp_path: Path, first: str) -> None:
+    for place in ("here", "there"):
+        with eventstore.open(tmp_path / place, durability="process") as store:
+            store.domain(eventstore.Domain("x", write="first" if place == first else "replace")).write_value(place, 1)
+    (message,) = problems(exported(tmp_path / "there"), tmp_path / "here").values()
+    assert re.search(r"x: its write rule is '\w+' here, and '\w+' in the source.*no such domain", message)
+    assert held(tmp_path / "here") == {"x": 1}
+
+
+def test_where_the_first_write_stands_another_value_is_left_out_and_told(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        with eventstore.open(tmp_path / place, durability="process") as store:
+            x = store.domain(eventstore.Domain("x", write="first"))
+            x.write_values([("same", 1), (("k", place), 1), ("other", place)])
+    (tmp_path / "in.jsonl").write_bytes(exported(tmp_path / "there"))
+    for written, unchanged in ((1, 1), (0, 2)):
+        answer = command("import", tmp_path / "in.jsonl", tmp_path / "here", "--json")
+        found = answer.json()["domains"]["x"]
+        assert (answer.code, found["written"], found["unchanged"], found["standing"]) == (1, written, unchanged, ['["other"]'])
+    assert 'left out  x ["other"]: the store has another value' in command("import", tmp_path / "in.jsonl", tmp_path / "here").out
+    with eventstore.open(tmp_path / "here") as store:
+        assert store.domain("x").read_value("other") == "here"
+
+
+def test_a_value_too_large_for_the_store_is_named_and_makes_no_domain(tmp_path: Path) -> None:
+    with eventstore.open(tmp_path / "data", durability="process", max_value_bytes=2**25) as store:
+        store.domain("x").write_values([("small", 1), ("large", "x" * 2**24)])
+    eventstore.open(tmp_path / "other").close()
+    (message,) = problems(exported(tmp_path / "data"), tmp_path / "other").values()
+    assert re.search(r'x@2: the value of \["large"\] takes 16777218 bytes, .* set EVENTSTORE_MAX_VALUE_BYTES', message)
+    assert held(tmp_path / "other") == {}
 
 
 @pytest.mark.parametrize("how", [["-o"], ["--sqlite"]])
