@@ -22,18 +22,17 @@ from eventstore.errors import (
     FormatError,
     InvalidKeyError,
     InvalidValueError,
-    LostIdsError,
     MissingKeyError,
     RedactedError,
 )
 from eventstore.files import os_errors
 from eventstore.model import SYSTEM_KEY, Domain, Event, Head, WriteRule
-from eventstore.roots import below_floor
 from eventstore.store import Store
+from eventstore.tools.import_known import Known, event_id_of
 from eventstore.tools.import_redactions import Redactions
 from eventstore.tools.imported import Imported, ImportReport
 from eventstore.tools.interchange import Exported, Header, Reader, decode_event, encode_event
-from eventstore.tools.origins import meta_of, read_origin
+from eventstore.tools.origins import meta_of
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Progress
 from eventstore.writes import Batch
@@ -166,7 +165,7 @@ def _require_size(size: int, event: Event, header: Header, store: Store) -> None
 def _append_new(store: Store, header: Header, events: Iterator[Event], counts: Imported, progress: Progress | None) -> None:
     """Append what the domain, which is there, does not have."""
     target = raw_domain(store, header.domain)
-    known = _Known(target, header, own=header.store_id == store.store_id)
+    known = Known(target, header, own=header.store_id == store.store_id)
     redactions = Redactions(header)
     counts.source_floor = header.floor
     batch: list[Event] = []
@@ -206,113 +205,9 @@ def _proven(exported: Exported) -> Iterator[Event]:
         yield event
 
 
-class _Known:
-    """What of a source is in a domain already: the beginning they share, and what was imported before."""
-
-    def __init__(self, target: DomainStore, header: Header, *, own: bool) -> None:
-        self._header = header
-        self._shared = _Shared(target) if own else None
-        self._imported = _last_imported(target, header)
-        self.shared = 0
-        """Up to here the events of the source are those of the domain itself."""
-
-    def has(self, event: Event) -> bool:
-        """Ask in the order of the source. Raises CorruptionError where its history is not the one imported before, CompactedError."""
-        if self._shared is not None:
-            if self._shared.has(event):
-                self.shared = event.position
-                return True
-            self._shared = None
-        if event.key == SYSTEM_KEY:
-            return False
-        imported = self._imported
-        if imported is not None and event.position == imported.position and event.checksum != imported.checksum:
-            raise CorruptionError(
-                self._header.domain,
-                event.position,
-                f"this is not the event that was imported before from store {self._header.store_id}: its history has become another one",
-            )
-        return imported is not None and event.position <= imported.position
-
-    def require_told(self) -> None:
-        """After the last event of the source: raise CompactedError if what is below the floor was taken for known, and may be not."""
-        if self._shared is not None:
-            self._shared.require_told()
-
-
-class _Shared:
-    """The beginning that an export has in common with the domain of the very same store: the same event at the same position.
-
-    Below the domain's floor there is little to compare: then it is the next event at hand that tells, as its checksum covers all
-    before it.
-    """
-
-    def __init__(self, target: DomainStore) -> None:
-        self._log, self._floor = target.group.live.log, target.floor
-        self._events = target.events(self._floor, carried=True)
-        self._next = next(self._events, None)
-        self._untold: int | None = None
-
-    def has(self, event: Event) -> bool:
-        """Whether the beginning goes on with this event. Raises CompactedError as require_told() does, where it does not."""
-        while self._next is not None and self._next.position < event.position:
-            self._next = next(self._events, None)
-        own = self._next
-        if own is None or (own.position > event.position and event.position > self._floor):
-            self.require_told()
-            return False
-        if own.position > event.position:
-            self._untold = event.position
-            return True
-        if own.checksum == event.checksum:
-            self._untold = None
-            return True
-        self.require_told()
-        return False
-
-    def require_told(self) -> None:
-        """Raise CompactedError if the last that was taken for known was not at hand."""
-        if self._untold is not None:
-            raise below_floor(self._log, self._untold, "whether this event of the export is the one that stood here cannot be told")
-
-
-def _last_imported(target: DomainStore, header: Header) -> Head | None:
-    """How far imports from this source came. Raises CompactedError where that is below the floor, and cannot be told."""
-    last: Head | None = None
-    floor, found = target.floor, 0
-    for event in target.events(floor, carried=True):
-        origin = read_origin(event)
-        if origin is None or not origin.is_of(header):
-            continue
-        found = event.position
-        if last is None or origin.position > last.position:  # a redaction may be carried out long after what stands behind it there
-            last = Head(origin.position, bytes.fromhex(origin.checksum))
-    if floor and found <= floor and (last is not None or _was_imported(target, header)):
-        message = f"how far an earlier import of {header.domain} from store {header.store_id} came cannot be told"
-        raise below_floor(target.group.live.log, floor, message)
-    return last
-
-
-def _was_imported(target: DomainStore, header: Header) -> bool:
-    """Whether an import from this source began at any position: the event ids of what is not at hand tell. Raises LostIdsError."""
-    if header.head is None:
-        return True  # a draft does not say how many positions there are
-    try:
-        return any(target.group.live.ids.find(_event_id(header, position)) for position in range(1, header.head.position + 1))
-    except LostIdsError:
-        raise
-    except CompactedError:
-        return True
-
-
-def _event_id(header: Header, position: int) -> str:
-    """Of the call that imports a batch which begins with this event of the source: two imports at the same time write it once."""
-    return f"import:{header.store_id}:{header.domain}:{position}"
-
-
 def _write(target: DomainStore, header: Header, events: list[Event], counts: Imported) -> None:
     coding = Coding(header.store_id, max_value_bytes=_LARGEST)
-    with target.batch(event_id=_event_id(header, events[0].position)) as batch:
+    with target.batch(event_id=event_id_of(header, events[0].position)) as batch:
         for event in events:
             _add(batch, header, coding, event)
     for event, receipt in zip(events, batch.receipts, strict=True):
