@@ -357,6 +357,8 @@ class _Draft:
                 raise DuplicateEventError(self._domain, call.event_id or "", receipts[0].position)
 
     def _holds_another(self, event: Event, intent: Intent) -> bool:
+        if intent.data is None and intent.blob is not None:  # encrypted elsewhere, and taken as it is
+            return event.data is not None and event.data != intent.blob.content
         try:
             return self._live.text_of(event) != intent.data
         except RedactedError:

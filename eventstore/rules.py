@@ -19,7 +19,8 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
     `op` is "put" or "remove"; `data` the JSON text of a put. `meta` is the JSON object the event will carry, without
     what the log adds; `said` the part of it that the caller gave, without the store's defaults, so that a retry after
-    a change of these is still the same request. `blob` is what is stored instead of the text, None if that is.
+    a change of these is still the same request. `blob` is what is stored instead of the text, None if that is; the text of one that
+    was encrypted elsewhere is not known.
     """
 
     op: str

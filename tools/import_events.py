@@ -132,11 +132,16 @@ def _whole(events: Iterator[Event], header: Header, store: Store) -> Iterator[It
     They are kept in a file without a name meanwhile, where they will be anyway: that killed processes leave nothing.
     """
     place = store.location if os.path.isdir(store.location) else None
-    with os_errors(f"keeping the events of domain {header.domain} until all are proven"), TemporaryFile(dir=place) as file:
+    doing = f"keeping the events of domain {header.domain} until all are proven"
+    with ExitStack() as closing:
+        with os_errors(doing):
+            file = closing.enter_context(TemporaryFile(dir=place))
         for event in events:
             _require_takable(event, header, store)
-            file.write(encode_event(event))
-        file.seek(0)
+            with os_errors(doing):
+                file.write(encode_event(event))
+        with os_errors(doing):
+            file.seek(0)
         yield map(decode_event, file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 import eventstore
-from eventstore.errors import ConfigError, DiskFullError, MissingKeyError, RedactedError
+from eventstore.coding import Blob
+from eventstore.errors import ConfigError, DiskFullError, DuplicateEventError, MissingKeyError, RedactedError
 from eventstore.tools.import_ import import_
 from tests.faults.limits import limit
 from tests.tools.command import done
@@ -287,6 +289,19 @@ def test_the_store_of_the_same_id_takes_them_as_they_are_without_a_key(secrets: 
         assert (people.read_value("alice"), people.read_value("bob")) == ("later", "long" * 1_000)
         assert store.verify().ok
     assert imported(exported(secrets), mirror).domains["people"].unchanged == 4
+
+
+def test_two_imports_at_once_take_encrypted_values_once(secrets: Path) -> None:
+    """The second finds its call made: the same receipts, and another ciphertext under that id is refused."""
+    with eventstore.open(secrets) as store:
+        ours, other = store.domain("people").event(2), Blob("aes-gcm:00", b"another")
+        assert isinstance(ours.data, bytes)
+        positions = []
+        for blob in (Blob("aes-gcm:00", ours.data), Blob("aes-gcm:00", ours.data), other):
+            with contextlib.suppress(DuplicateEventError), store.domain("people").batch(event_id="import:1") as batch:
+                batch.write_blob("alice", blob)
+            positions.append([receipt.position for receipt in batch.receipts])
+        assert positions == [[3], [3], []]
 
 
 def test_what_a_destroyed_key_encrypted_stays_unreadable_in_a_mirror(secrets: Path, tmp_path: Path) -> None:
