@@ -212,6 +212,8 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
                     chosen.setdefault(told.position, (told, Selection(self.name)))[1].add([event])
         for _, (told, selection) in sorted(chosen.items()):
             erase(self.group, selection, lambda: None, meta_text(told.meta, self._actor)[0], shredded=told.keys)
+            met.holding -= selection.already  # on record before, and in another store's archive all the same
+            met.already |= selection.already
         return met
 
     def _readable(self, selection: Selection, after: int, until: int) -> Iterator[Event]:

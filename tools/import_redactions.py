@@ -10,6 +10,7 @@ import msgspec
 
 from eventstore.domain import DomainStore
 from eventstore.erasure import Selection, Told, copies_left, named_by_redactions
+from eventstore.log import FileLog
 from eventstore.model import SYSTEM_KEY, Event, HeldCopy
 from eventstore.projections.key_states import read_redaction
 from eventstore.tools.imported import Imported
@@ -78,6 +79,8 @@ class Redactions:
         missing = here | {position for position in missing if position > shared}
         left = Selection(target.name)
         left.holding, left.already = met.holding, here
+        if isinstance(live.log, FileLog) and live.log.theirs(sorted(met.already)):
+            left.already |= met.already
         if missing:
             left.cut_off, left.unseen = met.cut_off, met.unseen
         if left or left.cut_off:

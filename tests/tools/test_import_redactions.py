@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,24 @@ def test_an_archive_of_the_importing_store_is_named_until_it_is_attached(data: P
     assert files_with(tmp_path / "archive", value) == files_with(taken, value) == []
     with eventstore.open(taken, archives=[tmp_path / "archive"]) as store:
         assert store.verify().ok
+
+
+def test_an_archive_that_another_store_counts_on_is_named_each_time_and_left(data: Path, tmp_path: Path, value: str) -> None:
+    mirror, copy, archive = tmp_path / "mirror", tmp_path / "copy", tmp_path / "archive"
+    imported(exported(data), mirror)
+    with eventstore.open(mirror) as store:
+        store.seal(DOMAIN)
+        store.archive(DOMAIN, to=archive)
+    shutil.copytree(mirror, copy)
+    content = redacted(data)
+    for erased, recorded in ((2, 1), (0, 1)):
+        report = imported(content, copy, archives=[archive])
+        assert (report.domains[DOMAIN].erased_here, report.exit_code) == (erased, 1)
+        assert any(str(archive) in held.path for held in report.domains[DOMAIN].held)
+        with eventstore.open(copy) as store:
+            assert len([event for event in store.domain(DOMAIN).events(4) if event.op == "redact"]) == recorded
+    assert files_with(archive, value) != []
+    assert (imported(content, mirror, archives=[archive]).exit_code, files_with(archive, value)) == (0, [])
 
 
 KILLED = """
