@@ -235,6 +235,24 @@ def test_shredded_by_whoever_has_a_file_open_that_another_moved_away(
     assert there.verify().ok
 
 
+def test_a_copy_shreds_in_its_originals_archive_once_it_takes_it_over(keys: Path, tmp_path: Path) -> None:
+    archive, copy = tmp_path / "archive", tmp_path / "copy"
+    with eventstore.open(tmp_path / "data", keys=keys) as store:
+        people(store).write_value(("alice", 1), "told")
+        store.seal("people")
+        store.archive("people", to=archive)
+    shutil.copytree(tmp_path / "data", copy)
+    (file,) = archive.rglob("*.db")
+    before = file.read_bytes()
+    with eventstore.open(copy, keys=keys, archives=[archive]) as store:
+        left = store.shred("alice", reason="asked")
+        assert (left.complete, [held.path for held in left.erased[0].held]) == (False, [str(file)])
+        assert file.read_bytes() == before
+        done = store.shred("alice", reason="asked", take_over=True)
+        assert (done.complete, done.erased[0].position, done.erased[0].already) == (True, None, [1])
+        assert store.verify().ok
+
+
 def test_what_cannot_be_destroyed_is_refused(open_store: Callable[..., Store], keys: Path) -> None:
     store = open_store(keys=keys)
     people(store).write_value(("alice", 1), 1)
