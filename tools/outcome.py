@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
+import keyword
 import logging
 import os
+import pkgutil
 import sys
+import tokenize
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
 from typing import IO, Any, NoReturn, Protocol
 
 import click
@@ -78,9 +81,15 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def page(module: ModuleType) -> str:
-    """A command's help: the docstring of its file, of which click must not wrap the example."""
-    return (module.__doc__ or "").replace("\n\nExample:\n", "\n\n\b\nExample:\n")
+def page(command: str) -> str:
+    """A command's help: the docstring of its file, of which click must not wrap the example.
+
+    Read, as importing all of them for the list of commands would take longer than anything else.
+    """
+    name = f"{command}_" if keyword.iskeyword(command) else command
+    source = io.BytesIO(pkgutil.get_data("eventstore.tools", f"{name}.py") or b"")
+    docstring = next(token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.STRING)
+    return str(ast.literal_eval(docstring)).replace("\n\nExample:\n", "\n\n\b\nExample:\n")
 
 
 class Commands(click.Group):
@@ -99,6 +108,13 @@ class Commands(click.Group):
         _say_warnings(as_json)
         extra["standalone_mode"] = False
         sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json=as_json))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, with its page."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.help is None:
+            command.help = page(cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; here, because click itself would answer a closed pipe with 1, which means that something was found."""
