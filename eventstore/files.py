@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
     import fcntl
@@ -35,7 +36,7 @@ _DEFERRED = {signal.SIGINT, signal.SIGTERM}
 _sigmask: Any = getattr(getattr(signal, "_signal", signal), "pthread_sigmask", None)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
-_DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG}
 
 
 OUT_OF_DESCRIPTORS = "too many files are open: raise the limit (`ulimit -n`), or keep fewer stores and domains open in one process"
@@ -256,6 +257,23 @@ def process_lives(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A regular file, to be read; never waits for a pipe that has its name. Raises OSError, also for whatever else that is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+    raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, f"a regular file is expected, and this is {kind}", os.fspath(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, as open_regular()."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:
