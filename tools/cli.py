@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools.arguments import NamedPath, as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
+from eventstore.tools.arguments import Count, NamedPath, Seconds, as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
 from eventstore.tools.outcome import OK, USAGE, Commands, show, show_each
 from eventstore.tools.terminal import escape, progress_on, to_json, width_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_STORE = click.argument("store", metavar="STORE")
+_STORE = click.argument("store", metavar="STORE", type=NamedPath())
 _DOMAIN = click.argument("domain", metavar="DOMAIN")
 _ANY_DOMAIN = click.argument("domain", metavar="[DOMAIN]", required=False)
 _KEY = click.argument("key", metavar="KEY")
@@ -39,7 +39,7 @@ _ARCHIVE = click.option(
     metavar="DIR",
     help="Where sealed files were moved to; may be repeated.",
 )
-_LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+_LIMIT = click.option("--limit", type=Count(min=0), metavar="N", help="At most N.")
 _REVERSE = click.option("--reverse", is_flag=True, help="Turn the order around.")
 
 
@@ -164,7 +164,7 @@ def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
 @_DOMAIN
 @click.argument("key", metavar="[KEY]", required=False)
 @click.option("--prefix", is_flag=True, help="KEY is the beginning of keys: erase those of all of them.")
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, metavar="N", help="Only what was written there.")
+@click.option("--position", "positions", type=Count(min=1), multiple=True, metavar="N", help="Only what was written there.")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who erases; it stays on record.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
@@ -221,7 +221,7 @@ def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_onl
 @_ANY_DOMAIN
 @click.option("-p", "values", is_flag=True, help="Show values.")
 @click.option("--since", metavar="TIME", help="Only what was recorded then or later, RFC 3339.")
-@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Only what follows this position.")
+@click.option("--after", type=Count(min=0), metavar="POSITION", help="Only what follows this position.")
 @click.option("--key", metavar="KEY", help="Only events of this key.")
 @_LIMIT
 @_REVERSE
@@ -279,7 +279,7 @@ def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, 
 @cli.command("verify")
 @_STORE
 @_ANY_DOMAIN
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
+@click.option("--processes", type=Count(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
 @click.option("--anchor", type=NamedPath(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
 @click.option("--public-key", type=NamedPath(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
 @_ARCHIVE
@@ -310,13 +310,13 @@ def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **
 
 
 @cli.command("bundle")
-@click.argument("store", metavar="STORE", required=False)
+@click.argument("store", metavar="STORE", required=False, type=NamedPath())
 @click.argument("domain", metavar="DOMAIN", required=False)
 @click.option("--key", metavar="KEY", help="All events of this key.")
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="This event; may be repeated.")
+@click.option("--position", "positions", type=Count(min=1), multiple=True, metavar="N", help="This event; may be repeated.")
 @click.option("--correlation-id", metavar="ID", help="All events that belong to this.")
-@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="All events that follow this position.")
-@click.option("--until", type=click.IntRange(min=1), metavar="POSITION", help="All events up to this position.")
+@click.option("--after", type=Count(min=0), metavar="POSITION", help="All events that follow this position.")
+@click.option("--until", type=Count(min=1), metavar="POSITION", help="All events up to this position.")
 @click.option("--since", type=NamedPath(path_type=Path), metavar="FILE", help="Show that the log continues this older anchor.")
 @click.option("--private-key", type=NamedPath(path_type=Path), metavar="PEM", help="Sign it with this private key.")
 @click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
@@ -387,8 +387,8 @@ def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_r
 @click.argument("action", metavar="plan|apply", type=click.Choice(["plan", "apply"]))
 @_STORE
 @_ANY_DOMAIN
-@click.option("--keep-days", type=click.IntRange(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
-@click.option("--keep-events", type=click.IntRange(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
+@click.option("--keep-days", type=Count(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
+@click.option("--keep-events", type=Count(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
 @click.option("--to", type=NamedPath(path_type=Path), metavar="DIR", help="Move files to DIR.")
 @click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
 @click.option("--yes", is_flag=True, help="Really delete.")
@@ -421,7 +421,7 @@ def _accept(store: str, domain: str, as_json: bool) -> int:
 
 @cli.command("backup")
 @_STORE
-@click.argument("to", metavar="TO")
+@click.argument("to", metavar="TO", type=NamedPath())
 @_JSON
 def _backup(store: str, to: str, as_json: bool) -> int:
     from eventstore.tools import backup
@@ -432,7 +432,7 @@ def _backup(store: str, to: str, as_json: bool) -> int:
 
 
 @cli.command("restore")
-@click.argument("backup", metavar="BACKUP")
+@click.argument("backup", metavar="BACKUP", type=NamedPath())
 @_STORE
 @_JSON
 def _restore(backup: str, store: str, as_json: bool) -> int:
@@ -445,7 +445,7 @@ def _restore(backup: str, store: str, as_json: bool) -> int:
 
 @cli.command("salvage")
 @_STORE
-@click.argument("out", metavar="OUT")
+@click.argument("out", metavar="OUT", type=NamedPath())
 @_ANY_DOMAIN
 @click.option("--unproven", is_flag=True, help="Write unproven and aside events, too, marked in meta.origin.")
 @_ARCHIVE
@@ -459,7 +459,7 @@ def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives:
 
 
 @cli.command("import")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", type=NamedPath())
 @_STORE
 @click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
 @_ARCHIVE
@@ -480,9 +480,7 @@ def _import(source: str, store: str, domain: str | None, archives: tuple[Path, .
 @_STORE
 @click.option("--once/--follow", "once", default=False, help="Record what differs, and end; or go on (the default).")
 @click.option("--domain", metavar="DOMAIN", help="Put everything into this domain.")
-@click.option(
-    "--rescan", "rescan_s", type=click.FloatRange(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60)."
-)
+@click.option("--rescan", "rescan_s", type=Seconds(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60).")
 @click.option("--allow-empty", is_flag=True, help="A folder without any document counts, too: all that was there was removed.")
 @_JSON
 def _shadow(folder: Path, store: str, as_json: bool, **options: Any) -> int:
@@ -542,7 +540,7 @@ def _export(
 
 
 @cli.command("doctor")
-@click.argument("store", metavar="[STORE]", required=False)
+@click.argument("store", metavar="[STORE]", required=False, type=NamedPath())
 @click.option("--fix", "fixing", is_flag=True, help="Put right what safely can be, and name it.")
 @_JSON
 def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
@@ -554,7 +552,7 @@ def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
 @cli.command("serve")
 @_STORE
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port; 0 is any free one (7410, or none beside --unix).")
+@click.option("--port", type=Count(0, 65_535), metavar="N", help="The port; 0 is any free one (7410, or none beside --unix).")
 @click.option("--unix", type=NamedPath(path_type=Path), metavar="PATH", help="Listen on a unix socket there.")
 @click.option("--token-file", type=NamedPath(path_type=Path), metavar="FILE", help="What callers must know (else EVENTSTORE_TOKEN).")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name this server is called by; may be repeated.")

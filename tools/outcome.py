@@ -31,6 +31,7 @@ from eventstore.errors import (
     SignatureError,
     WrongExpectedError,
 )
+from eventstore.files import refusal
 from eventstore.tools.terminal import Paint, escape, paint_for, to_json
 
 OK, FINDINGS, UNJUDGED, USAGE = 0, 1, 2, 3
@@ -156,19 +157,20 @@ def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
     try:
         code = run()
         return code if isinstance(code, int) else OK
-    except EventStoreError as error:
-        _complain({"error": type(error).__name__, "message": str(error), **_attributes(error)}, as_json)
-        return exit_code_of(error)
+    except (EventStoreError, OSError) as error:
+        told = refusal(error) if isinstance(error, OSError) else error
+        _complain({"error": type(told).__name__, "message": str(told), **_attributes(told)}, as_json)
+        return exit_code_of(told)
     except click.ClickException as error:
-        if not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
-        _complain({"error": "UsageError", "message": error.format_message()}, as_json)
+        message = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            if not as_json:
+                click.echo(error.ctx.get_usage(), err=True)
+            message = f"{message.removesuffix('.')}; `{error.ctx.command_path} --help` says what there is"
+        _complain({"error": "UsageError", "message": message}, as_json)
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except OSError as error:
-        _complain({"error": type(error).__name__, "message": str(error)}, as_json)
-        return UNJUDGED
     except Exception:  # noqa: BLE001
         # A bug of ours. Python would exit 1, which here means that something was found.
         click.echo("\n".join(map(escape, traceback.format_exc().splitlines())), err=True)

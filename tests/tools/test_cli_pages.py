@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,6 +22,7 @@ import eventstore as library
 from eventstore.tools import get as get_file
 from eventstore.tools import import_ as import_file
 from eventstore.tools.cli import cli
+from eventstore.tools.outcome import page
 from tests.tools.command import done, eventstore
 
 ROOT = Path(__file__).parents[2]
@@ -97,9 +97,7 @@ def test_the_version_is_told() -> None:
 
 def examples(name: str) -> list[str]:
     """The example lines of a command's page."""
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    text = (command.help or "").split("\n\b\nExample:\n")[1]
+    text = page(name).split("\n\b\nExample:\n")[1]
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
