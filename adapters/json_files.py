@@ -24,7 +24,7 @@ from eventstore.adapters.contracts import Contract
 from eventstore.adapters.json_layout import ADVICE, CLAIM, LONGEST_NAME, QUARANTINE, SUFFIX, TEMPORARY, Layout, ids
 from eventstore.adapters.shelf import ABSENT, Parts, Shelf, When, as_json
 from eventstore.errors import ConfigError, ContractError, InvalidValueError
-from eventstore.files import FILE_MODE, make_folder, os_errors, sync_folder
+from eventstore.files import FILE_MODE, make_folder, os_errors, read_file, refusal, sync_folder
 from eventstore.values import decode_value, encode_value
 
 P = ParamSpec("P")
@@ -161,7 +161,7 @@ class JsonFiles:
 
     def _owner(self, said: Path) -> Parts | None:
         try:
-            return tuple(json.loads(said.read_bytes()))
+            return tuple(json.loads(read_file(said)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError):
@@ -180,7 +180,7 @@ class JsonFiles:
                         os.unlink(entry.path)
                         _log.info("%s: removed, the half of a write that was cut short", entry.path)
                 except OSError as error:
-                    _log.warning("%s: the half of a write that was cut short cannot be removed: %s", entry.path, error)
+                    _log.warning("%s: the half of a write that was cut short cannot be removed: %s", entry.path, refusal(error))
 
     def read(self, key: Parts) -> Any:
         """The record, ABSENT if there is none. A document that is no JSON is put aside, reported, and counts as none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 _given: dict[str, str] = {}
 _backends: dict[tuple[str, ...], Backend] = {}
+_opening: weakref.WeakSet[EventBackend] = weakref.WeakSet()
+"""Those that open a store of their own, also where only one adapter has it."""
 
 
 def set_config(
@@ -98,20 +101,21 @@ def backend_at(location: str, *, durability: Durability | None = None, actor: st
 def _event_backend(location: str, durability: Durability | None = None, actor: str | None = None) -> EventBackend:
     # A store in memory has one durability, whatever was asked of the one on disk.
     level = None if location == MEMORY else durability
-    return EventBackend(functools.partial(open_store, location, durability=level, actor=actor))
+    backend = EventBackend(functools.partial(open_store, location, durability=level, actor=actor))
+    _opening.add(backend)
+    return backend
 
 
 async def close() -> None:
     """Close the stores that were opened here, once the writes under way are done; the next call opens them again.
 
-    What was kept in memory is gone.
+    What was kept in memory is gone, whoever asked for it; a store that was given open stays so.
     """
     for adapter in _adapters:
         adapter.clear()
     # They stay: adapters and instances that were given one go on with it, and it is still the only one of its place.
-    for backend in list(_backends.values()):
-        if isinstance(backend, EventBackend):
-            await backend.close()
+    for backend in list(_opening):
+        await backend.close()
 
 
 class ConfiguredAdapter(Adapter):
@@ -135,7 +139,7 @@ class ConfiguredAdapter(Adapter):
         self._use(backend_at(JSON + os.fspath(base_dir)))
 
     def use_memory(self) -> None:
-        """Keep records in the memory of this process; none is there yet."""
+        """Keep records in the memory of this process, until close(); none is there yet."""
         self._use(_event_backend(MEMORY))
 
     def use_dummy(self) -> None:

@@ -118,7 +118,7 @@ def archive_folder(to: str | os.PathLike[str]) -> Path:
         folder = Path(os.path.realpath(to))
         str(folder).encode()
     except (UnicodeEncodeError, ValueError) as error:
-        raise ConfigError(f"the path {given!r} is not UTF-8, and cannot be recorded in an event; name another folder") from error
+        raise ConfigError(f"the path {os.fspath(given)!r} is not UTF-8, and cannot be recorded in an event; name another folder") from error
     require_outside(folder)
     return folder
 

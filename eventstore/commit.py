@@ -336,7 +336,7 @@ class _Draft:
 
     def _first_receipts(self, call: Call, first: Event, meta: _CallMeta, intents: Sequence[Intent]) -> list[Receipt]:
         """The receipts as they were given then: the call's events follow each other, what it skipped is in its meta."""
-        events = self._events_at(range(first.position, first.position + meta.batch))
+        events = [first, *self._call_at(range(first.position + 1, first.position + meta.batch), call.event_id or "")]
         receipts = [Receipt(self._domain, event.position, event.checksum, call.durability, True) for event in events]
         for index in meta.skipped:
             # What a skipped write found stood at or before the last event that the call had appended by then.
@@ -363,6 +363,12 @@ class _Draft:
             return self._live.text_of(event) != intent.data
         except RedactedError:
             return False
+
+    def _call_at(self, positions: Sequence[int], event_id: str) -> list[Event]:
+        """The other events of a call that was made before, drafted or proven. Raises CompactedError, CorruptionError."""
+        base = self.base.position
+        drafted = [self.events[position - base - 1] for position in positions if position > base]
+        return self._live.ids.of_call([position for position in positions if position <= base], event_id) + drafted
 
     def _events_at(self, positions: Sequence[int]) -> list[Event]:
         """Events that are appended, and proven, or drafted: ascending positions, none of them missing. Raises CorruptionError."""

@@ -19,7 +19,7 @@ import msgspec
 
 from eventstore.codec import FORMAT, other_format
 from eventstore.errors import BackupError, ConfigError, FormatError, NotAStoreError
-from eventstore.files import os_errors
+from eventstore.files import os_errors, read_file
 from eventstore.manifest import NAME as STORE_NAME
 from eventstore.manifest import ManifestHead
 from eventstore.model import is_domain_name
@@ -71,7 +71,7 @@ def load(folder: Path) -> Backup:
     path = folder / NAME
     with os_errors(f"reading {path}"):
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotAStoreError(str(folder), f"no backup here: {NAME} is missing; `eventstore backup` makes one") from None
     try:

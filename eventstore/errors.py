@@ -189,17 +189,30 @@ class UncertainError(EventStoreError):
         self.domain, self.event_id, self.position, self.pid, self.error = domain, event_id, position, pid, error
 
 
+_PUT_BACK = "`eventstore verify` names the file; put it back from a backup or an archive while the store is closed"
+
+
 class CompactedError(EventStoreError):
     """What was asked for stands in a sealed file that is not at hand. `floor`: what came after that position is there whole.
 
     `archive` is where the file was put, as the log says; None if it says nothing, and the file is missing, or if it was `deleted`.
-    `what` cannot be had for that reason, if it is not the event itself.
+    `what` cannot be had for that reason, if it is not the event itself. `damaged`: its file is at hand, and its row does not prove itself.
     """
 
     def __init__(
-        self, domain: str, position: int, floor: int, archive: str | None = None, *, deleted: bool = False, what: str = "not at hand"
+        self,
+        domain: str,
+        position: int,
+        floor: int,
+        archive: str | None = None,
+        *,
+        deleted: bool = False,
+        damaged: bool = False,
+        what: str = "not at hand",
     ) -> None:
-        if deleted:
+        if damaged:
+            where = f"its row is damaged, in a sealed file: {_PUT_BACK}"
+        elif deleted:
             where = "its file was deleted for good, as the log says; what every key was at the floor is there"
         elif archive is not None:
             where = f"its file was archived to {archive}; attach it: open(..., archives=[...]), or --archive DIR"
@@ -209,17 +222,29 @@ class CompactedError(EventStoreError):
             )
         super().__init__(f"{domain}@{position}: {what}; {where}. Everything after position {floor} is there")
         self.domain, self.position, self.floor, self.archive, self.deleted = domain, position, floor, archive, deleted
+        self.damaged = damaged
 
 
 class LostIdsError(CompactedError):
-    """Whether a call with an event_id was made before cannot be told: its record is lost, and the events are not at hand.
+    """Whether a call with an event_id was made before cannot be told: its record is lost, and the events are not at hand, or damaged.
 
-    That is so of positions `first` to `last`; `archive` and `deleted` say where their events went, as in any CompactedError.
-    Nothing was written; calls without an event_id are.
+    That is so of positions `first` to `last`, or, of damaged rows, of some of them; `archive` and `deleted` say where their events went,
+    as in any CompactedError. Nothing was written; calls without an event_id are, and one whose id is found elsewhere is answered.
     """
 
-    def __init__(self, domain: str, first: int, last: int, floor: int, archive: str | None = None, *, deleted: bool = False) -> None:
-        super().__init__(domain, first, floor, archive, deleted=deleted)
+    def __init__(
+        self, domain: str, first: int, last: int, floor: int, archive: str | None = None, *, deleted: bool = False, damaged: bool = False
+    ) -> None:
+        super().__init__(domain, first, floor, archive, deleted=deleted, damaged=damaged)
+        self.first, self.last = first, last
+        if damaged:
+            where = f"position {first}" if first == last else f"positions {first} to {last}"
+            self.args = (
+                f"{domain}: event ids at {where} cannot be told: rows there are damaged, in a sealed file, and no .ids file knows them. A"
+                f" call whose event_id is found nowhere else is refused; writes without one go on. To have it back: {_PUT_BACK}; or accept"
+                f" that what was written there may be written a second time by a retry: `eventstore accept STORE {domain}`",
+            )
+            return
         attach = "" if archive is None else f", or open the store once for writing with {archive} attached, which writes them again"
         self.args = (
             f"{domain}: the event ids of positions {first} to {last} are lost: their .ids files in the log's folder are gone or damaged,"
@@ -227,7 +252,6 @@ class LostIdsError(CompactedError):
             f" without one go on. Put the .ids files back from a backup{attach}; or accept that what was written there may be written a"
             f" second time by a retry: `eventstore accept STORE {domain}`",
         )
-        self.first, self.last = first, last
 
 
 class ConflictError(EventStoreError):

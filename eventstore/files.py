@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if sys.platform != "win32":  # there, opening a folder is refused before anything here is called
     import fcntl
@@ -35,10 +36,21 @@ _DEFERRED = {signal.SIGINT, signal.SIGTERM}
 _sigmask: Any = getattr(getattr(signal, "_signal", signal), "pthread_sigmask", None)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
-_DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG}
 
 
 OUT_OF_DESCRIPTORS = "too many files are open: raise the limit (`ulimit -n`), or keep fewer stores and domains open in one process"
+
+_ADVICE = {
+    **dict.fromkeys(_FULL, "free some space and try again"),
+    **dict.fromkeys(_NO_DESCRIPTORS, OUT_OF_DESCRIPTORS),
+    **dict.fromkeys(_DENIED, "check owner, permissions and links of that path"),
+    errno.EROFS: "open with read_only=True to read",
+    errno.ENOENT: "look whether the path is right; a folder that is missing must be made first",
+    errno.EISDIR: "a file is expected here: name one",
+    errno.ENOTDIR: "a folder is expected where a file is: name another",
+}
+"""What to do about it."""
 
 
 @contextlib.contextmanager
@@ -47,16 +59,23 @@ def os_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{doing}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-        if error.errno in _FULL:
-            raise DiskFullError(message + "; free some space and try again") from error
-        if error.errno == errno.EROFS:
-            raise ReadOnlyError(message + "; open with read_only=True to read") from error
-        if error.errno in _DENIED:
-            raise AccessError(message + "; check owner, permissions and links of that path") from error
-        if error.errno in _NO_DESCRIPTORS:
-            raise EngineError(f"{message}; {OUT_OF_DESCRIPTORS}") from error
-        raise EngineError(message) from error
+        raise refusal(error, doing) from error
+
+
+def refusal(error: OSError, doing: str = "") -> EngineError:
+    """The EngineError that an OSError is: what was being done, what the system says, of which path, and what to do about it."""
+    message = f"{doing}: {error.strerror or error}" if doing else error.strerror or str(error)
+    if error.filename and not isinstance(error.filename, int):
+        path = os.fsdecode(error.filename)
+        folder, name = os.path.split(path)
+        message += f" ({folder or os.curdir if name.startswith('.tmp-') else path})"  # what is half made is nobody's to look for
+    if error.errno in _ADVICE:
+        message += f"; {_ADVICE[error.errno]}"
+    if error.errno in _FULL:
+        return DiskFullError(message)
+    if error.errno == errno.EROFS:
+        return ReadOnlyError(message)
+    return AccessError(message) if error.errno in _DENIED else EngineError(message)
 
 
 def has_descriptors(count: int) -> bool:
@@ -256,6 +275,23 @@ def process_lives(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A regular file, to be read; never waits for a pipe that has its name. Raises OSError, also for whatever else that is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+    raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, f"a regular file is expected, and this is {kind}", os.fspath(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, as open_regular()."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:

@@ -31,19 +31,23 @@ def keep_gone(group: GroupCommit, *, accept_loss: bool) -> tuple[bool, Head | No
     if not isinstance(log, FileLog) or not group.live.states.system:  # no file of it was ever sealed
         return True, None
     accepted: Head | None = None
+    reach = 0
     try:
         said = latest(log.archived(group.live.fresh().system))
         until = max([0, *(last for _, last in log.missing()), *(each.last for each in said.values())])
-        while until:
+        while until or accept_loss:
             try:
                 # Whoever moves files at this moment has seen to it, and it may take long; who accepts a loss waits for the answer.
                 with moving(group, timeout_ms=None if accept_loss else 0):
-                    group.live.keep_ids(until)
+                    if until:
+                        group.live.keep_ids(until)
+                    if accept_loss:
+                        group.live.ids.prepare()  # of what is at hand, damaged rows may say nothing
                 break
             except LostIdsError as lost:
-                if not accept_loss:
+                if not accept_loss or lost.last <= reach:
                     raise
-                accepted = _accept(group, lost)
+                accepted, reach = _accept(group, lost), lost.last
     except EventStoreError as error:
         if accept_loss or not isinstance(error, UnavailableError):
             _log.warning("%s", error)
@@ -59,8 +63,9 @@ def keep_adopted(log: EventLog, beginning: Beginning) -> None:
 
 def _accept(group: GroupCommit, lost: LostIdsError) -> Head:
     """Say so in the log first: who is killed in between is asked again, and says it twice."""
+    how = "as rows there are damaged" if lost.damaged else "with their files"
     reason = (
-        f"the event ids of positions {lost.first} to {lost.last} were lost with their files: a retry of a call that was made there"
+        f"the event ids of positions {lost.first} to {lost.last} were lost {how}: a retry of a call that was made there"
         " may have been written a second time from here on"
     )
 

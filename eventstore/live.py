@@ -12,10 +12,11 @@ from eventstore.carried import prove_carried
 from eventstore.codec import GENESIS, check, check_all, check_linked
 from eventstore.coding import Coding
 from eventstore.errors import CompactedError, CorruptionError, EventStoreError, FormatError
+from eventstore.event_ids import EventIds
 from eventstore.log import EventLog
 from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
-from eventstore.pointers import SPACING, EventIds, PointerFolder
+from eventstore.pointers import SPACING, PointerFolder
 from eventstore.projections.key_states import KeyStates, ValueCache
 
 _log = logging.getLogger("eventstore")

@@ -16,7 +16,7 @@ from eventstore.clock import now_us
 from eventstore.codec import FORMAT, other_format
 from eventstore.database import log_files
 from eventstore.errors import FormatError, NotAStoreError
-from eventstore.files import make_folder, os_errors, replace_file, sync_folder
+from eventstore.files import make_folder, os_errors, read_file, replace_file, sync_folder
 from eventstore.model import Head
 
 NAME = "store.json"
@@ -53,7 +53,7 @@ def load(folder: Path) -> Manifest:
     path = folder / NAME
     with os_errors(f"reading {path}"):
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except FileNotFoundError:
             raise NotAStoreError(str(folder), _why_no_manifest(folder)) from None
     try:

@@ -64,6 +64,10 @@ def _text(said: dict[str, Any]) -> str:
     try:
         text = encode_value(said, max_bytes=MAX_META_BYTES)
         _encode(said)  # a lone surrogate, which a value may hold, cannot be read back as meta
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"what the event says of itself cannot be kept: {error.object!r} holds a lone surrogate, which is no character"
+        ) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"what the event says of itself cannot be kept: {error}") from error
     return text

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +24,9 @@ from typing import TypeVar
 import msgspec
 
 from eventstore.database import id_files
-from eventstore.errors import CompactedError, EventStoreError, GapError, LostIdsError
-from eventstore.files import make_folder, os_errors, remove_files, replace_file
-from eventstore.log import EventLog, FileLog, proven
+from eventstore.errors import CompactedError, EventStoreError
+from eventstore.files import make_folder, os_errors, refusal, remove_files, replace_file, stat_or_none
+from eventstore.log import EventLog
 from eventstore.model import Event, Head, KeyState, Status
 from eventstore.projections.key_states import KeyStates
 
@@ -137,9 +136,9 @@ class PointerFolder:
 
     # ---- event ids
 
-    def runs(self, kept: Sequence[IdRun] = ()) -> list[IdRun]:
-        """Runs of event ids that cover the log from its start without a hole, oldest first, as far as files reach: `kept`, then caches."""
-        return [*kept, *self._covering(lambda: self._paths("*.ids"), _reach(kept))]
+    def runs(self, kept: Sequence[IdRun] = (), *, after: int = 0) -> list[IdRun]:
+        """Runs of event ids that cover the log behind `after` without a hole, oldest first, as far as files reach: `kept`, then caches."""
+        return [*kept, *self._covering(lambda: self._paths("*.ids"), max(after, _reach(kept)))]
 
     def _covering(self, paths: Callable[[], list[Path]], reach: int) -> list[IdRun]:
         """Runs out of files that cover the log from `reach` on without a hole."""
@@ -160,9 +159,13 @@ class PointerFolder:
 
     # ---- event ids that are part of the store
 
-    def kept(self) -> list[IdRun]:
-        """The runs in the log's own folder, as far as they cover the log from its start without a hole."""
-        return self._covering(self._kept_paths, 0)
+    def kept(self, *, after: int = 0) -> list[IdRun]:
+        """The runs in the log's own folder, as far as they cover the log behind `after` without a hole."""
+        return self._covering(self._kept_paths, after)
+
+    def kept_stamp(self) -> object:
+        """What is another once a file in the log's own folder was put there, or replaced."""
+        return [(path.name, status.st_mtime_ns) for path in self._kept_paths() if (status := stat_or_none(path)) is not None]
 
     def kept_again(self, reach: int) -> int | None:
         """Behind which position the next run begins that is kept beyond a hole at `reach`."""
@@ -259,7 +262,7 @@ class PointerFolder:
             what = (
                 "pointer file ignored, the log is read instead" if path.parent == self._folder else "the event ids in it are not believed"
             )
-            _log.warning("%s: %s: %s", path, what, error)
+            _log.warning("%s: %s: %s", path, what, refusal(error) if isinstance(error, OSError) else error)
             return None
 
     def _store(self, name: str, body: _Keys | _Ids) -> bool:
@@ -280,7 +283,7 @@ class PointerFolder:
             try:
                 (self._folder / name).unlink(missing_ok=True)
             except OSError as error:
-                _log.warning("%s: a superfluous pointer file could not be removed: %s", self._folder / name, error)
+                _log.warning("%s: a superfluous pointer file could not be removed: %s", self._folder / name, refusal(error))
 
 
 class IdRun(msgspec.Struct, frozen=True):
@@ -298,122 +301,6 @@ class IdRun(msgspec.Struct, frozen=True):
         while index < len(self.hashes) and self.hashes[index] == wanted:
             yield self.positions[index]
             index += 1
-
-
-class EventIds:
-    """event_id -> position of the first event of the call that carried it, exact over the whole log.
-
-    Newer ids stand in a dictionary, older ones in runs, which are read when first asked for.
-    """
-
-    def __init__(self, log: EventLog, folder: PointerFolder, *, since: int) -> None:
-        self._log, self._folder = log, folder
-        self._since = since
-        """Events up to here were not folded: their ids are in the runs, or must be read from the log."""
-        self._tail: dict[str, int] = {}
-        self._lock = threading.RLock()
-        self._runs: list[IdRun] | None = None
-
-    def add(self, events: Sequence[Event]) -> None:
-        """Note the ids of folded events."""
-        for event in events:
-            if event.meta is not None and (event_id := event_id_of(event)) is not None:
-                self._tail[event_id] = event.position
-
-    def find(self, event_id: str) -> Event | None:
-        """The event that carries `event_id`, confirmed by its row; None if no call ever did."""
-        with self._lock:
-            position = self._tail.get(event_id)
-            if position is not None:
-                return self._confirmed(position, event_id)
-            runs = self._loaded()
-            position = self._tail.get(event_id)
-        if position is not None:
-            return self._confirmed(position, event_id)
-        for run in reversed(runs):
-            for candidate in run.candidates(event_id):
-                if event := self._confirmed(candidate, event_id):
-                    return event
-        return None
-
-    def _confirmed(self, position: int, event_id: str) -> Event | None:
-        """The event there, if the id is its own; None where two ids share a hash. Raises CorruptionError.
-
-        A damaged row looks the same as one of another id, or as none: taken for that, a retry would be written twice. One with the id
-        may be damaged elsewhere: its request or its value would be taken for another's, and whoever then takes a new id writes twice.
-        """
-        (event,) = proven(self._log, [position])
-        return event if event_id_of(event) == event_id else None
-
-    def _loaded(self) -> list[IdRun]:
-        if self._runs is None:
-            runs = self._folder.runs(self._folder.kept())
-            reach = _reach(runs)
-            if reach < self._since:
-                try:
-                    for event in _gapless(self._log, reach, self._since):
-                        if (event_id := event_id_of(event)) is not None:
-                            # In place, and never over a newer one: another thread may be folding.
-                            self._tail.setdefault(event_id, event.position)
-                except CompactedError as error:
-                    raise self._lost(reach, error) from error
-            self._runs = runs
-        return self._runs
-
-    def _lost(self, reach: int, error: CompactedError) -> LostIdsError:
-        """What cannot be told, as neither files of ids go on behind `reach`, nor events are at hand."""
-        last = error.position
-        for first, end in self._log.missing() if isinstance(self._log, FileLog) else ():
-            last = max(last, end) if first <= last + 1 else last
-        last = min(last, self._folder.kept_again(reach) or last)
-        return LostIdsError(error.domain, error.position, last, error.floor, error.archive, deleted=error.deleted)
-
-    def keep(self, until: Head) -> None:
-        """See to it that the ids up to `until`, where a file ends, are part of the store: its events may go then. As PointerFolder.keep().
-
-        Raises LostIdsError, EngineError.
-        """
-        reach = _reach(self._folder.kept())
-        if reach >= until.position:
-            return
-        self._folder.keep(self.pairs(reach, until.position), until)
-
-    def pairs(self, after: int, until: int) -> set[tuple[int, int]]:
-        """The hash of each event_id that stands behind `after`, up to `until`, and where. Raises LostIdsError."""
-        with self._lock:
-            runs, tail = self._loaded(), self._tail.copy()
-        pairs = {pair for run in runs for pair in zip(run.hashes, run.positions, strict=True) if after < pair[1] <= until}
-        return pairs | {(hash_of(event_id), position) for event_id, position in tail.items() if after < position <= until}
-
-    def give_up(self, lost: LostIdsError) -> None:
-        """Let nothing be known of the ids that are lost: from now on they are those of no call. As PointerFolder.keep()."""
-        (seal,) = self._log.linked([lost.last])
-        runs = self._folder.runs(self._folder.kept())
-        pairs = [pair for run in runs for pair in zip(run.hashes, run.positions, strict=True)]
-        if _reach(runs) < lost.first - 1:
-            for event in _gapless(self._log, _reach(runs), lost.first - 1):
-                if (event_id := event_id_of(event)) is not None:
-                    pairs.append((hash_of(event_id), event.position))
-        self._folder.keep(pairs, Head(lost.last, seal.event.checksum))
-
-    def prepare(self) -> None:
-        """Read the runs, or the log where there are none, before somebody waits for it."""
-        with self._lock:
-            self._loaded()
-
-    def save(self, head: Head, *, since: int = 2**63) -> None:
-        """Write the ids since the last run, and those that end after `since`, as one. Call under the log's lock."""
-        with self._lock:
-            runs = self._loaded()
-            reach = _reach(runs)
-            if reach < head.position:
-                tail = {key: at for key, at in self._tail.copy().items() if at > reach}
-                self._runs = self._folder.save_run(runs, tail, head, since=since)
-                self._tail = {}
-
-    def after_fork(self) -> None:
-        """In a forked child: another thread may have held the lock when the process split."""
-        self._lock = threading.RLock()
 
 
 def _opened(content: bytes, kind: type[_Body]) -> _Body:
@@ -455,14 +342,6 @@ def _range(path: Path) -> tuple[int, int]:
     """Behind which position a file of ids begins, and where it ends; (0, 0), which covers nothing, under a name that is none."""
     after, until = map(_number, path.stem.partition("-")[::2])
     return (after, until) if after is not None and until is not None else (0, 0)
-
-
-def _gapless(log: EventLog, after: int, until: int) -> Iterator[Event]:
-    """The events of a range, none passed over: the id of one that is would be taken for new. Raises GapError."""
-    for expected, event in enumerate(log.read(after, until=until), after + 1):
-        if event.position != expected:
-            raise GapError(log.domain, event.position, expected)
-        yield event
 
 
 def _reach(runs: Sequence[IdRun]) -> int:

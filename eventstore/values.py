@@ -113,8 +113,15 @@ def _decode_slowly(text: str) -> Any:
     """msgspec refuses what JSON allows: the escape of half an emoji, which JSON.stringify writes, and very long integers."""
     try:
         return json.loads(text, parse_constant=_no_constant, parse_int=_bounded)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidValueError(f"$: not JSON: {error}") from error
+    except json.JSONDecodeError as error:
+        raise _no_json(error) from error
+    except RecursionError as error:
+        raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels") from error
+
+
+def _no_json(error: json.JSONDecodeError) -> InvalidValueError:
+    found = f"{error.doc[error.pos]!r} at character {error.pos}" if error.pos < len(error.doc) else "the end of the text"
+    return InvalidValueError(f"$: not JSON: {error.msg}, found {found}")
 
 
 def _converted(plain: Any, declared: Any) -> Any:
@@ -292,7 +299,7 @@ def _checked_text(encoded: bytes, max_bytes: int) -> str:
     except RecursionError:
         raise InvalidValueError(f"$: nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
-        raise InvalidValueError(f"$: not JSON: {error}") from None
+        raise _no_json(error) from None
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     return text

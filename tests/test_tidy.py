@@ -63,6 +63,7 @@ FLOORS = [
     ["projections.key_states", "projections.series", "projections.history"],
     ["evidence", "survivors", "reseal"],
     ["pointers"],
+    ["event_ids"],
     ["links", "sealedfile"],
     ["live"],
     ["commit", "compaction", "view", "follow", "failstop"],

@@ -27,7 +27,11 @@ except eventstore.ConfigError as error:
     print(error)
 """
 COMMAND = """
+from importlib import import_module
+from keyword import iskeyword
 from eventstore.tools.cli import cli
+for name in [*cli.commands, "export_contracts", "export_tables"]:
+    import_module(f"eventstore.tools.{name}_" if iskeyword(name) else f"eventstore.tools.{name}")
 cli(["put", "data", "d", "k", "1"])
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from datetime import datetime
@@ -14,7 +15,8 @@ import msgspec
 
 from eventstore.clock import parse_moment
 from eventstore.codec import encode_key
-from eventstore.errors import InvalidKeyError, InvalidValueError
+from eventstore.errors import ConfigError, InvalidKeyError, InvalidValueError
+from eventstore.files import refusal
 from eventstore.model import ABSENT, PRESENT, Expected, Key
 from eventstore.tools.events import moment_at
 from eventstore.tools.terminal import escape
@@ -35,17 +37,54 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Count(click.IntRange):
+    """A whole number that a log can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises BadParameter."""
+        text = str(value)
+        least, most = int(self.min or 0), int(self.max or 2**63 - 1)
+        if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and least <= int(text) <= most):
+            shown = text if len(text) <= _DIGITS else f"{text[:_DIGITS]}…"
+            self.fail(f"{shown!r} is no whole number from {least} to {most}", param, ctx)
+        return int(text)
+
+
+class Seconds(click.FloatRange):
+    """A time span that ends."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The seconds. Raises BadParameter."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not (self.min or 0) <= seconds < math.inf:
+            self.fail(f"{str(value)!r} is no number of seconds from {self.min or 0:g} on", param, ctx)
+        return seconds
+
+
 def key_of(text: str) -> Key:
     """A KEY: a plain string, or a JSON array of strings and integers. Raises InvalidKeyError."""
     key: Key = text
     if text.startswith("["):
         try:
             parts = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        except UnicodeEncodeError as error:
+            raise InvalidKeyError(f"key {text!r} is not UTF-8; keys are text") from error
+        except (msgspec.DecodeError, RecursionError) as error:
             quoted = json.dumps([text], ensure_ascii=False)
             raise InvalidKeyError(
                 f"key {text!r} begins like a JSON array but is none: {error}; as plain text it is written '{quoted}'"
             ) from error
+        if not parts:
+            raise InvalidKeyError("the KEY [] has no part; a key is a plain string, or a JSON array of at least one string or integer")
+        for part in parts:
+            if isinstance(part, bool) or not isinstance(part, str | int):
+                found = msgspec.json.encode(part).decode()
+                raise InvalidKeyError(
+                    f"the KEY {text} holds {found}; its parts are strings and integers: a string is written with its quotes"
+                )
         key = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else tuple(parts)
     encode_key(key)
     return key
@@ -67,16 +106,20 @@ def value_of(text: str) -> msgspec.Raw:
     if text == "-":
         content = _without_newline(sys.stdin.buffer.read())
     elif text.startswith("@"):
+        if text == "@":
+            raise InvalidValueError("@ names no file; write @FILE, or - for standard input")
         try:
             content = _without_newline(Path(text[1:]).read_bytes())
         except OSError as error:
-            raise InvalidValueError(f"{text[1:]}: {error.strerror or error}") from error
+            raise InvalidValueError(str(refusal(error, f"reading the VALUE {text}"))) from error
     else:
         content = os.fsencode(text)
     value = msgspec.Raw(content)
     try:
         encode_value(value)
     except InvalidValueError as error:
+        if not content.strip():
+            raise InvalidValueError("the VALUE is empty; it is JSON: an empty string is written '\"\"', nothing is null") from error
         if text[:1].isalpha():
             raise InvalidValueError(f"{error}; a string is written with its quotes: '\"{text[:20]}\"'") from error
         raise
@@ -109,7 +152,12 @@ def as_of(text: str | None) -> datetime | int | None:
     if text is None:
         return None
     position = _number(text)
-    return moment_at(moment_of(text)) if position is None else position
+    if position is not None:
+        return position
+    try:
+        return moment_at(moment_of(text))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a position is written in digits alone") from error
 
 
 def expected_of(text: str) -> Expected | int:

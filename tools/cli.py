@@ -1,55 +1,29 @@
-"""The command `eventstore`: a command's page is the docstring of its file, its options are words of the library."""
+"""The command `eventstore`: a command's page is the docstring of its file, its options are words of the library.
+
+Each imports its file when it runs: all of them together take longer to import than most take to run.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from eventstore.model import DURABILITIES
-from eventstore.tools import (
-    accept,
-    anchor,
-    archive,
-    backup,
-    bundle,
-    client,
-    compact,
-    demo,
-    doctor,
-    export,
-    export_contracts,
-    export_tables,
-    get,
-    history,
-    import_,
-    init,
-    log,
-    ls,
-    put,
-    redact,
-    restore,
-    retention,
-    rm,
-    salvage,
-    serve,
-    shadow,
-    shred,
-    state,
-    verify,
-)
-from eventstore.tools.arguments import NamedPath, as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
-from eventstore.tools.outcome import OK, USAGE, Commands, page, show, show_each
-from eventstore.tools.put import WriteOptions
+from eventstore.tools.arguments import Count, NamedPath, Seconds, as_of, expected_of, key_of, moment_of, prefix_of, schema_of, value_of
+from eventstore.tools.outcome import OK, USAGE, Commands, show, show_each
 from eventstore.tools.terminal import escape, progress_on, to_json, width_of
+
+if TYPE_CHECKING:
+    from eventstore.tools.put import WriteOptions
+    from eventstore.tools.serve import Listening
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_STORE = click.argument("store", metavar="STORE")
+_STORE = click.argument("store", metavar="STORE", type=NamedPath())
 _DOMAIN = click.argument("domain", metavar="DOMAIN")
 _ANY_DOMAIN = click.argument("domain", metavar="[DOMAIN]", required=False)
 _KEY = click.argument("key", metavar="KEY")
@@ -65,7 +39,7 @@ _ARCHIVE = click.option(
     metavar="DIR",
     help="Where sealed files were moved to; may be repeated.",
 )
-_LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+_LIMIT = click.option("--limit", type=Count(min=0), metavar="N", help="At most N.")
 _REVERSE = click.option("--reverse", is_flag=True, help="Turn the order around.")
 
 
@@ -102,6 +76,8 @@ def _options(said: dict[str, Any]) -> WriteOptions:
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         try:
             click.echo(f"eventstore-kit {metadata.version('eventstore-kit')}")
         except metadata.PackageNotFoundError:
@@ -132,14 +108,16 @@ def cli(context: click.Context) -> int:
     return OK
 
 
-@cli.command("init", help=page(init))
+@cli.command("init")
 @_STORE
 @_JSON
 def _init(store: str, as_json: bool) -> int:
+    from eventstore.tools import init
+
     return show(init.init(store), init.render, as_json)
 
 
-@cli.command("put", help=page(put))
+@cli.command("put")
 @_STORE
 @_DOMAIN
 @_KEY
@@ -147,17 +125,21 @@ def _init(store: str, as_json: bool) -> int:
 @click.option("--skip-unchanged", is_flag=True, help="Append nothing if the key holds just this value and time.")
 @_written
 def _put(store: str, domain: str, key: str, value: str, skip_unchanged: bool, as_json: bool, **said: Any) -> int:
+    from eventstore.tools import put
+
     report = put.put(store, domain, key_of(key), value_of(value), skip_unchanged=skip_unchanged, options=_options(said))
     return show(report, put.render, as_json)
 
 
-@cli.command("get", help=page(get))
+@cli.command("get")
 @_STORE
 @_DOMAIN
 @_KEY
 @_READ_ONLY
 @_JSON
 def _get(store: str, domain: str, key: str, read_only: bool, as_json: bool) -> int:
+    from eventstore.tools import get
+
     report = get.get(store, domain, key_of(key), read_only=read_only)
     if as_json or sys.stdout.isatty():
         return show(report, get.render, as_json)
@@ -166,21 +148,23 @@ def _get(store: str, domain: str, key: str, read_only: bool, as_json: bool) -> i
     return OK
 
 
-@cli.command("rm", help=page(rm))
+@cli.command("rm")
 @_STORE
 @_DOMAIN
 @_KEY
 @_written
 def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
+    from eventstore.tools import rm
+
     return show(rm.rm(store, domain, key_of(key), options=_options(said)), rm.render, as_json)
 
 
-@cli.command("redact", help=page(redact))
+@cli.command("redact")
 @_STORE
 @_DOMAIN
 @click.argument("key", metavar="[KEY]", required=False)
 @click.option("--prefix", is_flag=True, help="KEY is the beginning of keys: erase those of all of them.")
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, metavar="N", help="Only what was written there.")
+@click.option("--position", "positions", type=Count(min=1), multiple=True, metavar="N", help="Only what was written there.")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--actor", help="Who erases; it stays on record.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
@@ -188,6 +172,8 @@ def _rm(store: str, domain: str, key: str, as_json: bool, **said: Any) -> int:
 @_ARCHIVE
 @_JSON
 def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: tuple[int, ...], as_json: bool, **options: Any) -> int:
+    from eventstore.tools import redact
+
     if (key is None) == (not positions) or (prefix and key is None):
         raise click.UsageError("name a KEY, or the positions: --position N")
     if positions:
@@ -199,7 +185,7 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
     return show(report, redact.render, as_json)
 
 
-@cli.command("shred", help=page(shred))
+@cli.command("shred")
 @_STORE
 @click.argument("subject", metavar="SUBJECT")
 @click.option("--keys", type=NamedPath(path_type=Path), metavar="FILE", help="The key file (else EVENTSTORE_KEYS).")
@@ -209,10 +195,12 @@ def _redact(store: str, domain: str, key: str | None, prefix: bool, positions: t
 @_ARCHIVE
 @_JSON
 def _shred(store: str, subject: str, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import shred
+
     return show(shred.shred(store, subject, **options), shred.render, as_json)
 
 
-@cli.command("ls", help=page(ls))
+@cli.command("ls")
 @_STORE
 @_ANY_DOMAIN
 @_PREFIX
@@ -220,18 +208,20 @@ def _shred(store: str, subject: str, as_json: bool, **options: Any) -> int:
 @_READ_ONLY
 @_JSON
 def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_only: bool, as_json: bool) -> int:
+    from eventstore.tools import ls
+
     if domain is None:
         return show_each(ls.ls(store, read_only=read_only), ls.render, as_json)
     keys = ls.ls_keys(store, domain, prefix_of(prefix), read_only=read_only)
     return show_each(keys, lambda lines, paint: ls.render_keys(lines, long=long), as_json)
 
 
-@cli.command("log", help=page(log))
+@cli.command("log")
 @_STORE
 @_ANY_DOMAIN
 @click.option("-p", "values", is_flag=True, help="Show values.")
 @click.option("--since", metavar="TIME", help="Only what was recorded then or later, RFC 3339.")
-@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Only what follows this position.")
+@click.option("--after", type=Count(min=0), metavar="POSITION", help="Only what follows this position.")
 @click.option("--key", metavar="KEY", help="Only events of this key.")
 @_LIMIT
 @_REVERSE
@@ -239,6 +229,8 @@ def _ls(store: str, domain: str | None, prefix: str | None, long: bool, read_onl
 @_ARCHIVE
 @_JSON
 def _log(store: str, domain: str | None, since: str | None, key: str | None, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import log
+
     if domain is None and (key is not None or options["after"]):
         raise click.UsageError("--key and --after need a DOMAIN: keys and positions are a domain's own")
     since_us = None if since is None else moment_of(since)
@@ -251,7 +243,7 @@ def _log(store: str, domain: str | None, since: str | None, key: str | None, as_
     )
 
 
-@cli.command("history", help=page(history))
+@cli.command("history")
 @_STORE
 @_DOMAIN
 @_KEY
@@ -261,12 +253,14 @@ def _log(store: str, domain: str | None, since: str | None, key: str | None, as_
 @_ARCHIVE
 @_JSON
 def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import history
+
     width = width_of(sys.stdout)
     versions = history.history(store, domain, key_of(key), **options)
     return show_each(versions, lambda lines, paint: (text for line in lines for text in history.render(line, paint, width)), as_json)
 
 
-@cli.command("state", help=page(state))
+@cli.command("state")
 @_STORE
 @_ANY_DOMAIN
 @_PREFIX
@@ -275,26 +269,30 @@ def _history(store: str, domain: str, key: str, as_json: bool, **options: Any) -
 @_ARCHIVE
 @_JSON
 def _state(store: str, domain: str | None, prefix: str | None, cut: str | None, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import state
+
     width = width_of(sys.stdout)
     lines = state.state(store, domain, as_of=as_of(cut), prefix=prefix_of(prefix), **options)
     return show_each(lines, lambda lines, paint: state.render(lines, width, with_domain=domain is None), as_json)
 
 
-@cli.command("verify", help=page(verify))
+@cli.command("verify")
 @_STORE
 @_ANY_DOMAIN
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
+@click.option("--processes", type=Count(min=1), metavar="N", help="Share a long log among N processes (default: one a core).")
 @click.option("--anchor", type=NamedPath(path_type=Path), metavar="FILE", help="Hold the store against this anchor, too.")
 @click.option("--public-key", type=NamedPath(path_type=Path), metavar="KEY", help="Who must have signed the anchor.")
 @_ARCHIVE
 @_JSON
 def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import verify
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = verify.verify(store, domain, progress=progress, **options)
     return show(report, verify.render, as_json)
 
 
-@cli.command("anchor", help=page(anchor))
+@cli.command("anchor")
 @_STORE
 @click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--key", type=NamedPath(path_type=Path), metavar="KEY", help="Sign it with this private key.")
@@ -303,20 +301,22 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 @_ARCHIVE
 @_JSON
 def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import anchor
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = anchor.anchor(store, output, key, progress=progress, **options)
     # The line to keep is JSON already, and must be kept as it is.
     return show(report, anchor.render, as_json and output is not None)
 
 
-@cli.command("bundle", help=page(bundle))
-@click.argument("store", metavar="STORE", required=False)
+@cli.command("bundle")
+@click.argument("store", metavar="STORE", required=False, type=NamedPath())
 @click.argument("domain", metavar="DOMAIN", required=False)
 @click.option("--key", metavar="KEY", help="All events of this key.")
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="This event; may be repeated.")
+@click.option("--position", "positions", type=Count(min=1), multiple=True, metavar="N", help="This event; may be repeated.")
 @click.option("--correlation-id", metavar="ID", help="All events that belong to this.")
-@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="All events that follow this position.")
-@click.option("--until", type=click.IntRange(min=1), metavar="POSITION", help="All events up to this position.")
+@click.option("--after", type=Count(min=0), metavar="POSITION", help="All events that follow this position.")
+@click.option("--until", type=Count(min=1), metavar="POSITION", help="All events up to this position.")
 @click.option("--since", type=NamedPath(path_type=Path), metavar="FILE", help="Show that the log continues this older anchor.")
 @click.option("--private-key", type=NamedPath(path_type=Path), metavar="PEM", help="Sign it with this private key.")
 @click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
@@ -327,6 +327,8 @@ def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **
 def _bundle(
     store: str | None, domain: str | None, output: Path | None, key: str | None, verifier: bool, as_json: bool, **options: Any
 ) -> int:
+    from eventstore.tools import bundle
+
     if verifier:
         if as_json:
             raise click.UsageError("--verifier prints a program, which is no JSON: leave --json out")
@@ -340,29 +342,33 @@ def _bundle(
     return show(report, bundle.render, as_json and output is not None)
 
 
-@cli.command("client", help=page(client))
+@cli.command("client")
 @click.option("--json", "as_json", is_flag=True, help="Print the contracts alone, a JSON object a line.")
 def _client(as_json: bool) -> int:
+    from eventstore.tools import client
+
     if as_json:
         return show_each(client.contracts(), lambda rows, paint: (), as_json)
     sys.stdout.write(client.client())
     return OK
 
 
-@cli.command("compact", help=page(compact))
+@cli.command("compact")
 @_STORE
 @_ANY_DOMAIN
 @click.option("--before", metavar="TIME", help="Only those whose live file begins before then, RFC 3339.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be sealed.")
 @_JSON
 def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, as_json: bool) -> int:
+    from eventstore.tools import compact
+
     before_us = None if before is None else moment_of(before)
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = compact.compact(store, domain, before_us=before_us, dry_run=dry_run, progress=progress)
     return show(report, compact.render, as_json)
 
 
-@cli.command("archive", help=page(archive))
+@cli.command("archive")
 @_STORE
 @_ANY_DOMAIN
 @click.option("--before", metavar="TIME|POSITION", help="Only files whose events all come before that.")
@@ -370,17 +376,19 @@ def _compact(store: str, domain: str | None, before: str | None, dry_run: bool, 
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be moved.")
 @_JSON
 def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_run: bool, as_json: bool) -> int:
+    from eventstore.tools import archive
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = archive.archive(store, domain, to=to, before=as_of(before), dry_run=dry_run, progress=progress)
     return show(report, archive.render, as_json)
 
 
-@cli.command("retention", help=page(retention))
+@cli.command("retention")
 @click.argument("action", metavar="plan|apply", type=click.Choice(["plan", "apply"]))
 @_STORE
 @_ANY_DOMAIN
-@click.option("--keep-days", type=click.IntRange(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
-@click.option("--keep-events", type=click.IntRange(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
+@click.option("--keep-days", type=Count(0, 10**6), metavar="N", help="Keep what was recorded in the last N days.")
+@click.option("--keep-events", type=Count(0, 10**12), metavar="N", help="Keep at least the last N events of a domain.")
 @click.option("--to", type=NamedPath(path_type=Path), metavar="DIR", help="Move files to DIR.")
 @click.option("--delete", is_flag=True, help="Delete files for good, also those in archives.")
 @click.option("--yes", is_flag=True, help="Really delete.")
@@ -389,6 +397,8 @@ def _archive(store: str, domain: str | None, before: str | None, to: Path, dry_r
 def _retention(
     action: str, store: str, domain: str | None, keep_days: int | None, keep_events: int | None, as_json: bool, **options: Any
 ) -> int:
+    from eventstore.tools import retention
+
     policy = retention.policy_of(keep_days, keep_events)
     if action == "plan":
         if any(options.values()):
@@ -399,55 +409,65 @@ def _retention(
     return show(report, retention.render, as_json)
 
 
-@cli.command("accept", help=page(accept))
+@cli.command("accept")
 @_STORE
 @_DOMAIN
 @_JSON
 def _accept(store: str, domain: str, as_json: bool) -> int:
+    from eventstore.tools import accept
+
     return show(accept.accept(store, domain), accept.render, as_json)
 
 
-@cli.command("backup", help=page(backup))
+@cli.command("backup")
 @_STORE
-@click.argument("to", metavar="TO")
+@click.argument("to", metavar="TO", type=NamedPath())
 @_JSON
 def _backup(store: str, to: str, as_json: bool) -> int:
+    from eventstore.tools import backup
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = backup.backup(store, to, progress=progress)
     return show(report, backup.render, as_json)
 
 
-@cli.command("restore", help=page(restore))
-@click.argument("backup", metavar="BACKUP")
+@cli.command("restore")
+@click.argument("backup", metavar="BACKUP", type=NamedPath())
 @_STORE
 @_JSON
 def _restore(backup: str, store: str, as_json: bool) -> int:
+    from eventstore.tools import restore
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = restore.restore(backup, store, progress=progress)
     return show(report, restore.render, as_json)
 
 
-@cli.command("salvage", help=page(salvage))
+@cli.command("salvage")
 @_STORE
-@click.argument("out", metavar="OUT")
+@click.argument("out", metavar="OUT", type=NamedPath())
 @_ANY_DOMAIN
 @click.option("--unproven", is_flag=True, help="Write unproven and aside events, too, marked in meta.origin.")
 @_ARCHIVE
 @_JSON
 def _salvage(store: str, out: str, domain: str | None, unproven: bool, archives: tuple[Path, ...], as_json: bool) -> int:
+    from eventstore.tools import salvage
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = salvage.salvage(store, out, domain, unproven=unproven, archives=archives, progress=progress)
     return show(report, salvage.render, as_json)
 
 
-@cli.command("import", help=page(import_))
-@click.argument("source", metavar="SOURCE")
+@cli.command("import")
+@click.argument("source", metavar="SOURCE", type=NamedPath())
 @_STORE
 @click.option("--domain", metavar="DOMAIN", help="Of JSONL, take only this domain; of a folder, put everything into it.")
 @_ARCHIVE
 @click.option("--contracts", is_flag=True, help="SOURCE is a tree of the framework's JSON files: take its records as records.")
 @_JSON
 def _import(source: str, store: str, domain: str | None, archives: tuple[Path, ...], contracts: bool, as_json: bool) -> int:
+    from eventstore.tools import import_
+
     if contracts and domain is not None:
         raise click.UsageError("--contracts says by itself which domain a record belongs to: leave --domain out")
     with progress_on(sys.stderr, wanted=not as_json) as progress:
@@ -455,22 +475,22 @@ def _import(source: str, store: str, domain: str | None, archives: tuple[Path, .
     return show(report, import_.render, as_json)
 
 
-@cli.command("shadow", help=page(shadow))
+@cli.command("shadow")
 @click.argument("folder", metavar="DIR", type=NamedPath(path_type=Path))
 @_STORE
 @click.option("--once/--follow", "once", default=False, help="Record what differs, and end; or go on (the default).")
 @click.option("--domain", metavar="DOMAIN", help="Put everything into this domain.")
-@click.option(
-    "--rescan", "rescan_s", type=click.FloatRange(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60)."
-)
+@click.option("--rescan", "rescan_s", type=Seconds(min=0.1), default=60, metavar="SECONDS", help="How often to look at every file (60).")
 @click.option("--allow-empty", is_flag=True, help="A folder without any document counts, too: all that was there was removed.")
 @_JSON
 def _shadow(folder: Path, store: str, as_json: bool, **options: Any) -> int:
+    from eventstore.tools import shadow
+
     report = shadow.shadow(folder, store, tell=None if as_json else lambda text: click.echo(escape(text), err=True), **options)
     return show(report, shadow.render, as_json)
 
 
-@cli.command("export", help=page(export))
+@cli.command("export")
 @_STORE
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
@@ -490,13 +510,19 @@ def _export(
     as_json: bool,
     **options: Any,
 ) -> int:
+    from eventstore.tools import export
+
     if contracts:
+        from eventstore.tools import export_contracts
+
         if output is None or database is not None:
             raise click.UsageError("--contracts writes a tree of files: name its folder with -o, and nothing else")
         with progress_on(sys.stderr, wanted=not as_json) as progress:
             tree = export_contracts.export_contracts(store, domains, output, progress=progress, **options)
         return show(tree, export_contracts.render, as_json)
     if database is not None:
+        from eventstore.tools import export_tables
+
         if output is not None:
             raise click.UsageError("-o writes JSONL, --sqlite a database: give one of them")
         with progress_on(sys.stderr, wanted=not as_json) as progress:
@@ -513,20 +539,20 @@ def _export(
     return show(report, export.render, as_json)
 
 
-@cli.command("doctor", help=page(doctor))
-@click.argument("store", metavar="[STORE]", required=False)
+@cli.command("doctor")
+@click.argument("store", metavar="[STORE]", required=False, type=NamedPath())
 @click.option("--fix", "fixing", is_flag=True, help="Put right what safely can be, and name it.")
 @_JSON
 def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
+    from eventstore.tools import doctor
+
     return show(doctor.doctor(store, fixing=fixing), doctor.render, as_json)
 
 
-@cli.command("serve", help=page(serve))
+@cli.command("serve")
 @_STORE
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), metavar="N", help=f"The port; 0 is any free one ({serve.PORT}, or none beside --unix)."
-)
+@click.option("--port", type=Count(0, 65_535), metavar="N", help="The port; 0 is any free one (7410, or none beside --unix).")
 @click.option("--unix", type=NamedPath(path_type=Path), metavar="PATH", help="Listen on a unix socket there.")
 @click.option("--token-file", type=NamedPath(path_type=Path), metavar="FILE", help="What callers must know (else EVENTSTORE_TOKEN).")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name this server is called by; may be repeated.")
@@ -535,16 +561,20 @@ def _doctor(store: str | None, fixing: bool, as_json: bool) -> int:
 @click.option("--actor", help="Who writes, in every event.")
 @_JSON
 def _serve(store: str, as_json: bool, **options: Any) -> int:
-    def ready(where: serve.Listening) -> None:
+    from eventstore.tools import serve
+
+    def ready(where: Listening) -> None:
         click.echo(to_json(where) if as_json else f"listening on {' and '.join(where.listening)}")
 
     return show(serve.serve(store, serve.ServeOptions(**options), ready), serve.render, as_json)
 
 
-@cli.command("demo", help=page(demo))
+@cli.command("demo")
 @click.option("--folder", type=NamedPath(path_type=Path), help="Where to make the store, which is kept; it must be missing or empty.")
 @_JSON
 def _demo(folder: Path | None, as_json: bool) -> int:
+    from eventstore.tools import demo
+
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = demo.demo(folder, progress=progress)
     return show(report, demo.render, as_json)

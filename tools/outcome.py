@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
+import keyword
 import logging
 import os
+import pkgutil
 import sys
+import tokenize
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
 from typing import IO, Any, NoReturn, Protocol
 
 import click
@@ -28,6 +31,7 @@ from eventstore.errors import (
     SignatureError,
     WrongExpectedError,
 )
+from eventstore.files import refusal
 from eventstore.tools.terminal import Paint, escape, paint_for, to_json
 
 OK, FINDINGS, UNJUDGED, USAGE = 0, 1, 2, 3
@@ -78,9 +82,15 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def page(module: ModuleType) -> str:
-    """A command's help: the docstring of its file, of which click must not wrap the example."""
-    return (module.__doc__ or "").replace("\n\nExample:\n", "\n\n\b\nExample:\n")
+def page(command: str) -> str:
+    """A command's help: the docstring of its file, of which click must not wrap the example.
+
+    Read, as importing all of them for the list of commands would take longer than anything else.
+    """
+    name = f"{command}_" if keyword.iskeyword(command) else command
+    source = io.BytesIO(pkgutil.get_data("eventstore.tools", f"{name}.py") or b"")
+    docstring = next(token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.STRING)
+    return str(ast.literal_eval(docstring)).replace("\n\nExample:\n", "\n\n\b\nExample:\n")
 
 
 class Commands(click.Group):
@@ -99,6 +109,13 @@ class Commands(click.Group):
         _say_warnings(as_json)
         extra["standalone_mode"] = False
         sys.exit(_guarded(lambda: super(Commands, self).main(words, prog_name or "eventstore", **extra), as_json=as_json))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, with its page."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.help is None:
+            command.help = page(cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; here, because click itself would answer a closed pipe with 1, which means that something was found."""
@@ -140,19 +157,20 @@ def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
     try:
         code = run()
         return code if isinstance(code, int) else OK
-    except EventStoreError as error:
-        _complain({"error": type(error).__name__, "message": str(error), **_attributes(error)}, as_json)
-        return exit_code_of(error)
+    except (EventStoreError, OSError) as error:
+        told = refusal(error) if isinstance(error, OSError) else error
+        _complain({"error": type(told).__name__, "message": str(told), **_attributes(told)}, as_json)
+        return exit_code_of(told)
     except click.ClickException as error:
-        if not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
-        _complain({"error": "UsageError", "message": error.format_message()}, as_json)
+        message = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            if not as_json:
+                click.echo(error.ctx.get_usage(), err=True)
+            message = f"{message.removesuffix('.')}; `{error.ctx.command_path} --help` says what there is"
+        _complain({"error": "UsageError", "message": message}, as_json)
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except OSError as error:
-        _complain({"error": type(error).__name__, "message": str(error)}, as_json)
-        return UNJUDGED
     except Exception:  # noqa: BLE001
         # A bug of ours. Python would exit 1, which here means that something was found.
         click.echo("\n".join(map(escape, traceback.format_exc().splitlines())), err=True)

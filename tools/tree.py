@@ -12,6 +12,7 @@ import msgspec
 
 from eventstore.codec import encode_key
 from eventstore.errors import EventStoreError
+from eventstore.files import open_regular
 from eventstore.model import Domain
 from eventstore.tools.imported import Problem
 
@@ -160,11 +161,8 @@ def read(path: Path, *, at_most: int) -> bytes:
 
 def read_stamped(path: Path, *, at_most: int) -> tuple[bytes, Stamp]:
     """The same, and the stamp of the very file that was read, as it was when the reading began."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("not a regular file")
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
         if status.st_size > at_most:
             raise OSError(f"{status.st_size:,} bytes, at most {at_most:,} are allowed")
         return file.read(at_most + 1), stamp_of(status)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,24 @@ def test_a_folder_that_cannot_be_written_is_said() -> None:
 def test_what_is_no_logger_is_refused() -> None:
     with pytest.raises(ConfigError, match="lacks info and warning"):
         persist.set_logger(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_what_says_whose_a_folder_is_must_be_a_file(make: Callable[[Path], None], kind: str) -> None:
+    """A pipe would be waited for for ever, by the one thread that serves all records."""
+    said = DUMP / "data/signal/A_b_c/.context"
+    said.parent.mkdir(parents=True)
+    make(said)
+
+    async def check() -> None:
+        for call in (kept("Signal", "A", "b", "c").read_signal_data, lambda: kept("Signal", "A", "b", "c").write_signal_data({"id": "s1"})):
+            with pytest.raises(AccessError, match=rf"a regular file is expected, and this is {kind} \(.*/\.context\)"):
+                await asyncio.wait_for(call(), PATIENCE)
+
+    with contextlib.ExitStack() as held:
+        if kind == "a pipe":
+            held.enter_context(open(os.open(said, os.O_RDWR), "rb"))  # so that whoever waits for it is let go in the end
+        asyncio.run(check())
 
 
 def test_a_pipe_is_no_document_and_holds_up_nobody() -> None:

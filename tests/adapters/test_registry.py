@@ -66,6 +66,21 @@ def test_after_closing_the_next_call_opens_the_store_again_whoever_named_it() ->
     asyncio.run(check())
 
 
+def test_what_an_adapter_kept_in_memory_is_gone_after_closing_and_a_store_that_was_given_is_not() -> None:
+    async def check(given: eventstore.Store) -> None:
+        PersistSignalAdapter.use_memory()
+        PersistStateAdapter.use_event_store(given)
+        for _ in range(2):
+            await PersistSignalAdapter.write_signal_data({"id": "s1"}, *SIGNAL)
+            await PersistStateAdapter.write_state_data({"n": 1}, "s1", "b", 1)
+            await persist.close()
+            assert await PersistSignalAdapter.read_signal_data(*SIGNAL) is None
+            assert await PersistStateAdapter.read_state_data("s1", "b") == {"n": 1}
+
+    with eventstore.open("memory:") as given:
+        asyncio.run(check(given))
+
+
 def test_backtests_in_files_by_one_call() -> None:
     async def check() -> None:
         persist.setup(live="store", backtest="json:dump")

@@ -52,6 +52,30 @@ def test_files_go_and_are_read_again_from_there(data: Path, tmp_path: Path) -> N
     assert done("verify", data, "--json", "--archive", tmp_path / "archive").json()["domains"][0]["floor"] == 0
 
 
+@pytest.mark.parametrize("key", ["again", "once"])
+def test_a_history_shows_what_is_at_hand_and_says_what_is_not(tmp_path: Path, key: str) -> None:
+    """The latest version is carried, or stands behind the seal; the one before it is elsewhere."""
+    data = tmp_path / "data"
+    for value in range(2):
+        done("put", data, "notes", key, value)
+    done("compact", data)
+    done("archive", data, "--to", tmp_path / "archive")
+    if key == "again":
+        done("put", data, "notes", key, 2)
+    for limit in ([], ["--limit", 1 + (key == "again")]):
+        answer = eventstore("history", data, "notes", key, "--json", *limit)
+        assert (answer.code, answer.error()["error"], answer.error()["archive"]) == (2, "CompactedError", str(tmp_path / "archive"))
+        lines = answer.lines()
+        assert [line["position"] for line in lines] == ([5, 2] if key == "again" else [2])
+        assert [line["changes"] is None for line in lines] == [False] * (len(lines) - 1) + [True]
+    shown = eventstore("history", data, "notes", key)
+    assert shown.out.endswith("    the version before it is not at hand\n")
+    assert "--archive DIR" in shown.err
+    assert "Everything after position 3 is there" in shown.err
+    assert eventstore("history", data, "notes", key, "--reverse").out == ""
+    assert done("history", data, "notes", key, "--archive", tmp_path / "archive").out.count(" put ") == 2 + (key == "again")
+
+
 def test_a_log_whose_first_event_is_carried_begins_nowhere_else(tmp_path: Path) -> None:
     """What is carried over a seal is at hand: it must not pass for the log that it began."""
     for key, value in [("config", 0), ("k", 1), ("k", 2)]:

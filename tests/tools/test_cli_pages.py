@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -13,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +22,7 @@ import eventstore as library
 from eventstore.tools import get as get_file
 from eventstore.tools import import_ as import_file
 from eventstore.tools.cli import cli
+from eventstore.tools.outcome import page
 from tests.tools.command import done, eventstore
 
 ROOT = Path(__file__).parents[2]
@@ -60,15 +61,43 @@ def test_no_command_at_all_is_answered_with_the_first_page() -> None:
     assert answer.out == ""
 
 
+def test_a_command_imports_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    """What starts a hundred times a day, from scripts and prompts, must not wait for what serves, follows or proves."""
+    with library.open(tmp_path / "data") as store:
+        store.domain("notes").write_value("hello", {"a": 0})
+    program = (
+        "import contextlib, json, sys\n"
+        "from eventstore.tools.cli import cli\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        cli(words)\n"
+        "print('imported', *sorted(sys.modules))"
+    )
+    runs = [["--help"], ["get", "data", "notes", "hello"], ["log", "data", "notes"]]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(runs)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    said, _, imported = done.stdout.partition("imported ")
+    assert all(part in said for part in ("Usage: eventstore", '{"a":0}', "put     hello")), said + done.stderr
+    modules = set(imported.split())
+    heavy = {"asyncio", "watchfiles", "starlette", "uvicorn", "cryptography", "socket", "email", "rich.console", "eventstore.salvage"}
+    assert not heavy & modules
+    assert {name for name in COMMANDS if modules & {f"eventstore.tools.{name}", f"eventstore.tools.{name}_"}} == {"get", "log"}
+
+
 def test_the_version_is_told() -> None:
     assert done("--version").out.startswith("eventstore-kit")
 
 
 def examples(name: str) -> list[str]:
     """The example lines of a command's page."""
-    command = cli.commands[name]
-    assert isinstance(command, click.Command)
-    text = (command.help or "").split("\n\b\nExample:\n")[1]
+    text = page(name).split("\n\b\nExample:\n")[1]
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

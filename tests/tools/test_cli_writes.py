@@ -278,7 +278,7 @@ def test_a_local_time_is_echoed_with_its_offset(data: Path, monkeypatch: pytest.
         (["nonsense"], "UsageError"),
         (["get", "STORE", "notes", "a", "--nonsense"], "UsageError"),
         (["put", "mysql://x/y", "notes", "a", "1"], "ConfigError"),
-        (["put", "", "notes", "a", "1"], "ConfigError"),
+        (["put", "", "notes", "a", "1"], "UsageError"),
     ],
 )
 def test_a_wrong_command_line_is_3(data: Path, words: list[str], error: str) -> None:

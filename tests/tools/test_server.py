@@ -22,7 +22,7 @@ import pytest
 
 import eventstore
 from eventstore.clock import format_us
-from eventstore.tools.cli import cli
+from eventstore.tools.outcome import page
 from tests.tools.served import ROOT, WAIT_S, Client, Server, refused
 
 STATE = {"signalId": "s1", "bucketName": "b"}
@@ -347,11 +347,11 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(tmp_path: Path
 
 def test_the_examples_of_its_page_run(tmp_path: Path) -> None:
     """With any free port where they would take the usual one: it may be taken."""
-    page = (cli.commands["serve"].help or "").split("Example:\n")[1]
+    examples = page("serve").split("Example:\n")[1]
     token = tmp_path / "token"
     token.write_text("a-token-of-no-importance")
     token.chmod(0o600)
-    for example in filter(None, map(str.strip, page.splitlines())):
+    for example in filter(None, map(str.strip, examples.splitlines())):
         words = shlex.split(example)[1:] + ([] if "--unix" in example or "--port" in example else ["--port", "0"])
         command = [sys.executable, "-m", "eventstore", *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
