@@ -123,7 +123,7 @@ async def answer(call: Call, backend: Backend) -> Any:
 
 
 def result_of(found: Any) -> bytes:
-    """The reply to a call that was done. Infinity, which a repair may have put in, is null in it."""
+    """The reply to a call that was done."""
     return b'{"ok":true,"result":' + msgspec.json.encode(found) + b"}"
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
-from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When, as_json
+from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When
 from eventstore.errors import ContractError
 from eventstore.projections.series import MAX_MOMENT, MEMBERS, candles_of
-from eventstore.values import decode_value, encode_value
+from eventstore.values import decode_value
 
 _members = operator.itemgetter(*MEMBERS)
 
@@ -54,18 +54,13 @@ class Shape:
         return await self._backend.shelf(self.contract)  # each time: the backend may have been closed, and opens again
 
     def _found(self, value: Any) -> Any:
-        """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
+        """A record as the engine expects it: what is null, absent or removed is the contract's empty value.
+
+        JSON text stays as it came: who reads it repairs it, as JSON has no Infinity, and only the engine knows its own settings.
+        """
         if not self._is_there(value):
             return self.contract.empty()
-        if self.contract.repair is None:
-            return value
-        return self._repaired_text(value) if isinstance(value, msgspec.Raw) else self.contract.repair(value)
-
-    def _repaired_text(self, text: msgspec.Raw) -> msgspec.Raw:
-        """Byte for byte what it was, unless a repair adds what JSON can say: Infinity is null there, before and after."""
-        assert self.contract.repair is not None  # _found() has asked
-        repaired = as_json(self.contract.repair(_plain(text)))
-        return text if repaired == _plain(text) else msgspec.Raw(encode_value(repaired).encode())
+        return value if self.contract.repair is None or isinstance(value, msgspec.Raw) else self.contract.repair(value)
 
     def _is_there(self, value: Any) -> bool:
         """Whether it is a record: not null, absent, or by its own word removed, as one in a file of the framework's may be."""
