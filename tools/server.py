@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from eventstore.adapters import rpc
-from eventstore.adapters.namespaces import OWN, Namespace, NamespaceError, Namespaces
+from eventstore.adapters.namespaces import OWN, FolderGoneError, Namespace, NamespaceError, Namespaces
 from eventstore.adapters.rpc import RequestError, refusal_of
 from eventstore.adapters.shelf import LARGE_BYTES
 from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, LostIdsError, NotFoundError
@@ -156,6 +156,8 @@ async def _response_of(page: Answer, request: Request) -> Response:
         return await page(request)
     except RequestError as error:
         return _refused(error.status, "RequestError", str(error))
+    except FolderGoneError as error:  # until somebody decides
+        return _refused(503, "FolderGoneError", str(error))
     except NamespaceError as error:
         return _refused(400, "NamespaceError", str(error))
     except NotFoundError:  # its sentence is for whoever may see the folder

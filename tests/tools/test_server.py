@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -45,6 +46,11 @@ def write(client: Client, data: Any, rid: str, ns: str = "") -> Any:
 def read(client: Client, ns: str = "") -> Any:
     """Read it."""
     return client.call("State", "readStateData", context=STATE, ns=ns)
+
+
+def reading(ns: str = "") -> dict[str, Any]:
+    """The request of read()."""
+    return {"ns": ns, "rid": "r", "contract": "State", "context": STATE, "method": "readStateData", "args": []}
 
 
 def raw(data: bytes, rid: str, ns: str = "") -> bytes:
@@ -176,6 +182,64 @@ def test_namespaces_are_stores_of_their_own(server: Server) -> None:
     with eventstore.open(server.folder / "ns" / "live") as store:
         assert store.domain("state").read_value(("s1", "b")) == {"ns": "live"}
         assert store.verify().ok
+
+
+@pytest.mark.corrupts
+def test_a_namespace_whose_folder_is_gone_is_refused_alone_until_it_stands_there_again(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    for ns in ("bot", "other"):
+        write(client, {"n": 1}, "r1", ns)
+    folder.rename(tmp_path / "away")
+    for number in range(2):
+        for reply in (client.post(raw(b'{"n": 2}', "r2", "bot")), client.post(reading("bot"))):
+            assert (reply.status, reply.json()["error"]["name"]) == (503, "FolderGoneError")
+            assert "eventstore init" in reply.json()["error"]["message"]
+            assert str(server.folder) not in reply.body.decode()
+        write(client, {"n": number}, f"other-{number}", "other")
+    assert client.get("/health").status == 200
+    assert not folder.exists()
+    (tmp_path / "away").rename(folder)
+    assert read(client, "bot") == {"n": 1}
+    write(client, {"n": 2}, "r2", "bot")
+    assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.corrupts
+def test_another_store_in_a_namespaces_folder_is_served_from_the_next_request_on(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    for ns, numbers in (("bot", range(3)), ("another", range(7, 8))):
+        for number in numbers:
+            write(client, {"n": number}, f"r{number}", ns)
+    folder.rename(tmp_path / "away")
+    shutil.copytree(server.folder / "ns" / "another", folder)
+    assert read(client, "bot") == {"n": 7}
+    write(client, {"n": 8}, "r8", "bot")
+    shutil.rmtree(folder)
+    with eventstore.open(folder):
+        assert read(client, "bot") is None
+    write(client, {"n": 0}, "r0", "bot")
+    server.stop()
+    assert "removed or replaced while it was served" in server.stderr
+    for place, values in ((folder, [{"n": 0}]), (tmp_path / "away", [{"n": 0}, {"n": 1}, {"n": 2}])):
+        with eventstore.open(place) as store:
+            assert store.verify().ok
+            state = store.domain("state")
+            assert [json.loads(state.text_of(event) or "") for event in state.events()] == values
+
+
+@pytest.mark.corrupts
+def test_a_copy_of_a_namespaces_own_store_is_not_written_before_it_was_told(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    write(client, {"n": 1}, "r1", "bot")
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    reply = client.post(raw(b'{"n": 2}', "r2", "bot"))
+    assert (reply.status, reply.json()["error"]["name"]) == (503, "FencedError")
+    assert "replaced under the open store" in server.stderr
+    while client.post(raw(b'{"n": 2}', "r2", "bot")).status == 503:
+        pass
+    assert read(client, "bot") == {"n": 2}
 
 
 @pytest.mark.faults  # for its length alone
