@@ -99,6 +99,14 @@ class Admission:
         host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
         if not self._is_own(host):
             raise RequestError(403, "this server is not called by that name: the Host is localhost, an address, or named by --allow-host")
+        names = {name for name, _ in headers}
+        if {
+            b"content-length",
+            b"transfer-encoding",
+        } <= names:  # a proxy before this could see other requests
+            raise RequestError(400, "a body has a content-length or a transfer-encoding, not both")
+        if [value for name, value in headers if name == b"content-encoding" and value.lower() != b"identity"]:
+            raise RequestError(415, "a body is sent as it is: no content-encoding is understood")
         foreign = origins and origins not in ([b"http://" + hosts[0]], [b"https://" + hosts[0]])
         if foreign or sites not in ([], [b"none"], [b"same-origin"]):  # none: somebody typed the address
             raise RequestError(403, "pages of other origins are not answered")

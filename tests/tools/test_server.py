@@ -354,6 +354,8 @@ def test_a_unix_socket_is_private_and_a_dead_servers_is_replaced(tmp_path: Path)
     with server:
         assert read(server.client()) == {"n": 1}
     assert not path.exists()
+    long = refused(tmp_path / "data", "--unix", tmp_path / ("x" * 120))
+    assert (long.returncode, "too long for a socket's path" in long.stderr) == (3, True)
     path.write_text("a file")
     assert "no socket" in refused(tmp_path / "data", "--unix", path).stderr
     assert path.read_text() == "a file"

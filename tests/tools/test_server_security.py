@@ -333,6 +333,59 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_held(server: Server, c
     assert client.get("/health").status == 200
 
 
+HEAD = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_who_sends_no_more_is_answered_still(server: Server) -> None:
+    """Half a connection is enough for an answer, and for those to all that was sent ahead; half a request is none."""
+    bodies = [body_of(ns="half", rid=f"h{number}", args=[number, "2024-03-04T12:00:00.000Z"]) for number in range(3)]
+    sent = b"".join(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies)
+    for rest, answers in ((b"", 3), (HEAD + b"Content-Length: 9\r\n\r\n{", 3)):
+        with _connected(server) as pipe:
+            pipe.sendall(sent + rest)
+            pipe.shutdown(socket.SHUT_WR)
+            assert pipe.makefile("rb").read().count(b'{"ok":true,"result":null}') == answers
+    with _connected(server) as idle:
+        idle.shutdown(socket.SHUT_WR)
+        assert idle.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"Content-Length: 3\r\nContent-Encoding: gzip\r\n", 415),
+        (b"Content-Length: 3\r\nContent-Length: 4\r\n", 400),
+        (b"Content-Length: -3\r\n", 400),
+    ],
+)
+def test_a_body_that_others_could_read_otherwise_is_refused(server: Server, headers: bytes, status: int) -> None:
+    """And the connection with it: what would come next on it may be anybody's."""
+    with _connected(server) as pipe:
+        pipe.sendall(HEAD + headers + b"\r\n")
+        reply = pipe.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert reply.count(b"HTTP/1.1") == 1
+
+
+def test_older_and_other_ways_to_send_a_call_are_answered(server: Server) -> None:
+    body = body_of(ns="ways")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 9]), body[at : at + 9]) for at in range(0, len(body), 9)) + b"0\r\n\r\n"
+    length = b"Content-Length: %d\r\n" % len(body)
+    for sent in (
+        HEAD.replace(b"1.1", b"1.0") + length + b"\r\n" + body,
+        HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
+    ):
+        with _connected(server) as pipe:
+            pipe.sendall(sent)
+            assert b'{"ok":true,"result":null}' in pipe.makefile("rb").read()
+    with _connected(server) as pipe:
+        pipe.sendall(HEAD + length + b"Connection: close\r\nExpect: 100-continue\r\n\r\n")
+        assert pipe.recv(12) == b"HTTP/1.1 100"
+        pipe.sendall(body)
+        assert b'{"ok":true,"result":null}' in pipe.makefile("rb").read()
+
+
 def test_tls_where_there_is_none_ends_at_once(server: Server) -> None:
     with _connected(server) as pipe, pytest.raises((ssl.SSLError, OSError)):
         ssl._create_unverified_context().wrap_socket(pipe)
