@@ -29,6 +29,7 @@ BODY_S = 60.0
 
 MIN_TOKEN = 16
 _TOKEN = re.compile(rf"[\x21-\x7e]{{{MIN_TOKEN},1024}}")
+_FOREIGN = ", and not all of them are ASCII: some editors put a mark before the first"
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 
 _OPEN = "/health"
@@ -40,13 +41,13 @@ _ALWAYS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosnif
 def read_token(file: Path | None) -> str | None:
     """The token of the file, else EVENTSTORE_TOKEN's, else none. Raises ConfigError for a weak one, or a file that others can read."""
     if file is None:
-        said = os.environ.get("EVENTSTORE_TOKEN") or None
+        said = os.environ.get("EVENTSTORE_TOKEN")
         where = "EVENTSTORE_TOKEN"
     else:
         said, where = _private_text(file).strip(), str(file)
     if said is not None and not _TOKEN.fullmatch(said):
         raise ConfigError(
-            f"{where}: a token is {MIN_TOKEN} to 1024 printable characters of ASCII without spaces; make one:"
+            f"{where} holds {len(said)} characters{'' if said.isascii() else _FOREIGN}; a token is {MIN_TOKEN} to 1024 printable characters of ASCII without spaces; make one:"
             " python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import os
 import re
@@ -304,6 +306,37 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path, number: int
     assert json.loads(last)["requests"] > 2
     with eventstore.open(server.folder, owner="server") as store:
         assert store.domain("state").read_value(("s1", "b")) == {"n": 1}
+
+
+def test_whatever_was_acknowledged_before_it_stops_is_there(tmp_path: Path) -> None:
+    """Sixty-four clients that write as fast as they are answered, until nobody answers."""
+    server = Server(tmp_path / "data", "--durability", "process").start()
+    clients = [Client(server.url) for _ in range(64)]
+    enough = threading.Semaphore(0)
+
+    def writes(mine: int) -> int:
+        for number in itertools.count():
+            try:
+                state = {"signalId": f"s{mine}", "bucketName": "b"}
+                clients[mine].call("State", "writeStateData", number, NOON, context=state, rid=f"{mine}-{number}")
+            except (OSError, http.client.HTTPException):
+                break
+            enough.release()
+        return number
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        acknowledged = [pool.submit(writes, mine) for mine in range(len(clients))]
+        for _ in range(200):
+            assert enough.acquire(timeout=WAIT_S)
+        server.stop()
+        counts = [each.result() for each in acknowledged]
+    assert sum(counts) >= 200
+    with eventstore.open(server.folder) as store:
+        state = store.domain("state")
+        for mine, count in enumerate(counts):
+            assert state.get((f"s{mine}", "b"), -1) >= count - 1
+    for client in clients:
+        client.close()
 
 
 def test_what_is_cut_off_when_it_stops_is_told_to_ask_again(tmp_path: Path) -> None:

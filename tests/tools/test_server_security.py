@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from eventstore.adapters.contracts import CONTRACTS, camel
+from eventstore.errors import ConfigError
+from eventstore.tools.admission import read_token
 from tests.tools.served import WAIT_S, Client, Server, refused
 
 TOKEN = "correct-horse-battery-staple"
@@ -250,10 +252,29 @@ def test_the_token_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path)
     with Server(tmp_path / "data", "--token-file", file) as server:
         assert server.client().get("/log?domain=state").status == 401
         assert server.client(token=TOKEN).get("/log?domain=state").status == 404
+    file.write_bytes(TOKEN.encode() + b"\r\n")
+    assert read_token(file) == TOKEN
+    for text, found in (
+        (b"\xef\xbb\xbf" + TOKEN.encode(), "not all of them are ASCII"),
+        (b"", "holds 0 characters"),
+        (b"\n", "holds 0 characters"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=found):
+            read_token(file)
     file.write_text("short")
     assert "16 to 1024" in refused(tmp_path / "data", "--token-file", file).stderr
     assert refused(tmp_path / "data", "--token-file", tmp_path / "none").returncode == 2
     assert refused(tmp_path / "data", "--token-file", tmp_path).returncode == 2
+
+
+def test_a_token_that_was_to_come_from_the_environment_and_is_empty_is_not_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `EVENTSTORE_TOKEN=$(cat missing)`: the server would ask nobody for one."""
+    monkeypatch.delenv("EVENTSTORE_TOKEN", raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv("EVENTSTORE_TOKEN", "")
+    with pytest.raises(ConfigError, match="EVENTSTORE_TOKEN holds 0 characters"):
+        read_token(None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
