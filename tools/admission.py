@@ -47,8 +47,8 @@ def read_token(file: Path | None) -> str | None:
         said, where = _private_text(file).strip(), str(file)
     if said is not None and not _TOKEN.fullmatch(said):
         raise ConfigError(
-            f"{where} holds {len(said)} characters{'' if said.isascii() else _FOREIGN}; a token is {MIN_TOKEN} to 1024 printable characters of ASCII without spaces; make one:"
-            " python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"{where} holds {len(said)} characters{'' if said.isascii() else _FOREIGN}; a token is {MIN_TOKEN} to 1024 printable ones"
+            " of ASCII without spaces; make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return said
 
