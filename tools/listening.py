@@ -203,7 +203,7 @@ class Connection(H11Protocol):
         else:  # some of a head, or what is left of a body that was answered without: neither for long
             self._head.begin(self.transport)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """See asyncio.Protocol. Who says that he sends no more is answered still: what he asked for may be done by now."""
         self._said_all = True
         return self._owes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import os
 import re
@@ -315,14 +314,14 @@ def test_whatever_was_acknowledged_before_it_stops_is_there(tmp_path: Path) -> N
     enough = threading.Semaphore(0)
 
     def writes(mine: int) -> int:
-        for number in itertools.count():
+        state, number = {"signalId": f"s{mine}", "bucketName": "b"}, 0
+        while True:
             try:
-                state = {"signalId": f"s{mine}", "bucketName": "b"}
                 clients[mine].call("State", "writeStateData", number, NOON, context=state, rid=f"{mine}-{number}")
             except (OSError, http.client.HTTPException):
-                break
+                return number
+            number += 1
             enough.release()
-        return number
 
     with ThreadPoolExecutor(len(clients)) as pool:
         acknowledged = [pool.submit(writes, mine) for mine in range(len(clients))]
