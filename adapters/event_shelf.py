@@ -16,7 +16,7 @@ from eventstore import awaited
 from eventstore.adapters.contracts import Contract, key_of
 from eventstore.adapters.gathering import Gathering
 from eventstore.adapters.json_layout import Layout, of_paths
-from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json
+from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json, aside
 from eventstore.codec import encode_key
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
@@ -118,17 +118,33 @@ class EventShelf:
 
     async def write(self, key: Parts, value: Any, when: When | None, event_id: str | None = None) -> None:
         """See Shelf.write."""
-        await _said(lambda said: self._awaited.write_value(key_of(key), said, when=when, event_id=event_id), value)
+        if isinstance(value, msgspec.Raw):
+            await self._write_texts([(key, value)], event_id, when=when)
+        else:
+            await _said(lambda said: self._awaited.write_value(key_of(key), said, when=when, event_id=event_id), value)
 
     async def write_rows(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None = None) -> None:
         """See Shelf.write_rows. All of them, or none."""
         if self._domain.domain.write == "first":
             # Idempotent by nature: what was written stands. With an id, a retry would have to bring the same list, of which nothing is new.
             rows, event_id = await self._new_rows(rows), None
-        await _said(
-            lambda said: self._awaited.write_values([(key_of(key), value) for key, value in said], unchanged="skip", event_id=event_id),
-            rows,
-        )
+        if any(isinstance(value, msgspec.Raw) for _, value in rows):
+            await self._write_texts(rows, event_id, unchanged="skip")
+        else:
+            await _said(
+                lambda said: self._awaited.write_values([(key_of(key), value) for key, value in said], unchanged="skip", event_id=event_id),
+                rows,
+            )
+
+    async def _write_texts(self, rows: Sequence[tuple[Parts, Any]], event_id: str | None, **said: Any) -> None:
+        """Write records that are JSON text. That they are is found out by decoding them: aside, if they are large, and never twice."""
+        async with self._awaited.batch(event_id=event_id) as batch:
+
+            def add() -> None:
+                for key, text in rows:
+                    batch.write_value(key_of(key), text, **said)
+
+            await aside(add, (text for _, text in rows))
 
     async def _new_rows(self, rows: Sequence[tuple[Parts, Any]]) -> Sequence[tuple[Parts, Any]]:
         """Only those whose key is new: to encode a thousand lines for the sake of one costs more than to ask."""

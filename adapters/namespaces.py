@@ -40,6 +40,10 @@ class NamespaceError(ValueError):
     """What can be no namespace."""
 
 
+class FolderGoneError(NamespaceError):
+    """The folder of a namespace that was served is gone. What was acknowledged is not there, so nobody may take an empty store for it."""
+
+
 def folder_name(namespace: str) -> str:
     """The name of a namespace's folder (FORMAT.md section 1): bytes outside a-z 0-9 _ - are %XX. Raises NamespaceError."""
     try:
@@ -75,6 +79,26 @@ class Namespace:
         self.users = 0
         self.domains: set[str] = set()
         """Those that a request has used: they are open."""
+        self._stamp: tuple[int, ...] | None = None
+        self._store_id: str | None = None
+
+    async def stand(self) -> None:
+        """The store was opened; from now on it is known which one it is."""
+        if self._store_id is None:
+            self._store_id = (await self.backend.store()).store_id
+
+    def stands(self) -> bool:
+        """Whether the store that was opened is the one that stands in the folder."""
+        try:
+            found = os.stat(self.folder / manifest.NAME)
+            stamp = found.st_dev, found.st_ino, found.st_mtime_ns
+            if stamp != self._stamp and self._store_id is not None:  # it is replaced as the store goes on
+                if manifest.load(self.folder).store_id != self._store_id:
+                    return False
+                self._stamp = stamp
+        except (OSError, EventStoreError):
+            return False
+        return True
 
 
 Opening = Callable[[Path, bool], Store]
@@ -90,6 +114,8 @@ class Namespaces:
         self._own = Namespace(OWN, folder, lambda: opening(folder, True))
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._closing: dict[str, asyncio.Task[None]] = {}
+        self._served: set[str] = set()
+        """Those in which something may have been acknowledged: none of them is made a second time."""
         self._entering = 0
         """Requests that were let in for a domain that nobody has opened before: their descriptors are still to come."""
         self._left = asyncio.Event()
@@ -112,7 +138,8 @@ class Namespaces:
     async def using(self, name: str, domain: str, *, create: bool = True) -> AsyncIterator[Namespace]:
         """A namespace of which one domain is used; it stays open meanwhile. `create`: make the store if it is missing.
 
-        Raises NamespaceError, NotFoundError, UnavailableError where everything open is in use for too long; what opening a store raises.
+        Raises NamespaceError, FolderGoneError, NotFoundError, UnavailableError where everything open is in use for too long;
+        what opening a store raises.
         """
         namespace = await self._enter(name, domain, create)
         new = domain not in namespace.domains
@@ -120,6 +147,9 @@ class Namespaces:
         namespace.users += 1
         try:
             yield namespace
+            if namespace is not self._own:
+                await namespace.stand()
+                self._served.add(name)
             namespace.domains.add(domain)
         finally:
             self._entering -= new
@@ -137,6 +167,10 @@ class Namespaces:
                         await asyncio.shield(self._closing[name])
                         continue
                     namespace = self._found(name, create)
+                    if name in self._open and namespace.domains and not namespace.stands():
+                        _log.error("namespace %r: %s was removed or replaced while it was served; it is closed", name, namespace.folder)
+                        await self._close(namespace)
+                        continue
                     # True without a pause: nobody else has done anything since it was found.
                     if domain in namespace.domains or await self._has_room():
                         break
@@ -153,6 +187,11 @@ class Namespaces:
         if name in self._open:
             return self._open[name]
         folder = self._folder_of(name) if create else self.existing(name)
+        if name in self._served and not (folder / manifest.NAME).exists():
+            raise FolderGoneError(
+                f"the folder of namespace {name!r} was removed while it was served, with all that was acknowledged: put it back,"
+                " or make an empty store there, by `eventstore init`"
+            )
         return Namespace(name, folder, lambda: self._made(folder))
 
     def _folder_of(self, name: str) -> Path:

@@ -9,9 +9,10 @@ to the store, and back, as the JSON text that it came as. Nothing here knows of 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -35,8 +36,8 @@ from eventstore.writes import MAX_EVENT_ID_BYTES
 MAX_ROWS = 10_000
 """Rows or candles in one call: ten times what the engine sends at most."""
 
-MAX_NESTED = 2**20
-"""Arrays and objects in one request: each takes many times the bytes in memory that it takes here."""
+MAX_ITEMS = 2**20
+"""Arrays, objects, and what they hold, in one request: each takes many times the bytes in memory that it takes here."""
 
 MAX_MESSAGE = 4_096
 """Characters of what a refusal says."""
@@ -51,7 +52,13 @@ _DISPOSE = Method("dispose", (), "dispose")
 
 # Possessive: else the way back to every escape is kept. It may end with the body: else each quote of what is no JSON begins another search.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_TEXTS = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_NO_ITEM = bytes(set(range(256)) - set(b"[]{},"))
+_PIECE = 2**16
+"""Bytes that are searched at a time: others have the interpreter in between."""
+_TURN = 1_000
+"""Items that are gathered before others have theirs."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -119,11 +126,20 @@ async def answer(call: Call, backend: Backend) -> Any:
     if call.method.writes:
         return await verb(*call.args, event_id=call.rid)
     found = verb(*call.args)
-    return [item async for item in found] if hasattr(found, "__aiter__") else await found
+    return await _gathered(found) if hasattr(found, "__aiter__") else await found
+
+
+async def _gathered(listed: AsyncIterator[Any]) -> list[Any]:
+    found: list[Any] = []
+    async for item in listed:
+        found.append(item)
+        if len(found) % _TURN == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def result_of(found: Any) -> bytes:
-    """The reply to a call that was done. Infinity, which a repair may have put in, is null in it."""
+    """The reply to a call that was done."""
     return b'{"ok":true,"result":' + msgspec.json.encode(found) + b"}"
 
 
@@ -160,9 +176,10 @@ _CLASSES: dict[str, Callable[..., Shape]] = {contract.name: instance_class(contr
 
 
 def _decoded(body: bytes) -> tuple[str, dict[str, Any]]:
-    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKET)
-    if len(brackets) > 2 * MAX_NESTED:  # before anything is made of them
-        raise RequestError(413, f"the body has too many arrays and objects; at most {MAX_NESTED} are allowed")
+    items = _outside_of_texts(body)
+    brackets = items.translate(None, b",")
+    if len(items) - len(brackets) // 2 > MAX_ITEMS:  # before anything is made of them
+        raise RequestError(413, f"the body has too many arrays, objects and items of them; at most {MAX_ITEMS} are allowed")
     try:
         text = body.decode()
         request = json.loads(text, parse_constant=_no_constant)
@@ -174,6 +191,21 @@ def _decoded(body: bytes) -> tuple[str, dict[str, Any]]:
         raise RequestError(400, "the body is no JSON object")
     _require_depth(brackets)
     return text, request
+
+
+def _outside_of_texts(body: bytes) -> bytes:
+    """The brackets and commas of JSON that are not part of a text."""
+    found: list[bytes] = []
+    at, size = 0, _PIECE
+    while at < len(body):
+        whole = _TEXTS.match(body, at, at + size)
+        end = at if whole is None else whole.end()
+        if end == at and at + size < len(body):  # a text that is longer than that
+            size *= 2
+            continue
+        found.append(_STRING.sub(b"", body[at : end if end > at else None]).translate(None, _NO_ITEM))
+        at, size = end if end > at else len(body), _PIECE
+    return b"".join(found)
 
 
 def _no_constant(name: str) -> NoReturn:

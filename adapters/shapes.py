@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from eventstore.adapters.contracts import STEPS_MS, Contract, camel, require_text
-from eventstore.adapters.shelf import ABSENT, Backend, Once, Shelf, When, as_json
+from eventstore.adapters.shelf import ABSENT, Backend, Once, Parts, Shelf, When, aside
 from eventstore.errors import ContractError
 from eventstore.projections.series import MAX_MOMENT, MEMBERS, candles_of
-from eventstore.values import decode_value, encode_value
+from eventstore.values import decode_value
 
 _members = operator.itemgetter(*MEMBERS)
 
@@ -54,25 +54,27 @@ class Shape:
         return await self._backend.shelf(self.contract)  # each time: the backend may have been closed, and opens again
 
     def _found(self, value: Any) -> Any:
-        """A record as the engine expects it: what is null, absent or removed is the contract's empty value."""
+        """A record as the engine expects it: what is null, absent or removed is the contract's empty value.
+
+        JSON text stays as it came: who reads it repairs it, as JSON has no Infinity, and only the engine knows its own settings.
+        """
         if not self._is_there(value):
             return self.contract.empty()
-        if self.contract.repair is None:
-            return value
-        return self._repaired_text(value) if isinstance(value, msgspec.Raw) else self.contract.repair(value)
-
-    def _repaired_text(self, text: msgspec.Raw) -> msgspec.Raw:
-        """Byte for byte what it was, unless a repair adds what JSON can say: Infinity is null there, before and after."""
-        assert self.contract.repair is not None  # _found() has asked
-        repaired = as_json(self.contract.repair(_plain(text)))
-        return text if repaired == _plain(text) else msgspec.Raw(encode_value(repaired).encode())
+        return value if self.contract.repair is None or isinstance(value, msgspec.Raw) else self.contract.repair(value)
 
     def _is_there(self, value: Any) -> bool:
         """Whether it is a record: not null, absent, or by its own word removed, as one in a file of the framework's may be."""
-        if value is ABSENT:
-            return False
-        plain = _plain(value)
-        return plain is not None and not (self.contract.soft and isinstance(plain, dict) and plain.get("removed") is True)
+        return not (value is ABSENT or _is_null(value) or (self.contract.soft and _member(value, "removed") is True))
+
+    async def _read(self, key: Parts) -> Any:
+        value = await (await self._open_shelf()).read(key)
+        return await aside(lambda: self._found(value), [value])
+
+    async def _records(self) -> list[tuple[str, Any]]:
+        """The ids and records of the context that are there, as the engine expects them."""
+        items = await (await self._open_shelf()).items(self._parts)
+        found = lambda: [(id_, self._found(value)) for id_, value in items if self._is_there(value)]  # noqa: E731
+        return await aside(found, (value for _, value in items))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.context!r}>"
@@ -83,7 +85,7 @@ class One(Shape):
 
     async def read(self, when: When | None = None) -> Any:
         """The record. `when` is not asked: the engine's own classes hide what lies in the future."""
-        return self._found(await (await self._open_shelf()).read(self._parts))
+        return await self._read(self._parts)
 
     async def write(self, data: Any, when: When | None = None, *, event_id: str | None = None) -> None:
         """Make `data` the record, null included."""
@@ -98,7 +100,7 @@ class Keyed(Shape):
 
     async def read(self, id_: str, when: When | None = None) -> Any:
         """The record. `when` is not asked."""
-        return self._found(await (await self._open_shelf()).read(self._key(id_)))
+        return await self._read(self._key(id_))
 
     async def write(self, data: Any, id_: str, when: When | None = None, *, event_id: str | None = None) -> None:
         """Make `data` the record, null included; one that was removed is back."""
@@ -114,9 +116,8 @@ class Keyed(Shape):
 
     async def list(self) -> AsyncIterator[Any]:
         """The records that are there, in natural order of their ids: the ids alone, or with what stands under them."""
-        for id_, value in await (await self._open_shelf()).items(self._parts):
-            if self._is_there(value):
-                yield id_ if self.contract.listed == "ids" else {camel(self.contract.id): id_, "data": self._found(value)}
+        for id_, record in await self._records():
+            yield id_ if self.contract.listed == "ids" else {camel(self.contract.id): id_, "data": record}
 
 
 class Rows(Shape):
@@ -124,17 +125,16 @@ class Rows(Shape):
 
     async def read(self) -> list[Any]:
         """Every row that was ever written, in natural order of the ids. How many the engine wants is its own business."""
-        return [self._found(row) for _, row in await (await self._open_shelf()).items(self._parts) if self._is_there(row)]
+        return [row for _, row in await self._records()]
 
     async def write(self, rows: Iterable[Any], *, event_id: str | None = None) -> None:
         """Write the rows that are new or changed; none is ever removed. Raises ContractError for a row without an id."""
-        keyed = [((*self._parts, self._id(row)), row) for row in _listed(self.contract, rows)]
+        listed = _listed(self.contract, rows)
+        keyed = await aside(lambda: [((*self._parts, self._id(row)), row) for row in listed], listed)
         await (await self._open_shelf()).write_rows(keyed, event_id)
 
     def _id(self, row: Any) -> str:
-        row = _plain(row)
-        id_ = row.get("id") if isinstance(row, Mapping) else getattr(row, "id", None)
-        return require_text(self.contract.name, "the id of a row", id_)
+        return require_text(self.contract.name, "the id of a row", _member(row, "id"))
 
 
 class Series(Shape):
@@ -193,9 +193,28 @@ SHAPES: dict[str, type[Shape]] = {"one": One, "keyed": Keyed, "rows": Rows, "ser
 """By the name that a row has for them."""
 
 
-def _plain(value: Any) -> Any:
-    """What a record says, if it is JSON text; else the record."""
-    return decode_value(bytes(value).decode()) if isinstance(value, msgspec.Raw) else value
+class _Marks(msgspec.Struct):
+    """What a shape asks of a record. The rest of its text is passed over: nothing is made of it."""
+
+    id: Any = None
+    removed: Any = None
+
+
+_marks = msgspec.json.Decoder(_Marks).decode
+
+
+def _member(record: Any, name: str) -> Any:
+    """What a record, or the one that a JSON text is, has under a name of _Marks; None if it has nothing there."""
+    if isinstance(record, msgspec.Raw):
+        try:
+            return getattr(_marks(record), name)
+        except (msgspec.MsgspecError, UnicodeEncodeError):  # no object, or half an emoji, which is JSON all the same
+            record = decode_value(bytes(record).decode())
+    return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+
+
+def _is_null(value: Any) -> bool:
+    return bytes(value).strip() == b"null" if isinstance(value, msgspec.Raw) else value is None
 
 
 def _listed(contract: Contract, given: object) -> Sequence[Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -25,6 +25,12 @@ Parts = tuple[Part, ...]
 
 When = datetime | int
 """An aware datetime, or integer microseconds since 1970 UTC."""
+
+
+LARGE_BYTES = 2**18
+"""Of JSON text that nobody else waits for while it is looked at."""
+
+R = TypeVar("R")
 
 
 class Absent:
@@ -154,6 +160,12 @@ class Once:
     async def _run(self) -> None:
         await self._work()
         self._done = True
+
+
+async def aside(work: Callable[[], R], looked_at: Iterable[Any]) -> R:
+    """`work()`; in a thread, if what it looks at is so much JSON text that the event loop would be held up."""
+    size = sum(memoryview(each).nbytes for each in looked_at if isinstance(each, msgspec.Raw))
+    return work() if size < LARGE_BYTES else await asyncio.to_thread(work)
 
 
 def as_json(value: Any) -> Any:

@@ -29,6 +29,7 @@ BODY_S = 60.0
 
 MIN_TOKEN = 16
 _TOKEN = re.compile(rf"[\x21-\x7e]{{{MIN_TOKEN},1024}}")
+_FOREIGN = ", and not all of them are ASCII: some editors put a mark before the first"
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 
 _OPEN = "/health"
@@ -40,14 +41,14 @@ _ALWAYS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosnif
 def read_token(file: Path | None) -> str | None:
     """The token of the file, else EVENTSTORE_TOKEN's, else none. Raises ConfigError for a weak one, or a file that others can read."""
     if file is None:
-        said = os.environ.get("EVENTSTORE_TOKEN") or None
+        said = os.environ.get("EVENTSTORE_TOKEN")
         where = "EVENTSTORE_TOKEN"
     else:
         said, where = _private_text(file).strip(), str(file)
     if said is not None and not _TOKEN.fullmatch(said):
         raise ConfigError(
-            f"{where}: a token is {MIN_TOKEN} to 1024 printable characters of ASCII without spaces; make one:"
-            " python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"{where} holds {len(said)} characters{'' if said.isascii() else _FOREIGN}; a token is {MIN_TOKEN} to 1024 printable ones"
+            " of ASCII without spaces; make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return said
 
@@ -99,6 +100,14 @@ class Admission:
         host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
         if not self._is_own(host):
             raise RequestError(403, "this server is not called by that name: the Host is localhost, an address, or named by --allow-host")
+        names = {name for name, _ in headers}
+        if {
+            b"content-length",
+            b"transfer-encoding",
+        } <= names:  # a proxy before this could see other requests
+            raise RequestError(400, "a body has a content-length or a transfer-encoding, not both")
+        if [value for name, value in headers if name == b"content-encoding" and value.lower() != b"identity"]:
+            raise RequestError(415, "a body is sent as it is: no content-encoding is understood")
         foreign = origins and origins not in ([b"http://" + hosts[0]], [b"https://" + hosts[0]])
         if foreign or sites not in ([], [b"none"], [b"same-origin"]):  # none: somebody typed the address
             raise RequestError(403, "pages of other origins are not answered")

@@ -88,8 +88,9 @@ def listening_on(host: str, port: int | None, unix: Path | None) -> Iterator[dic
 def _listening_unix(path: Path) -> Iterator[socket.socket]:
     """A socket at a path, of mode 0600 from its first moment on; gone when the block ends. One that a dead server left is replaced.
 
-    Raises UnavailableError where somebody listens, ConfigError where something else is.
+    Raises UnavailableError where somebody listens, ConfigError where something else is, or nobody could connect.
     """
+    _require_reachable(path)
     _require_free(path)
     beside = path.with_name(f".{secrets.token_hex(3)}")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -119,6 +120,19 @@ def _mask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _require_reachable(path: Path) -> None:
+    """A name can be longer than what a client can ask for: it is bound by a short one, and renamed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect_ex(str(path))
+        except OSError as error:  # connect_ex() raises nothing else
+            size = len(os.fsencode(path))
+            raise ConfigError(
+                f"--unix {path}: {size} bytes are too long for a socket's path, by which clients connect; name a shorter one"
+            ) from error
 
 
 def _require_free(path: Path) -> None:
@@ -167,6 +181,7 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head, self._reading = _Deadline(HEAD_S), _Deadline(WRITE_S)
+        self._said_all = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -187,6 +202,22 @@ class Connection(H11Protocol):
             self._head.end()
         else:  # some of a head, or what is left of a body that was answered without: neither for long
             self._head.begin(self.transport)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See asyncio.Protocol. Who says that he sends no more is answered still: what he asked for may be done by now."""
+        self._said_all = True
+        return self._owes()
+
+    def on_response_complete(self) -> None:
+        """See H11Protocol: after it the next request that was sent ahead is under way, if there is one."""
+        super().on_response_complete()
+        if self._said_all and not self._owes():
+            self.transport.close()
+
+    def _owes(self) -> bool:
+        """Whether a whole request waits for its answer."""
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""

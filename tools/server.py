@@ -17,17 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from eventstore.adapters import rpc
-from eventstore.adapters.namespaces import OWN, Namespace, NamespaceError, Namespaces
+from eventstore.adapters.namespaces import OWN, FolderGoneError, Namespace, NamespaceError, Namespaces
 from eventstore.adapters.rpc import RequestError, refusal_of
+from eventstore.adapters.shelf import LARGE_BYTES
 from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, LostIdsError, NotFoundError
 from eventstore.tools import reads
 from eventstore.tools.admission import Intake
 
 READERS = 2
 """Pages that are read at a time, beside the calls of bots: a state as of long ago is a fold of the log."""
-
-_LARGE = 2**18
-"""Bytes of a body that others do not wait for while it is read."""
 
 _JSON = "application/json"
 
@@ -67,7 +65,7 @@ class Service:
             raise RequestError(415, f"the content-type is {_JSON}")  # which a form on a stranger's page cannot send
         async with self._intake.body(request) as body:
             try:
-                call = rpc.read_call(body) if len(body) < _LARGE else await asyncio.to_thread(rpc.read_call, body)
+                call = rpc.read_call(body) if len(body) < LARGE_BYTES else await asyncio.to_thread(rpc.read_call, body)
                 async with self.namespaces.using(call.namespace, call.contract.domain.name) as namespace:
                     try:
                         found = await rpc.answer(call, namespace.backend)
@@ -158,6 +156,8 @@ async def _response_of(page: Answer, request: Request) -> Response:
         return await page(request)
     except RequestError as error:
         return _refused(error.status, "RequestError", str(error))
+    except FolderGoneError as error:  # until somebody decides
+        return _refused(503, "FolderGoneError", str(error))
     except NamespaceError as error:
         return _refused(400, "NamespaceError", str(error))
     except NotFoundError:  # its sentence is for whoever may see the folder

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from eventstore.adapters import persist
-from eventstore.adapters.contracts import CONTRACTS, Contract, camel
+from eventstore.adapters.contracts import CONTRACTS, Contract, Method, camel
 from eventstore.adapters.registry import ConfiguredAdapter
-from eventstore.adapters.shelf import Backend
+from eventstore.adapters.shelf import Backend, as_json
 
 DATA = Path(__file__).parent / "data"
 WHOLE = Path(__file__).parents[3] / "shared" / "data" / "backtest-kit"
@@ -120,6 +120,13 @@ class Replay:
             return await kept.wait_for_init(*request["args"])
         method = next(method for method in contract.methods if camel(method.name) == request["method"])
         return await answer(getattr(kept, method.name)(*_arguments(method.parameters, request["args"])))
+
+
+def repaired(contract: Contract, method: Method, found: Any) -> Any:
+    """The answer to a call over the wire, with what a client puts back into records, which come as they were written."""
+    if contract.repair is None or method.verb != "read" or found is None:
+        return found
+    return as_json([contract.repair(row) for row in found] if contract.shape == "rows" else contract.repair(found))
 
 
 def same(expected: Any, found: Any) -> bool:

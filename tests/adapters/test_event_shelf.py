@@ -225,6 +225,22 @@ def test_calls_that_wait_while_a_commit_is_under_way_become_one_event() -> None:
         assert store.domain("candle").read_value((*CONTEXT, START + MINUTE))["open"] == [*range(1, 65)]
 
 
+def test_a_redaction_of_an_event_takes_every_calls_candles_of_it_and_the_first_written_after_that_stand() -> None:
+    async def check() -> None:
+        async with held() as (shelf, transactions):
+            rest = [await begun(shelf, transactions, 0), *await waiting(shelf, candles(1, 2), candles(3, price=2))]
+            transactions.let_go()
+            await asyncio.gather(*rest)
+            shelf._domain.redact((*CONTEXT, START + MINUTE), reason="wrong feed")
+            assert [await prices(shelf, place, 1) for place in range(4)] == [[1], None, None, None]
+            for price in (5, 6):
+                await shelf.add_candles(CONTEXT, candles(0, 1, 2, 3, price=price))
+            # The moment of the event's own key stays taken; of the others, as of any that nobody reads, the first one counts.
+            assert [await prices(shelf, place, 1) for place in range(4)] == [[1], None, [5], [5]]
+
+    asyncio.run(check())
+
+
 def test_each_context_has_its_own_events_and_they_share_a_transaction() -> None:
     async def check() -> None:
         async with held() as (shelf, transactions):

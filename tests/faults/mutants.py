@@ -896,11 +896,25 @@ SERVED = [
         r"DID NOT RAISE",
     ),
     Mutant(
-        "what needs no repair is written anew",
+        "what is handed out is written anew",
         "adapters/shapes.py",
-        [("return text if repaired == _plain(text) else msgspec", "return msgspec")],
+        [("return value if self.contract.repair is None or", "return msgspec.Raw(bytes(value).replace(b' ', b'')) if")],
         "tests/adapters/test_rpc.py::test_what_is_kept_is_kept_byte_for_byte",
-        r"At index 26 diff",
+        r"At index \d+ diff",
+    ),
+    Mutant(
+        "a large text is looked at by the event loop",
+        "adapters/shelf.py",
+        [("return work() if size < LARGE_BYTES else", "return work() if size >= 0 else")],
+        "tests/adapters/test_rpc.py::test_the_event_loop_never_decodes_what_is_large",
+        r"_checked_text",
+    ),
+    Mutant(
+        "a namespace that was removed is made anew",
+        "adapters/namespaces.py",
+        [("if name in self._served and not", "if name in self.folder.parts and not")],
+        "tests/tools/test_server.py::test_a_namespace_whose_folder_is_gone_is_refused_alone_until_it_stands_there_again",
+        r"KeyError: 'error'",
     ),
     Mutant(
         "a server answers to any name",

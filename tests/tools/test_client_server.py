@@ -133,6 +133,27 @@ def test_the_real_engine_is_told_what_it_was_told(server: Server, persist: Path)
     require_the_same(Path(module), server, persist)
 
 
+def test_the_engines_own_settings_say_what_an_older_row_lacks(server: Server, persist: Path) -> None:
+    """And not the server, which does not know them."""
+    settings = {"CC_SIGNAL_LEVERAGE_MULTIPLIER": 3, "CC_SIGNAL_ISOLATED_MARGIN": False}
+    deferred = {name: {"id": name} for name in ("closedSignal", "retryOpenSignal")}
+    with engine(persist, {"url": server.url}, more={"getConfig": settings}) as installed:
+        calls = installed.engine
+        calls.call("Signal", "writeSignalData", {"id": "s1"}, *POSITION)
+        calls.call("Signal", "writeSignalData", {"id": "s2", "multiplier": 1, "isolated": True}, "ETHUSDT", *POSITION[1:])
+        calls.call("Strategy", "writeStrategyData", deferred, *POSITION)
+        calls.call("Notification", "writeNotificationData", [{"id": "n1", "cost": 1}, {"id": "n2"}], False)
+        older = {"minuteEstimatedTime": {"$": "Infinity"}, "multiplier": 3, "isolated": False}
+        assert calls.call("Signal", "readSignalData", *POSITION) == {"id": "s1", **older}
+        newer = calls.call("Signal", "readSignalData", "ETHUSDT", *POSITION[1:])
+        assert (newer["multiplier"], newer["isolated"]) == (1, True)
+        assert calls.call("Strategy", "readStrategyData", *POSITION) == {name: {"id": name, **older} for name in deferred}
+        assert calls.call("Notification", "readNotificationData", False) == [
+            {"id": "n1", "cost": 1, "multiplier": 3, "isolated": False},
+            {"id": "n2"},
+        ]
+
+
 # ---- where it is told
 
 

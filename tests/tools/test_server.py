@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -45,6 +47,11 @@ def write(client: Client, data: Any, rid: str, ns: str = "") -> Any:
 def read(client: Client, ns: str = "") -> Any:
     """Read it."""
     return client.call("State", "readStateData", context=STATE, ns=ns)
+
+
+def reading(ns: str = "") -> dict[str, Any]:
+    """The request of read()."""
+    return {"ns": ns, "rid": "r", "contract": "State", "context": STATE, "method": "readStateData", "args": []}
 
 
 def raw(data: bytes, rid: str, ns: str = "") -> bytes:
@@ -178,6 +185,64 @@ def test_namespaces_are_stores_of_their_own(server: Server) -> None:
         assert store.verify().ok
 
 
+@pytest.mark.corrupts
+def test_a_namespace_whose_folder_is_gone_is_refused_alone_until_it_stands_there_again(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    for ns in ("bot", "other"):
+        write(client, {"n": 1}, "r1", ns)
+    folder.rename(tmp_path / "away")
+    for number in range(2):
+        for reply in (client.post(raw(b'{"n": 2}', "r2", "bot")), client.post(reading("bot"))):
+            assert (reply.status, reply.json()["error"]["name"]) == (503, "FolderGoneError")
+            assert "eventstore init" in reply.json()["error"]["message"]
+            assert str(server.folder) not in reply.body.decode()
+        write(client, {"n": number}, f"other-{number}", "other")
+    assert client.get("/health").status == 200
+    assert not folder.exists()
+    (tmp_path / "away").rename(folder)
+    assert read(client, "bot") == {"n": 1}
+    write(client, {"n": 2}, "r2", "bot")
+    assert [item["value"] for item in client.get("/log?domain=state&ns=bot").json()["items"]] == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.corrupts
+def test_another_store_in_a_namespaces_folder_is_served_from_the_next_request_on(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    for ns, numbers in (("bot", range(3)), ("another", range(7, 8))):
+        for number in numbers:
+            write(client, {"n": number}, f"r{number}", ns)
+    folder.rename(tmp_path / "away")
+    shutil.copytree(server.folder / "ns" / "another", folder)
+    assert read(client, "bot") == {"n": 7}
+    write(client, {"n": 8}, "r8", "bot")
+    shutil.rmtree(folder)
+    with eventstore.open(folder):
+        assert read(client, "bot") is None
+    write(client, {"n": 0}, "r0", "bot")
+    server.stop()
+    assert "removed or replaced while it was served" in server.stderr
+    for place, values in ((folder, [{"n": 0}]), (tmp_path / "away", [{"n": 0}, {"n": 1}, {"n": 2}])):
+        with eventstore.open(place) as store:
+            assert store.verify().ok
+            state = store.domain("state")
+            assert [json.loads(state.text_of(event) or "") for event in state.events()] == values
+
+
+@pytest.mark.corrupts
+def test_a_copy_of_a_namespaces_own_store_is_not_written_before_it_was_told(server: Server, tmp_path: Path) -> None:
+    client, folder = server.client(), server.folder / "ns" / "bot"
+    write(client, {"n": 1}, "r1", "bot")
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    reply = client.post(raw(b'{"n": 2}', "r2", "bot"))
+    assert (reply.status, reply.json()["error"]["name"]) == (503, "FencedError")
+    assert "replaced under the open store" in server.stderr
+    while client.post(raw(b'{"n": 2}', "r2", "bot")).status == 503:
+        pass
+    assert read(client, "bot") == {"n": 2}
+
+
 @pytest.mark.faults  # for its length alone
 @pytest.mark.timeout(900)
 def test_303_namespaces_in_a_server_that_may_have_1024_descriptors(tmp_path: Path) -> None:
@@ -242,6 +307,37 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path, number: int
         assert store.domain("state").read_value(("s1", "b")) == {"n": 1}
 
 
+def test_whatever_was_acknowledged_before_it_stops_is_there(tmp_path: Path) -> None:
+    """Sixty-four clients that write as fast as they are answered, until nobody answers."""
+    server = Server(tmp_path / "data", "--durability", "process").start()
+    clients = [Client(server.url) for _ in range(64)]
+    enough = threading.Semaphore(0)
+
+    def writes(mine: int) -> int:
+        state, number = {"signalId": f"s{mine}", "bucketName": "b"}, 0
+        while True:
+            try:
+                clients[mine].call("State", "writeStateData", number, NOON, context=state, rid=f"{mine}-{number}")
+            except (OSError, http.client.HTTPException):
+                return number
+            number += 1
+            enough.release()
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        acknowledged = [pool.submit(writes, mine) for mine in range(len(clients))]
+        for _ in range(200):
+            assert enough.acquire(timeout=WAIT_S)
+        server.stop()
+        counts = [each.result() for each in acknowledged]
+    assert sum(counts) >= 200
+    with eventstore.open(server.folder) as store:
+        state = store.domain("state")
+        for mine, count in enumerate(counts):
+            assert state.get((f"s{mine}", "b"), -1) >= count - 1
+    for client in clients:
+        client.close()
+
+
 def test_what_is_cut_off_when_it_stops_is_told_to_ask_again(tmp_path: Path) -> None:
     """Half a request, which would be waited for longer than a test may take."""
     server = Server(tmp_path / "data")
@@ -290,6 +386,8 @@ def test_a_unix_socket_is_private_and_a_dead_servers_is_replaced(tmp_path: Path)
     with server:
         assert read(server.client()) == {"n": 1}
     assert not path.exists()
+    long = refused(tmp_path / "data", "--unix", tmp_path / ("x" * 120))
+    assert (long.returncode, "too long for a socket's path" in long.stderr) == (3, True)
     path.write_text("a file")
     assert "no socket" in refused(tmp_path / "data", "--unix", path).stderr
     assert path.read_text() == "a file"

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from eventstore.adapters.contracts import CONTRACTS, camel
+from eventstore.errors import ConfigError
+from eventstore.tools.admission import read_token
 from tests.tools.served import WAIT_S, Client, Server, refused
 
 TOKEN = "correct-horse-battery-staple"
@@ -250,10 +252,29 @@ def test_the_token_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path)
     with Server(tmp_path / "data", "--token-file", file) as server:
         assert server.client().get("/log?domain=state").status == 401
         assert server.client(token=TOKEN).get("/log?domain=state").status == 404
+    file.write_bytes(TOKEN.encode() + b"\r\n")
+    assert read_token(file) == TOKEN
+    for text, found in (
+        (b"\xef\xbb\xbf" + TOKEN.encode(), "not all of them are ASCII"),
+        (b"", "holds 0 characters"),
+        (b"\n", "holds 0 characters"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=found):
+            read_token(file)
     file.write_text("short")
     assert "16 to 1024" in refused(tmp_path / "data", "--token-file", file).stderr
     assert refused(tmp_path / "data", "--token-file", tmp_path / "none").returncode == 2
     assert refused(tmp_path / "data", "--token-file", tmp_path).returncode == 2
+
+
+def test_a_token_that_was_to_come_from_the_environment_and_is_empty_is_not_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `EVENTSTORE_TOKEN=$(cat missing)`: the server would ask nobody for one."""
+    monkeypatch.delenv("EVENTSTORE_TOKEN", raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv("EVENTSTORE_TOKEN", "")
+    with pytest.raises(ConfigError, match="EVENTSTORE_TOKEN holds 0 characters"):
+        read_token(None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
@@ -331,6 +352,59 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_held(server: Server, c
             pipe.sendall(b"1\r\n \r\n")
         assert pipe.recv(12) == b"HTTP/1.1 413"
     assert client.get("/health").status == 200
+
+
+HEAD = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_who_sends_no_more_is_answered_still(server: Server) -> None:
+    """Half a connection is enough for an answer, and for those to all that was sent ahead; half a request is none."""
+    bodies = [body_of(ns="half", rid=f"h{number}", args=[number, "2024-03-04T12:00:00.000Z"]) for number in range(3)]
+    sent = b"".join(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies)
+    for rest, answers in ((b"", 3), (HEAD + b"Content-Length: 9\r\n\r\n{", 3)):
+        with _connected(server) as pipe:
+            pipe.sendall(sent + rest)
+            pipe.shutdown(socket.SHUT_WR)
+            assert pipe.makefile("rb").read().count(b'{"ok":true,"result":null}') == answers
+    with _connected(server) as idle:
+        idle.shutdown(socket.SHUT_WR)
+        assert idle.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"Content-Length: 3\r\nContent-Encoding: gzip\r\n", 415),
+        (b"Content-Length: 3\r\nContent-Length: 4\r\n", 400),
+        (b"Content-Length: -3\r\n", 400),
+    ],
+)
+def test_a_body_that_others_could_read_otherwise_is_refused(server: Server, headers: bytes, status: int) -> None:
+    """And the connection with it: what would come next on it may be anybody's."""
+    with _connected(server) as pipe:
+        pipe.sendall(HEAD + headers + b"\r\n")
+        reply = pipe.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert reply.count(b"HTTP/1.1") == 1
+
+
+def test_older_and_other_ways_to_send_a_call_are_answered(server: Server) -> None:
+    body = body_of(ns="ways")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 9]), body[at : at + 9]) for at in range(0, len(body), 9)) + b"0\r\n\r\n"
+    length = b"Content-Length: %d\r\n" % len(body)
+    for sent in (
+        HEAD.replace(b"1.1", b"1.0") + length + b"\r\n" + body,
+        HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
+    ):
+        with _connected(server) as pipe:
+            pipe.sendall(sent)
+            assert b'{"ok":true,"result":null}' in pipe.makefile("rb").read()
+    with _connected(server) as pipe:
+        pipe.sendall(HEAD + length + b"Connection: close\r\nExpect: 100-continue\r\n\r\n")
+        assert pipe.recv(12) == b"HTTP/1.1 100"
+        pipe.sendall(body)
+        assert b'{"ok":true,"result":null}' in pipe.makefile("rb").read()
 
 
 def test_tls_where_there_is_none_ends_at_once(server: Server) -> None:
