@@ -97,7 +97,7 @@ class LogKeeper(LogReader):
 
     # ---- opening
 
-    def _open(self, accept_loss: bool) -> None:
+    def _open(self, accept_loss: bool, seen: Head | None = None) -> None:
         if not self.read_only:
             with os_errors(f"making {self.folder}"):
                 make_folder(self.folder)
@@ -113,7 +113,7 @@ class LogKeeper(LogReader):
                 before: tuple[LogFiles, LogFile] = (self.__dict__.get("_files", files), self.__dict__.get("_file", file))
                 self._files, self._file = files, file
                 try:
-                    self._take_charge(accept_loss)
+                    self._take_charge(accept_loss, seen)
                 except BaseException:
                     opened = self._file
                     self._files, self._file = before  # whoever reads meanwhile goes on there
@@ -166,13 +166,18 @@ class LogKeeper(LogReader):
         manifest.raise_head(self.store, self.domain, head)
         return path
 
-    def _take_charge(self, accept_loss: bool) -> None:
+    def _take_charge(self, accept_loss: bool, seen: Head | None) -> None:
         """Judge the file through its read-only connection; only then may a writer exist, which could hide the damage."""
         births = self._file.get([0])
         self.rule = recovery.require_birth(births[0] if births else None, domain=self.domain, store_id=self.store_id, write=self._write)
         if self.read_only:
             return
         found = self._found(self._file.end())
+        if seen is not None and (sentence := recovery.missing(self._files, found, seen, "this process")):
+            raise FencedError(
+                f"domain {self.domain}: {sentence}; put the right files back and resume(),"
+                " or close the store and open it again to go on from what is there"
+            )
         loss = self._judge(found)
         if loss is not None:
             # Before a loss is accepted the evidence must be safe; a refusal changes nothing, copied or not.
@@ -351,17 +356,20 @@ class LogKeeper(LogReader):
             _log.warning("%s: damage was found; the files were copied to %s", self.domain, place)
 
     def resume(self) -> None:
-        """See EventLog.resume. The new connections stand before the old ones go, so that the log can be read all the while."""
+        """See EventLog.resume. The new connections stand before the old ones go, so that the log can be read all the while.
+
+        Older files in the place of these are whole in themselves: what was acknowledged here must be in what is gone on with.
+        """
         self._require_open()
         if self.read_only:
             return
         with self._without_threads("resuming"):
             self._require_space()
-            files, file, head_file = self._files, self._file, self._head_file
+            files, file, head_file, known = self._files, self._file, self._head_file, self._known
             try:
-                self._open(accept_loss=False)
+                self._open(accept_loss=False, seen=known)
             except BaseException:
-                self._files, self._file, self._head_file = files, file, head_file
+                self._files, self._file, self._head_file, self._known = files, file, head_file, known
                 raise
             self._halted = None
             files.close()

@@ -201,7 +201,10 @@ class EventLog(Protocol):
         ...
 
     def resume(self) -> None:
-        """Open anew after a failure: nothing that was opened before it is used again. Raises what still stands in the way."""
+        """Open anew after a failure: nothing that was opened before it is used again. Raises what still stands in the way.
+
+        Raises FencedError if what was appended or found before is not in it any more; it is then read on as it was.
+        """
         ...
 
     def close(self) -> None:

@@ -55,14 +55,15 @@ def judge(files: LogFiles, found: Head, witness: bytes, manifest: Head | None) -
         witnessed = unpack_witness(witness)
         if witnessed is None:
             return Loss(None, "the witness (file `head`) is damaged: whether events are missing at the end cannot be told")
-        if sentence := _missing(files, found, witnessed, "the witness"):
+        if sentence := missing(files, found, witnessed, "the witness"):
             return Loss(witnessed, sentence)
-    if manifest is not None and (sentence := _missing(files, found, manifest, "store.json")):
+    if manifest is not None and (sentence := missing(files, found, manifest, "store.json")):
         return Loss(manifest, sentence)
     return None
 
 
-def _missing(files: LogFiles, found: Head, known: Head, source: str) -> str | None:
+def missing(files: LogFiles, found: Head, known: Head, source: str) -> str | None:
+    """What is wrong with a log that ends in `found` and should have `known`, as `source` says; None if it has it."""
     if known.position > found.position:
         first, last = found.position + 1, known.position
         return f"positions {first} to {last} are missing: {source} knows {last} as durable, the log ends at {found.position}"

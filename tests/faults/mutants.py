@@ -96,12 +96,19 @@ DURABLE = [
         r"HaltedError",
     ),
     Mutant(
+        "resume() goes on with older files",
+        "eventstore/keeping.py",
+        [("if seen is not None and (sentence", "if not self._files and (sentence")],
+        "tests/faults/test_fenced.py::test_an_older_copy_in_the_place_of_the_store_is_not_resumed_from[as it was]",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
         "resume() goes on with the connection that failed",
         "eventstore/keeping.py",
         [
             (
-                "            self._require_space()\n            files, file, head_file = ",
-                "            self._halted = self._file.failed = None\n            return\n            files, file, head_file = ",
+                "            self._require_space()\n            files, file, head_file, known = ",
+                "            self._halted = self._file.failed = None\n            return\n            files, file, head_file, known = ",
             )
         ],
         POWER_LOSS + "test_resuming_after_a_failed_sync_is_as_good_as_opening_again[ci-20]",
@@ -144,7 +151,12 @@ NOTICED = [
     Mutant(
         "the tail is not judged at opening",
         "eventstore/keeping.py",
-        [("self._found(self._file.end())\n        loss = self._judge(found)", "self._found(self._file.end())\n        loss = None")],
+        [
+            (
+                "loss = self._judge(found)\n        if loss is not None:\n            # Before",
+                "loss = None\n        if loss is not None:\n            # Before",
+            )
+        ],
         "tests/faults/test_damage.py::test_a_lost_tail_is_refused_with_what_is_missing_and_the_evidence_kept[cut_at_a_frame]",
         r"DID NOT RAISE .*TailLostError",
     ),
@@ -361,6 +373,20 @@ IN_TURN = [
 ]
 
 PROVEN = [
+    Mutant(
+        "a time is believed that no checksum proves",
+        "eventstore/log.py",
+        [("        check_linked(linked, log.domain)\n    return [linked.event for", "    return [linked.event for")],
+        "tests/faults/test_damage.py::test_no_bit_in_a_time_leads_to_another_moment",
+        r"assert \d+ == \d+|AssertionError",
+    ),
+    Mutant(
+        "a child of who owns a store writes on",
+        "eventstore/local.py",
+        [("return None if self._lease is None else", "return None if self._lease is not None else")],
+        "tests/eventstore/test_lease.py::test_a_forked_child_writes_under_the_owners_name_once_it_has_the_lease_itself[d]",
+        r"DID NOT RAISE",
+    ),
     Mutant(
         "an anchor is believed without its root",
         "eventstore/anchors.py",

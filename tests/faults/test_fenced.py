@@ -157,6 +157,32 @@ def test_a_removed_folder_is_not_made_anew(closed: Damaged) -> None:
     assert not closed.folder.exists()
 
 
+@pytest.mark.parametrize("written", [0, 3], ids=["as it was", "written on"])
+def test_an_older_copy_in_the_place_of_the_store_is_not_resumed_from(closed: Damaged, tmp_path: Path, written: int) -> None:
+    older = closed.copy(tmp_path / "older")
+    if written:
+        with eventstore.open(older.folder) as other:
+            other.domain(DOMAIN).write_values([(f"other-{number}", number) for number in range(written)])
+    store = eventstore.open(closed.folder)
+    domain = store.domain(DOMAIN)
+    domain.write_values([("before", 1), ("and", 2)])
+    closed.folder.rename(tmp_path / "newer")
+    older.folder.rename(closed.folder)
+    for attempt in (lambda: domain.write_value("after", 3), store.resume, store.resume):
+        with pytest.raises(FencedError):
+            attempt()
+    assert store.halted is not None
+    assert domain.read_value("before") == 1
+    closed.folder.rename(tmp_path / "older")
+    (tmp_path / "newer").rename(closed.folder)
+    store.resume()
+    domain.write_value("after", 3)
+    store.close()
+    with eventstore.open(closed.folder) as store:
+        assert {key: store.domain(DOMAIN).read_value(key) for key in ("before", "and", "after")} == {"before": 1, "and": 2, "after": 3}
+        assert store.verify().ok
+
+
 def test_nothing_is_made_or_listed_in_another_store_that_stands_in_the_place_now(closed: Damaged, tmp_path: Path) -> None:
     store = eventstore.open(closed.folder)
     store.domain(DOMAIN)
