@@ -28,7 +28,7 @@ LONGEST = 0.04
 """Seconds a writer lives at most once it is open: some dozens of commits."""
 ENOUGH = 20
 """Acknowledged calls, on whatever machine, without which the kills of a test prove nothing."""
-DEATHS = 60
+DEATHS = 30
 """At how many steps of a part of a life it ends, evenly spaced from a random one on: every run tries others."""
 POINTS = {
     "test_one_writer_is_killed_fifty_times": (4, 50),

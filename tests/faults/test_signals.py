@@ -45,9 +45,9 @@ def test_an_interrupt_at_every_step_of_a_write_leaves_nothing_behind(server: Ser
     require_nothing_left(server, splits.interrupt_each_step, tmp_path / "store", writes=writes)
 
 
-@pytest.mark.faults
-def test_an_interrupt_while_a_store_is_opened_or_closed_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
-    require_nothing_left(server, splits.interrupt_opening, tmp_path / "store", stride=3)
+@pytest.mark.parametrize("stride", [pytest.param(9, marks=pytest.mark.faults), pytest.param(3, marks=pytest.mark.long)])
+def test_an_interrupt_while_a_store_is_opened_or_closed_leaves_nothing_behind(server: Server, tmp_path: Path, stride: int) -> None:
+    require_nothing_left(server, splits.interrupt_opening, tmp_path / "store", stride=stride)
 
 
 @pytest.mark.faults
