@@ -17,6 +17,13 @@ from tests.faults.recorder import build
 from tests.faults.workers import Server, serving
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A campaign may take ten times as long on a machine that is busy; that is no hanging, where its test names no limit itself."""
+    for item in items:
+        if item.get_closest_marker("faults") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1_200))
+
+
 @pytest.fixture(scope="session")
 def clean_server() -> Iterator[Server]:
     """One server for all tests of a process."""

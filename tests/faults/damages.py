@@ -96,7 +96,7 @@ def inflict_each(tell: Tell, template: str, scratch: str, with_write: bool) -> N
     damages = msgspec.json.decode(Path(scratch, "damages").read_bytes(), type=list[Damage])
     folder = Path(scratch, "copy")
     for tried, damage in enumerate(damages):
-        if tried % 100 == 0:
+        if tried % 25 == 0:
             tell(tried=tried)  # a sign of life
         shutil.rmtree(folder, ignore_errors=True)
         for name, content in files.items():

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,11 +180,15 @@ def write_huge(tell: Tell, folder: str, size: int) -> None:
 
 
 def write_by_a_wrong_clock(tell: Tell, folder: str, name: str, ahead_us: int, calls: int) -> None:
-    """A process whose clock is wrong by so much, in steps back and forth, beside others."""
+    """A process whose clock is wrong by so much, in steps back and forth, beside others; half way it waits until it is signalled."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     with eventstore.open(folder, busy_timeout_ms=60_000) as store:
         steps = itertools.cycle((ahead_us, 0, -ahead_us))
         store.clock = Clock(lambda: now_us() + next(steps))
         domain = store.domain(DOMAIN)
         for number in range(calls):
+            if number == calls // 2:
+                tell(half=True)
+                signal.sigwait([signal.SIGUSR1])
             receipt = domain.write_value(f"{name}-{number}", number)
             tell(position=receipt.position, checksum=receipt.checksum.hex())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import eventstore
@@ -13,6 +13,7 @@ from eventstore import archive as archiving
 from eventstore import live, pointers, sqlite
 from eventstore.archived import Archived
 from eventstore.model import Durability, Event
+from tests.eventstore.crew import Crew, Transactions
 from tests.faults.ledger import DOMAIN, acknowledgement, carry_out
 from tests.faults.recorder import mark, recorded
 from tests.faults.survival import ARCHIVE_AS_NAMED
@@ -66,20 +67,23 @@ def write(
 
 
 def write_in_threads(tell: Tell, root: str, log: str, name: str, threads: int, calls: int) -> None:
-    """Threads of one store, each with calls of every durability: many of them share a transaction."""
+    """Threads of one store, each with calls of every durability: every other time all of them share a transaction."""
     small_settings()
     commits: list[eventstore.Commit] = []
     with recorded(Path(root), Path(log)), eventstore.open(Path(root, "store"), on_commit=commits.append) as store:
-        domain = store.domain(DOMAIN)
+        transactions = Transactions(store.domain(DOMAIN))
         mark(open=True)
-
-        def work(thread: int) -> None:
-            for number in range(calls):
-                promise(domain, f"{name}.{thread}.{number}", None)
-
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(threads)))
-    assert sum(commit.calls > 1 for commit in commits) > 5, "hardly a transaction was shared: this proves nothing"
+        for number in range(calls):
+            crew, share = Crew(), number % 2 == 1
+            transactions.forget_arrivals()
+            with transactions.silence() if share else contextlib.nullcontext():
+                for thread in range(1, threads):
+                    crew.start(partial(promise, transactions.domain, f"{name}.{thread}.{number}", None))
+                if share:
+                    transactions.arrived(threads - 1)
+            promise(transactions.domain, f"{name}.0.{number}", None)  # which leads for those that are queued
+            crew.results()
+    assert sum(commit.calls == threads for commit in commits) >= calls // 3, "hardly a transaction was shared: this proves nothing"
 
 
 def write_until_refused(tell: Tell, folder: str, name: str) -> None:

@@ -168,6 +168,9 @@ def write_under_fire(tell: Tell, folder: str, name: str) -> None:
 
 # Forks
 
+LIFETIME_S = 1_200
+"""After which a child whose parent was killed ends, should its test not have come to end it."""
+
 
 def forked(tell: Tell, life: Callable[[], None]) -> int:
     """Fork; the child lives `life` and ends at once, without any of the parent's business. The child's pid."""
@@ -245,7 +248,7 @@ def fork_and_hold(tell: Tell, folder: str, locked: bool) -> None:
     def stay() -> None:
         if not locked:
             write_named(tell, domain, "child", 3)
-        signal.alarm(60)
+        signal.alarm(LIFETIME_S)
         os.write(theirs, b"x")
         signal.pause()
 
@@ -323,7 +326,7 @@ def fork_beside_an_act(tell: Tell, folder: str, beside: str, act: str) -> None:
     ours, theirs = os.pipe()
 
     def stay() -> None:
-        signal.alarm(60)
+        signal.alarm(LIFETIME_S)
         os.write(theirs, b"x")
         signal.pause()
 
@@ -433,7 +436,7 @@ def be_outlived(tell: Tell, folder: str, name: str) -> None:
     write_named(tell, domain, f"{name}-before", 3)
 
     def live_on() -> None:
-        signal.alarm(60)
+        signal.alarm(LIFETIME_S)
         for number in itertools.count():
             write_named(tell, domain, f"{name}-child-{number}", 1)
 

@@ -20,7 +20,7 @@ from tests.faults.ledger import DOMAIN, Ledger
 from tests.faults.points import Points, step_by_step
 from tests.faults.workers import Server
 
-DEATHS = 40
+DEATHS = 20
 """At how many steps of a backup and of a restore their process ends, evenly spaced from a random one on."""
 REFUSED = 10
 BOTH: list[Model] = ["posix", "ext4"]
@@ -69,7 +69,7 @@ def place(clean_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Pla
 
 @pytest.fixture(
     params=[
-        pytest.param(400, marks=pytest.mark.faults, id="ci"),
+        pytest.param(200, marks=pytest.mark.faults, id="ci"),
         pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(3_600)], id="long"),
     ]
 )

@@ -53,17 +53,19 @@ def test_a_checkpointer_beside_two_writers_loses_nothing(server: Server, closed:
         writer.told()
     (db,) = folder.glob("logs/*/*.db")
     checkpointer = server.start(holders.checkpoint_without_end, db=str(db), mode=mode)
-    copied = checkpointer.told()["copied"]
-    for _ in range(100):
+    rounds, copied = 0, 0
+    # A TRUNCATE that copied everything says that nothing is left; a PASSIVE one says how many pages it copied.
+    while rounds < 100 or (copied == 0 and mode == "PASSIVE"):
         for writer in writers:
             ledger.take(writer.told())
+        for said in checkpointer.heard():
+            copied += said["copied"]
+        rounds += 1
     for worker in (*writers, checkpointer):
         worker.kill()
     for writer in writers:
         for said in writer.rest():
             ledger.take(said)
-    copied = max(copied, *(said["copied"] for said in checkpointer.rest())) if mode == "PASSIVE" else 1
-    assert copied > 0, "it never copied a page: nothing was tried"
     ledger.require_kept(folder)
     ledger.require_second_opinion(folder)
 

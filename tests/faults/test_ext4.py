@@ -87,9 +87,11 @@ def test_the_file_system_goes_down_while_two_write(server: Server, ext4: Ext4, s
             ledger = Ledger()
         before = len(ledger.acknowledged)
         writers = [server.start(lives.write_until_refused, folder=str(folder), name=f"{seed}.{crash}.{number}") for number in range(2)]
-        for _ in range(chance.randint(1, 30)):
+        rounds = chance.randint(1, 30)
+        while rounds > 0 or len(ledger.acknowledged) == before:  # a call may find nothing to write
             for writer in writers:
                 ledger.take(writer.told())
+            rounds -= 1
         ext4.fail()
         for writer in writers:
             writer.kill()
@@ -100,7 +102,6 @@ def test_the_file_system_goes_down_while_two_write(server: Server, ext4: Ext4, s
         except Exception as error:
             raise AssertionError(f"FAULTS_SEED={seed}: crash {crash}") from error
         ledger.require_second_opinion(folder)
-        assert len(ledger.acknowledged) > before, "nothing was written before the crash: it proves nothing"
 
 
 @pytest.mark.faults

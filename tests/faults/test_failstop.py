@@ -374,24 +374,23 @@ def test_readers_go_on_while_a_store_resumes(tmp_path: Path) -> None:
     with eventstore.open(tmp_path / "data", cache_bytes=0) as store:
         domain = store.domain("d")
         domain.write_values([(f"k{number}", number) for number in range(100)])
-        enough = threading.Event()
+        enough, rounds = threading.Event(), threading.Semaphore(0)
 
-        def read() -> int:
-            rounds = 0
+        def read() -> None:
             while not enough.is_set():
                 assert len(list(domain.events())) == 100
                 assert domain.read_value("k7") == 7
                 assert len(list(domain.items())) == 100
-                rounds += 1
-            return rounds
+                rounds.release()
 
         crew = Crew()
         for _ in range(3):
             crew.start(read)
         for _ in range(20):
             store.resume()
+            assert rounds.acquire(timeout=PATIENCE), "nobody reads"
         enough.set()
-        assert all(crew.results())
+        crew.results()
 
 
 async def coroutine(_: object) -> None:

@@ -30,12 +30,12 @@ from tests.faults.test_power_loss import DIFFERENT, DIFFERING, LONG, STATES, Los
 from tests.faults.workers import Server
 
 BOTH: list[Model] = ["posix", "ext4"]
-DEATHS = 40
+DEATHS = 20
 """At how many steps of a part of a life it ends, evenly spaced from a random one on."""
 
 TIMES = [
     pytest.param((1, 0), marks=[pytest.mark.faults, pytest.mark.timeout(600)], id="ci"),
-    pytest.param((min(LONG, 10), DIFFERENT), marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
+    pytest.param((min(LONG, 20), DIFFERENT), marks=[pytest.mark.long, pytest.mark.timeout(10_800)], id="long"),
 ]
 
 
@@ -69,7 +69,7 @@ def test_what_is_erased_in_an_archive_stays_erased(losses: Losses) -> None:
     """On record, it is in no file, neither of the store nor of its archive, once both were opened again; and `verify` knows the bytes."""
     for life in losses.lives():
         life.record(pasts.redact_in_archive, rounds=3)
-        life.require_none(250)
+        life.require_none(130)
 
 
 @step_by_step
@@ -139,7 +139,7 @@ def test_the_past_is_deleted_for_good_and_nothing_else_with_it(losses: Losses, i
         life.record(pasts.delete_recorded, rounds=4, keep=keep)
         said = [(at, record.said) for at, record in enumerate(life.trace.records, 1) if record.kind == "M"]
         shutil.rmtree(life.trace.root)
-        judge(life, 250, life.trace.root, partial(require_deleted, said))
+        judge(life, 130, life.trace.root, partial(require_deleted, said))
 
 
 def require_deleted(said: list[tuple[int, dict[str, Any]]], state: State, folder: Path) -> None:
@@ -242,5 +242,5 @@ def require_restored(losses: Losses) -> None:
         else:
             assert state.instant < done, "what was restored is gone"
 
-    judge(losses, 3_000, losses.scratch / "root", require)
+    judge(losses, 1_000, losses.scratch / "root", require)
     assert set(there) == {False, True}

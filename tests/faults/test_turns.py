@@ -542,7 +542,7 @@ def test_two_processes_live_as_the_oracle_says(server: Server, in_memory: Path) 
 @pytest.mark.faults
 @pytest.mark.timeout(1_200)
 def test_two_processes_live_many_lives_as_the_oracle_says(server: Server, in_memory: Path) -> None:
-    live(server, in_memory, settings(max_examples=settings().max_examples if "HYPOTHESIS_PROFILE" in os.environ else 40))
+    live(server, in_memory, settings(max_examples=settings().max_examples if "HYPOTHESIS_PROFILE" in os.environ else 20))
 
 
 @pytest.mark.long

@@ -149,6 +149,12 @@ class Worker:
             found.append(said)
         return found
 
+    def heard(self) -> Iterator[dict[str, Any]]:
+        """What it has said by now; whether it says more is not waited for. Raises WorkerError."""
+        while b"\n" in self._said or (self._ready(0) and self._receive()):
+            if b"\n" in self._said:
+                yield self.told()
+
     def listen(self, seconds: float) -> None:
         """Take what it says for so long, so that a full pipe does not stop it. What was said stays to be read."""
         deadline = time.monotonic() + seconds
