@@ -81,7 +81,7 @@ def run(copy: Path, *tests: str) -> Run:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", "not long", "-p", "no:cacheprovider", f"--timeout={PATIENCE}"]
     command += ["-o", "junit_family=xunit1"]  # the other one knows no properties, and some tests record how much they tried
     around = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "EVENTSTORE_", "FAULTS_"))}
-    around |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "yes", "FAULTS_SEED": SEED}
+    around |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "yes", "FAULTS_SEED": SEED, "HYPOTHESIS_PROFILE": "ci"}
     done = subprocess.run(
         [*command, f"--basetemp={copy / 'scratch'}", f"--junitxml={report}", *tests],
         cwd=copy, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=len(tests) * PATIENCE + 30,
