@@ -201,7 +201,7 @@ def test_an_error_of_the_system_is_2(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(import_file, "import_", failing)
     answer = eventstore("import", "x", tmp_path, "--json")
     assert answer.code == 2
-    assert answer.error()["error"] == "OSError"
+    assert (answer.error()["error"], "some/path" in answer.error()["message"]) == ("EngineError", True)
 
 
 @pytest.fixture(scope="module")
