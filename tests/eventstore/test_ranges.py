@@ -189,7 +189,7 @@ def test_a_process_that_fails_is_a_finding(
 ) -> None:
     monkeypatch.setattr(sys, "executable", script(tmp_path / "python", body) if body else str(tmp_path / "nothing"))
     (finding,) = report_of(folder, 2).findings
-    assert (finding.kind, finding.position) == ("unreadable", None)
+    assert (finding.kind, finding.position) == ("unjudged", None)
     assert said in finding.message
     require_nobody_left()
 
