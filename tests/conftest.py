@@ -7,6 +7,7 @@ Profiles: `default` for every run, `ci` and `long` for more, `shrink` to make a 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -28,7 +29,7 @@ _everywhere: dict[str, Any] = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 }
-settings.register_profile("default", max_examples=60, stateful_step_count=30, **_everywhere)
+settings.register_profile("default", max_examples=25, stateful_step_count=30, **_everywhere)
 settings.register_profile("shrink", settings.get_profile("default"))
 settings.register_profile("ci", max_examples=300, stateful_step_count=30, **_everywhere)
 settings.register_profile("long", max_examples=20_000, stateful_step_count=50, **_everywhere)
@@ -49,6 +50,17 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory(prefix="bytecode-")
         os.environ["PYTHONPYCACHEPREFIX"] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait, for the disk, for a process, for a time to pass."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of collected tests consist of stays to the end: no collection of garbage has to walk through it again."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -68,6 +68,7 @@ def compared(tmp_path: Path, *against: Against, by: type[Contender] = Fixed) -> 
     return measure(row, QUICK, rounds=3, folder=tmp_path, date="2026-01-01", say=lambda text: None)
 
 
+@pytest.mark.slow
 def test_a_quick_run_of_every_row_works_or_names_what_is_absent(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.bench", "--quick", "--long", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)

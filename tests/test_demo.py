@@ -123,6 +123,7 @@ def test_the_report_reads_well(ran: DemoReport) -> None:
     assert msgspec.json.decode(msgspec.json.encode(ran))["ok"] is True
 
 
+@pytest.mark.slow
 def test_commands_to_explore_work_as_they_stand(ran: DemoReport) -> None:
     assert [shlex.split(line)[-1] for line in ran.explore[3:]] == [ran.folder, ran.folder]
     for line in ran.explore:
@@ -143,6 +144,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_a_store_that_loses_what_it_acknowledged_is_caught(tmp_path: Path) -> None:
     """The log is cut back and the witness that would have noticed is wiped: only the demo's own books know better."""
 
@@ -167,12 +169,14 @@ def test_a_store_that_loses_what_it_acknowledged_is_caught(tmp_path: Path) -> No
     assert "Nothing was lost" not in text
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_open_again_is_caught(tmp_path: Path) -> None:
     report = demo(tmp_path / "store", after_kill=lambda folder: (folder / "store.json").unlink())
     assert report.exit_code == 1
     assert [claim.claim for claim in report.claims if not claim.holds] == ["the store opens again, and takes writes"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_no_claim_that_does_not_hold(tmp_path: Path) -> None:
     """While the child writes, and while the store goes on after the kill."""
     command = [sys.executable, "-m", "eventstore", "demo", "--folder", str(tmp_path / "first")]
@@ -475,6 +479,7 @@ def test_run_as_a_program_the_writer_writes(tmp_path: Path) -> None:
     assert int(done.stdout) >= 5
 
 
+@pytest.mark.slow
 def test_the_demo_shows_on_a_terminal_how_far_it_is(tmp_path: Path) -> None:
     shown = on_a_terminal(["demo", "--folder", str(tmp_path / "store")], colour=False, columns=100)
     total = len(read_recording(SESSION))

@@ -112,6 +112,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Everything in it: walked through by most rules."""
+    return list(ast.walk(tree(path)))
+
+
 def place(path: Path, node: ast.AST) -> str:
     """Where an offender stands."""
     return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
@@ -135,7 +141,7 @@ def modules() -> dict[str, Path]:
 
 def imported_names(path: Path) -> Iterator[tuple[ast.stmt, str]]:
     """What a source imports, at whatever depth, for type checking or not; in `from a import b`, b if it is a module."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node, alias.name
@@ -168,7 +174,7 @@ def require_none(offenders: list[str]) -> None:
 
 def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
     """Every call, with the dotted name of what is called as far as it has one."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield node, ast.unparse(node.func)
 
@@ -272,7 +278,7 @@ def test_no_relative_imports() -> None:
     found = [
         place(path, node)
         for path in python_files(*HOUSE, "tests")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     require_none(found)
@@ -318,9 +324,7 @@ def test_a_process_holds_one_sqlite() -> None:
 
 def test_the_library_asks_for_no_name_that_one_sqlite_lacks() -> None:
     """pysqlite3 names only SQLite's primary result codes: an extended one would be an AttributeError there, in the midst of a fault."""
-    asked = [
-        (place(path, node), node.attr) for path in python_files(*HOUSE) for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)
-    ]
+    asked = [(place(path, node), node.attr) for path in python_files(*HOUSE) for node in nodes(path) if isinstance(node, ast.Attribute)]
     require_none([f"{where}: {name}" for where, name in asked if re.fullmatch(r"SQLITE_[A-Z]+_[A-Z_]+", name)])
 
 
@@ -331,7 +335,7 @@ def test_functions_fit_a_screen() -> None:
     found = [
         f"{place(path, node)} {node.name}: {lines} lines"
         for path in python_files(*HOUSE, "tests")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
     ]
@@ -371,7 +375,7 @@ def test_no_error_is_swallowed() -> None:
     everything = {"Exception", "BaseException"}
     found = []
     for path in python_files(*HOUSE, "tests"):
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ExceptHandler):
                 caught = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else everything
                 silent = all(isinstance(step, ast.Pass | ast.Continue) or _is_ellipsis(step) for step in node.body)
@@ -452,7 +456,7 @@ def test_what_reliability_names_as_a_test_is_one() -> None:
     """A promise that names its test is worth something only while there is that test."""
     text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
     files = python_files("tests")
-    defined = {node.name for path in files for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)}
+    defined = {node.name for path in files for node in nodes(path) if isinstance(node, ast.FunctionDef)}
     named = set(re.findall(r"`(test_\w+)`", text))
     assert len(named) > 20
     known = {str(path.relative_to(ROOT)) for path in files} | {path.name for path in files if path.parent.name == "faults"}
@@ -466,3 +470,15 @@ def test_the_changelog_knows_this_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == version
+
+
+def test_what_the_default_run_leaves_out_is_run_elsewhere() -> None:
+    """A marker keeps a test out of `pytest` for its length, and not out of sight: `.ci/run` names it, or its own line says who runs it."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    (chosen,) = (option for option in options["addopts"] if option.startswith("-m="))
+    said = dict(line.split(": ", 1) for line in options["markers"])
+    asked = " ".join(re.findall(r"/pytest.* -m (\"[^\"]+\"|\w+)", (ROOT / ".ci" / "run").read_text(encoding="utf-8")))
+    asked = re.sub(r"\bnot \w+", "", asked)
+    left_out = re.findall(r"\bnot (\w+)", chosen)
+    assert {"slow", "faults", "long"} <= set(left_out)
+    require_none([name for name in left_out if name not in re.findall(r"\w+", asked) and "by hand" not in said[name]])

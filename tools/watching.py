@@ -6,6 +6,7 @@ where the system lost some. So whoever listens looks for himself now and then; w
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import threading
@@ -82,10 +83,12 @@ class Watch:
 
     def settle(self) -> Changes | None:
         """What was told until now. They come in order, that of a file we make now last. None if that does not come, or it is lost."""
+        changes: Changes = set()
+        if inspect.getgeneratorstate(self._told) == inspect.GEN_CREATED:  # it broke: only now it watches again
+            changes |= self._next()
         self._number += 1
         own = os.path.join(self._folder.name, str(self._number))
         Path(own).touch()
-        changes: Changes = set()
         deadline = time.monotonic() + _PATIENCE_S
         while not any(path == own for _, path in changes):
             if self._lost or self._stop.is_set() or time.monotonic() > deadline:

@@ -170,7 +170,7 @@ class Agreement(RuleBasedStateMachine):
 
 
 TestAgreement = Agreement.TestCase
-TestAgreement.settings = settings(max_examples=12, stateful_step_count=25)
+TestAgreement.settings = settings(max_examples=settings().max_examples // 5, stateful_step_count=25)
 
 hostile = st.sampled_from(
     (
@@ -206,7 +206,6 @@ def splits(text: str, count: int) -> st.SearchStrategy[tuple[str, ...]]:
     return places.map(lambda ends: tuple(text[first + 1 : last] for first, last in zip([-1, *ends], [*ends, len(text)], strict=True)))
 
 
-@settings(max_examples=60)
 @given(kind=st.sampled_from(sorted({"Signal", "Strategy", "Partial", "Memory", "Session", "Recent", "Dictionary"})), data=st.data())
 def test_hostile_keys_neither_escape_nor_meet(kind: str, data: st.DataObject) -> None:
     """Two different contexts: each is kept apart from the other, or refused; and nothing stands where it should not."""

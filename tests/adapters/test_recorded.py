@@ -13,6 +13,7 @@ from eventstore.adapters.shelf import Backend
 from eventstore.errors import ContractError
 from tests.adapters.conftest import LOCATIONS
 from tests.adapters.recorded import DATA, WHOLE, Replay, TracedCall, adapters, call_adapter, same, traced
+from tests.sampled import sampled
 
 RECORDED = traced("trace-write.json") + traced("trace-read.json")
 FAILED = [call for call in RECORDED if call.error is not None]
@@ -96,6 +97,7 @@ async def _replayed(backend: Backend, folder: Path, name: str) -> tuple[int, lis
     return replay.calls, wrong
 
 
+@pytest.mark.parametrize("location", sampled(LOCATIONS, "event store"), indirect=True)
 @pytest.mark.timeout(600)  # JSON files: each write is two waits for the disk
 def test_a_part_of_a_session_answers_as_recorded(backend: Backend) -> None:
     calls, wrong = asyncio.run(_replayed(backend, DATA, "live"))

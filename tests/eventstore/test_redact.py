@@ -54,23 +54,32 @@ from eventstore.model import Key, Linked
 from eventstore.restore import restore
 from eventstore.tools.doctor import doctor
 from tests import verifier
+from tests.sampled import sampled
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
 
 ROOT = Path(__file__).parents[2]
 
 
+LOOK = """
+import os, sys
+needles = [bytes.fromhex(word) for word in sys.stdin.read().split()]
+for folder, _, names in os.walk("."):
+    for path in filter(os.path.isfile, (os.path.join(folder, name) for name in names)):
+        with open(path, "rb") as file:
+            content = file.read()
+        if any(needle in content for needle in needles):
+            print(os.path.relpath(path))
+"""
+
+
 def files_with(folder: Path, *needles: bytes | str) -> list[str]:
     """The files of a store in which any of these bytes stand; asked of a subprocess, as closing a database here drops its locks."""
-    script = (
-        "import sys, json, pathlib\nneedles = [bytes.fromhex(word) for word in json.load(sys.stdin)]\nfolder = pathlib.Path(sys.argv[1])\n"
-    )
-    script += "print(json.dumps([str(p.relative_to(folder)) for p in sorted(folder.rglob('*'))"
-    script += " if p.is_file() and any(n in p.read_bytes() for n in needles)]))"
     words = [(needle.encode() if isinstance(needle, str) else needle).hex() for needle in needles]
-    asked = subprocess.run([sys.executable, "-c", script, str(folder)], input=json.dumps(words), capture_output=True, text=True, check=True)
-    found: list[str] = json.loads(asked.stdout)
-    return found
+    assert all(words), "nothing stands everywhere"
+    bare = [sys.executable, "-I", "-S", "-c", LOOK]  # hundreds are started: without what it does not need
+    asked = subprocess.run(bare, cwd=folder, input=" ".join(words), capture_output=True, text=True, check=True)
+    return sorted(asked.stdout.splitlines())
 
 
 def secret() -> str:
@@ -574,7 +583,7 @@ def rotten(path: Path, how: str) -> bytes:
 
 @pytest.mark.corrupts
 @pytest.mark.parametrize("archived", [False, True], ids=["own", "archived"])
-@pytest.mark.parametrize("how", ["header", "empty", "first page"])
+@pytest.mark.parametrize("how", sampled(["header", "empty", "first page"], "header"))
 def test_a_file_that_rotted_keeps_nobody_from_writing_and_is_named_as_what_may_hold_a_copy(
     tmp_path: Path, how: str, archived: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1148,7 +1157,7 @@ def test_a_sealed_file_that_cannot_be_written_is_reported_and_done_later(tmp_pat
         assert files_with(folder, *words) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_no_page_keeps_a_copy_when_rows_are_erased_in_any_order(tmp_path: Path, seed: int) -> None:
     """Erased rows shrink, and SQLite moves their neighbours to other pages: what it leaves where they were must be nothing."""
     chance, told, gone = random.Random(seed), dict[int, str](), list[str]()

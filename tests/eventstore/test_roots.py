@@ -68,7 +68,7 @@ def checksums_of(store: Store, until: int) -> list[bytes]:
 # ---- what is at hand
 
 
-@pytest.mark.parametrize("until", [19, 20, 24])
+@pytest.mark.parametrize("until", [pytest.param(19, marks=pytest.mark.slow), 20, pytest.param(24, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_at_hand_is_anchored_judged_and_proven_as_if_all_were(tmp_path: Path, store: Store, way: Way, until: int) -> None:
     anchors: list[Anchor] = []
@@ -89,7 +89,7 @@ def test_what_is_at_hand_is_anchored_judged_and_proven_as_if_all_were(tmp_path: 
     assert proven(store.bundle(DOMAIN, positions=[until]), made) == [until]
 
 
-@pytest.mark.parametrize("way", [archive_all, archive_one_by_one])
+@pytest.mark.parametrize("way", [archive_all, pytest.param(archive_one_by_one, marks=pytest.mark.slow)])
 def test_with_the_archive_attached_everything_is_as_it_was(tmp_path: Path, store: Store, way: Way) -> None:
     anchors: list[Anchor] = []
     write(store, 21, anchors)

@@ -341,7 +341,7 @@ def test_a_disk_too_full_for_the_evidence_is_told_as_full(data: Path) -> None:
     [
         ("eventstore.salvage", "salvage('data', 'out', progress=die)"),
         ("eventstore.restore", "restore('backup', 'out', progress=die)"),
-        ("eventstore.tools.export_tables", "export_tables('data', (), Path('out'), progress=die)"),
+        pytest.param("eventstore.tools.export_tables", "export_tables('data', (), Path('out'), progress=die)", marks=pytest.mark.slow),
         ("eventstore.tools.export", "hook=die\nwith whole_file(Path('out')): hook and hook()"),
     ],
     ids=["salvage", "restore", "export --sqlite", "export"],

@@ -672,7 +672,7 @@ def gather(batch: eventstore.Batch, every: Sequence[Write]) -> None:
 def test_two_engines_and_an_oracle_agree() -> None:
     """A failure is told as it was found, with the blob that replays it: making it small takes minutes, and is for who looks into it."""
     profile = os.environ.get("HYPOTHESIS_PROFILE")
-    examples = settings().max_examples if profile else 40  # each is thirty steps and several openings
+    examples = settings().max_examples if profile else 10  # each is thirty steps and several openings
     phases = [phase for phase in settings().phases if phase != Phase.shrink or profile == "shrink"]
     run_state_machine_as_test(Agreement, settings=settings(max_examples=examples, phases=phases))
 

@@ -404,7 +404,15 @@ def test_raw_text_100_000_levels_deep_is_refused(opening: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("leaf", [1, NAN, "\ud83d", object()], ids=["plain", "NaN", "half an emoji", "an object"])
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        pytest.param(1, id="plain"),
+        pytest.param(NAN, id="NaN", marks=pytest.mark.slow),
+        pytest.param("\ud83d", id="half an emoji", marks=pytest.mark.slow),
+        pytest.param(object(), id="an object", marks=pytest.mark.slow),
+    ],
+)
 def test_plain_data_100_000_levels_deep_is_refused(kind: str, leaf: Any) -> None:
     value: Any = leaf
     for level in range(100_000):

@@ -966,7 +966,7 @@ CALLED = [
         "tools/persist.mjs",
         [("await before?.catch(() => {});", "")],
         CLIENT + "test_calls_of_one_context_go_one_after_the_other",
-        r"list\(range\(60\)\)|== \[0, 1, 2",
+        r"list\(range\(40\)\)|== \[0, 1, 2",
     ),
     Mutant(
         "a write that was given up may come late",

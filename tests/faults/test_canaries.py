@@ -126,7 +126,7 @@ def run(nest: Nest, copy: Path, *tests: str, **environment: str) -> Run:
     arguments += ["-o", "junit_family=xunit1"]  # the other one knows no properties, and some tests record how much they tried
     arguments += [f"--basetemp={copy / 'scratch'}", f"--junitxml={report}", *tests]
     around = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "EVENTSTORE_", "FAULTS_"))}
-    around |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "yes", "FAULTS_SEED": SEED} | environment
+    around |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "yes", "FAULTS_SEED": SEED, "HYPOTHESIS_PROFILE": "ci"} | environment
     code = nest.run(len(tests) * PATIENCE + 30, folder=str(copy), environment=around, output=str(output), arguments=arguments)
     found = Run(code, [], {}, output.read_text())
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():

@@ -21,7 +21,7 @@ from tests.faults.stores import DB, HEAD, LOG, MANIFEST, WAL, Damaged, events_of
 from tests.faults.workers import Server
 
 PARTS = 4
-SAMPLE = 150
+SAMPLE = 60
 NOTHING_IS_NEUTRAL = {str(WAL)}
 """Files of which every byte says something."""
 RANDOM, RANDOM_FOR_LONG = 2_000, 20_000

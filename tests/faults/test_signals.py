@@ -40,7 +40,7 @@ def require_nothing_left(server: Server, job: Job, folder: Path, **arguments: An
     assert not left, "\n".join(left)
 
 
-@pytest.mark.parametrize("writes", [1, 6])
+@pytest.mark.parametrize("writes", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_an_interrupt_at_every_step_of_a_write_leaves_nothing_behind(server: Server, tmp_path: Path, writes: int) -> None:
     require_nothing_left(server, splits.interrupt_each_step, tmp_path / "store", writes=writes)
 

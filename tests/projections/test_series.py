@@ -65,6 +65,7 @@ def size_of(series: Series) -> int:
     return sum(sys.getsizeof(column) for column in (series._times, *series._columns))
 
 
+@pytest.mark.slow
 def test_a_million_candles_take_64_bytes_each_at_most() -> None:
     """By the arrays' own sizes and by what Python has allocated for them; in calls of a thousand, every other one before the one before."""
     count, calls = 1_000_000, 1_000
@@ -118,7 +119,7 @@ def looks_of(count: int, first: int, step: int) -> tuple[int, int]:
     return Counted.looks, Counted.copied
 
 
-@pytest.mark.parametrize("count", [10_000, 1_000_000])
+@pytest.mark.parametrize("count", [10_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_read_looks_at_what_it_gives_and_at_the_steps_to_it(count: int) -> None:
     """Not at what lies before or behind, however much that is: by bisection, then by where the next one must be."""
     steps = count.bit_length()

@@ -13,6 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import pytest
+
+from tests.tools.command import Answer, eventstore
+
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60
 """How long a test waits for what is to come at once: a busy machine may take its time."""
@@ -109,6 +113,12 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
         self.listening: list[str] = []
 
+    def sooner(self, **limits: float) -> Self:
+        """Have it wait less long, by the names in listening.py: what ends when a limit is reached does so at any."""
+        limited = "".join(f"listening.{name} = {seconds}; " for name, seconds in limits.items())
+        self.command = [sys.executable, "-c", f"from eventstore.tools import cli, listening; {limited}cli.cli()", *self.command[3:]]
+        return self
+
     @property
     def url(self) -> str:
         """Where it listens."""
@@ -182,7 +192,9 @@ class Server:
             self.kill()
 
 
-def refused(folder: Path, *options: object, token: str | None = None) -> subprocess.CompletedProcess[str]:
-    """A server that is expected not to start."""
-    server = Server(folder, *options, token=token)
-    return subprocess.run(server.command, env=server.environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
+def refused(folder: Path, *options: object, token: str | None = None) -> Answer:
+    """A server that is expected not to start; in this process, as nothing of it stays."""
+    with pytest.MonkeyPatch.context() as environment:
+        if token is not None:
+            environment.setenv("EVENTSTORE_TOKEN", token)
+        return eventstore(*Server(folder, *options).command[3:])

@@ -132,6 +132,7 @@ def test_a_path_among_keys_is_told_by_each_contract(tmp_path: Path, name: str, c
     assert eventstore("export", tmp_path / "data", "--contracts", "-o", tmp_path / "tree").code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_session_of_the_engine_answers_the_same_from_an_imported_tree(tmp_path: Path) -> None:
     """What it wrote to files, imported, answers what the files answered."""
@@ -411,6 +412,7 @@ def test_a_name_that_is_no_text_is_listed_and_the_rest_lands(tmp_path: Path) -> 
     assert (answer.code, len(answer.json()["problems"]), sorted(answer.json()["domains"])) == (1, 1, ["measure", "state"])
 
 
+@pytest.mark.slow
 def test_candles_become_columns_and_only_new_ones_are_written(tmp_path: Path) -> None:
     def candle(at: int) -> bytes:
         return b'{"timestamp":%d,"open":1,"high":2.5,"low":1e-7,"close":0.000001,"volume":100000000000000000000}' % at
@@ -499,6 +501,7 @@ def writer(tmp_path: Path) -> Iterator[Path]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_a_domain_is_exported_as_of_one_moment_while_others_write(writer: Path, tmp_path: Path) -> None:
     for number in range(5):
         answer = done("export", writer, "--contracts", "-o", tmp_path / f"tree{number}", "--json").json()["domains"]["state"]
@@ -506,6 +509,7 @@ def test_a_domain_is_exported_as_of_one_moment_while_others_write(writer: Path, 
         assert len(set(contents(tmp_path / f"tree{number}").values())) == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     tree(tmp_path / "dump", {f"state/s{number}/b/b.json": b"1" for number in range(1_100)})
     shown = on_a_terminal(["import", str(tmp_path / "dump"), str(tmp_path / "data"), "--contracts"], colour=False, columns=100)

@@ -13,7 +13,7 @@ import pytest
 
 import eventstore as library
 from tests.tools.command import Answer, done, eventstore
-from tests.tools.test_cli_pages import on_a_terminal
+from tests.tools.test_cli_pages import each_on_a_terminal
 
 ROOT = Path(__file__).parents[2]
 DUMP = ROOT.parent / "shared" / "data" / "backtest-kit" / "dump"
@@ -423,12 +423,13 @@ def test_an_import_shows_on_a_terminal_how_far_it_is(data: Path, tmp_path: Path)
     (tree / "notes").mkdir(parents=True)
     (tree / "notes" / "hello.json").write_text("1")
     done("init", another)
-    for source, store_of, what, reached in (
+    told = (
         (tmp_path / "out.jsonl", copy, "many", "1000/?"),
         (tmp_path / "out.jsonl", another, "many", "1000/?"),
         (tree, another, "files", "1/1"),
-    ):
-        shown = on_a_terminal(["import", str(source), str(store_of)], colour=False, columns=100)
+    )
+    commands = [["import", str(source), str(store_of)] for source, store_of, *_ in told]
+    for shown, (*_, what, reached) in zip(each_on_a_terminal(commands, colour=False, columns=100), told, strict=True):
         assert re.search(rf"{what} .*{re.escape(reached)}", shown), shown
 
 

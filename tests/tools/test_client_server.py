@@ -235,6 +235,7 @@ def test_a_server_that_is_killed_again_and_again_loses_nothing_and_does_nothing_
     assert {state: numbers(server, state) for state in states} == {state: list(range(each)) for state in states}
 
 
+@pytest.mark.slow  # a shorter time would be too short for what must arrive, on a busy machine
 def test_a_write_that_was_given_up_does_not_overtake_the_next(server: Server, persist: Path) -> None:
     """The server sleeps over it. Awake, it finds it in several sockets, and does it once, before the next one."""
     with engine(persist, {"url": server.url, "timeoutMs": 6_000}) as installed:
@@ -248,6 +249,7 @@ def test_a_write_that_was_given_up_does_not_overtake_the_next(server: Server, pe
     assert numbers(server) == [0, 1, 2]
 
 
+@pytest.mark.slow  # the same
 def test_a_server_that_went_away_is_told_and_comes_back(server: Server, persist: Path) -> None:
     with engine(persist, {"url": server.url, "timeoutMs": 3_000}) as installed:
         write(installed.engine, 0)

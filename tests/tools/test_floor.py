@@ -376,7 +376,7 @@ def live(store: Store, steps: Iterable[tuple[Any, ...]], archive: Path) -> None:
             store.retain(Retention(keep_events=0), DOMAIN, delete=True)
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 2)  # each is a life, an export and an import
 @given(steps=STEPS)
 def test_an_export_of_an_import_is_the_export(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
     folder = tmp_path_factory.mktemp("floor")

@@ -39,6 +39,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for those that ask the same of it whatever was asked before."""
+    with Server(tmp_path_factory.mktemp("common") / "data") as running:
+        yield running
+
+
 def write(client: Client, data: Any, rid: str, ns: str = "") -> Any:
     """Write a state."""
     return client.call("State", "writeStateData", data, NOON, context=STATE, ns=ns, rid=rid)
@@ -70,10 +77,10 @@ def transactions(client: Client, domain: str = "state") -> int:
 
 
 @pytest.mark.parametrize("text", [b'{"cut":"\\ud83d","n":1e5,"z":-0,"q":1.50}', '{"Preis":"1 €"}'.encode(), b"[ 1 , { } ]", b"12.0"])
-def test_a_value_is_given_back_byte_for_byte(server: Server, text: bytes) -> None:
-    client = server.client()
-    assert client.post(raw(text, "r1")).body == b'{"ok":true,"result":null}'
-    reply = client.post({"ns": "", "rid": "r2", "contract": "State", "context": STATE, "method": "readStateData", "args": []})
+def test_a_value_is_given_back_byte_for_byte(common: Server, text: bytes) -> None:
+    client, ns = common.client(), text.hex()
+    assert client.post(raw(text, "r1", ns)).body == b'{"ok":true,"result":null}'
+    reply = client.post({"ns": ns, "rid": "r2", "contract": "State", "context": STATE, "method": "readStateData", "args": []})
     assert reply.body == b'{"ok":true,"result":' + text + b"}"
     assert reply.headers["content-type"] == "application/json"
 
@@ -275,9 +282,9 @@ def test_303_namespaces_in_a_server_that_may_have_1024_descriptors(tmp_path: Pat
 
 def test_a_second_server_on_the_same_folder_is_refused(server: Server) -> None:
     answer = refused(server.folder)
-    assert answer.returncode == 2
-    assert json.loads(answer.stderr)["error"] == "OwnedError"
-    assert json.loads(answer.stderr)["pid"] == server.pid
+    assert answer.code == 2
+    assert answer.error()["error"] == "OwnedError"
+    assert answer.error()["pid"] == server.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -340,10 +347,7 @@ def test_whatever_was_acknowledged_before_it_stops_is_there(tmp_path: Path) -> N
 
 def test_what_is_cut_off_when_it_stops_is_told_to_ask_again(tmp_path: Path) -> None:
     """Half a request, which would be waited for longer than a test may take."""
-    server = Server(tmp_path / "data")
-    sooner = "from eventstore.tools import cli, listening; listening.STOP_S = 1; cli.cli()"
-    server.command = [sys.executable, "-c", sooner, *server.command[3:]]
-    server.start()
+    server = Server(tmp_path / "data").sooner(STOP_S=1).start()
     asking = server.client()
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as half:
         half.sendall(b"POST /rpc HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
@@ -379,17 +383,17 @@ def test_a_unix_socket_is_private_and_a_dead_servers_is_replaced(tmp_path: Path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     write(server.client(), {"n": 1}, "r1")
     other = refused(tmp_path / "other", "--unix", path)
-    assert other.returncode == 2
-    assert "somebody listens there" in other.stderr
+    assert other.code == 2
+    assert "somebody listens there" in other.err
     server.kill()
     assert path.exists()
     with server:
         assert read(server.client()) == {"n": 1}
     assert not path.exists()
     long = refused(tmp_path / "data", "--unix", tmp_path / ("x" * 120))
-    assert (long.returncode, "too long for a socket's path" in long.stderr) == (3, True)
+    assert (long.code, "too long for a socket's path" in long.err) == (3, True)
     path.write_text("a file")
-    assert "no socket" in refused(tmp_path / "data", "--unix", path).stderr
+    assert "no socket" in refused(tmp_path / "data", "--unix", path).err
     assert path.read_text() == "a file"
 
 
@@ -404,8 +408,8 @@ def test_it_listens_on_both_if_both_are_named(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path) -> None:
     answer = refused(tmp_path / "other", "--port", server.port)
-    assert answer.returncode == 2
-    assert f"127.0.0.1:{server.port} cannot be listened on" in answer.stderr
+    assert answer.code == 2
+    assert f"127.0.0.1:{server.port} cannot be listened on" in answer.err
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process can be set on Linux alone")
@@ -464,24 +468,24 @@ def test_the_examples_of_its_page_run(tmp_path: Path) -> None:
 # ---- pages
 
 
-def test_the_log_and_a_history_come_in_pages(server: Server) -> None:
-    client = server.client()
+def test_the_log_and_a_history_come_in_pages(common: Server) -> None:
+    client = common.client()
     for number in range(5):
-        write(client, {"n": number}, f"r{number}")
-    first = client.get("/log?domain=state&limit=3").json()
+        write(client, {"n": number}, f"r{number}", ns="pages")
+    first = client.get("/log?ns=pages&domain=state&limit=3").json()
     assert [(item["position"], item["value"]) for item in first["items"]] == [(1, {"n": 0}), (2, {"n": 1}), (3, {"n": 2})]
     assert first["next"] == 3
-    rest = client.get("/log?domain=state&limit=3&after=3").json()
+    rest = client.get("/log?ns=pages&domain=state&limit=3&after=3").json()
     assert ([item["position"] for item in rest["items"]], rest["next"]) == ([4, 5], None)
     key = '["s1","b"]'.replace('"', "%22")
-    newest = client.get(f"/history?domain=state&key={key}&limit=2").json()
+    newest = client.get(f"/history?ns=pages&domain=state&key={key}&limit=2").json()
     assert ([item["value"]["n"] for item in newest["items"]], newest["next"]) == ([4, 3], 4)
-    older = client.get(f"/history?domain=state&key={key}&before=4").json()
+    older = client.get(f"/history?ns=pages&domain=state&key={key}&before=4").json()
     assert ([item["value"]["n"] for item in older["items"]], older["next"]) == ([2, 1, 0], None)
 
 
-def test_a_state_is_read_as_of_a_position_or_a_time(server: Server) -> None:
-    client = server.client()
+def test_a_state_is_read_as_of_a_position_or_a_time(common: Server) -> None:
+    client = common.client()
     for number in range(3):
         client.call("Measure", "writeMeasureData", {"id": f"k{number}"}, f"k{number}", NOON, context={"bucket": "b"}, rid=f"r{number}")
     client.call("Measure", "removeMeasureData", "k0", context={"bucket": "b"}, rid="gone")
@@ -499,12 +503,12 @@ def test_a_state_is_read_as_of_a_position_or_a_time(server: Server) -> None:
     assert keys("/state?domain=measure&prefix=[%22c%22]") == []
 
 
-def test_a_proof_is_made_by_another_process(server: Server) -> None:
-    client = server.client()
-    write(client, {"n": 1}, "r1")
-    report = client.get("/verify?domain=state").json()
+def test_a_proof_is_made_by_another_process(common: Server) -> None:
+    client = common.client()
+    write(client, {"n": 1}, "r1", ns="proven")
+    report = client.get("/verify?ns=proven&domain=state").json()
     assert (report["ok"], [line["events"] for line in report["domains"]]) == (True, [1])
-    assert str(server.folder) not in json.dumps(report)
+    assert str(common.folder) not in json.dumps(report)
 
 
 def test_health_and_metrics(server: Server) -> None:
@@ -540,10 +544,10 @@ def test_health_and_metrics(server: Server) -> None:
         ("/rpc", 405),
     ],
 )
-def test_parameters_that_are_none_are_refused(server: Server, path: str, status: int) -> None:
-    client = server.client()
+def test_parameters_that_are_none_are_refused(common: Server, path: str, status: int) -> None:
+    client = common.client()
     write(client, {"n": 1}, "r1")
     reply = client.get(path)
     assert (reply.status, reply.json()["ok"]) == (status, False)
-    assert str(server.folder.parent) not in reply.body.decode()
-    assert not (server.folder / "ns").exists()
+    assert str(common.folder.parent) not in reply.body.decode()
+    assert not (common.folder / "ns" / "none").exists()

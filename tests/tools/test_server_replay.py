@@ -70,6 +70,7 @@ def replayed_session(client: Client, folder: Path, name: str) -> tuple[int, list
     return calls, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # each write waits for the disk
 def test_a_part_of_a_session_answers_as_recorded(server: Server) -> None:
     calls, wrong = replayed_session(server.client(), DATA, "live")

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -246,8 +247,8 @@ def test_the_token_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path)
     file.write_text(TOKEN + "\n")
     file.chmod(0o640)
     answer = refused(tmp_path / "data", "--token-file", file)
-    assert (answer.returncode, json.loads(answer.stderr)["error"]) == (3, "ConfigError")
-    assert "others can read the token" in answer.stderr
+    assert (answer.code, answer.error()["error"]) == (3, "ConfigError")
+    assert "others can read the token" in answer.err
     file.chmod(0o600)
     with Server(tmp_path / "data", "--token-file", file) as server:
         assert server.client().get("/log?domain=state").status == 401
@@ -263,9 +264,9 @@ def test_the_token_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path)
         with pytest.raises(ConfigError, match=found):
             read_token(file)
     file.write_text("short")
-    assert "16 to 1024" in refused(tmp_path / "data", "--token-file", file).stderr
-    assert refused(tmp_path / "data", "--token-file", tmp_path / "none").returncode == 2
-    assert refused(tmp_path / "data", "--token-file", tmp_path).returncode == 2
+    assert "16 to 1024" in refused(tmp_path / "data", "--token-file", file).err
+    assert refused(tmp_path / "data", "--token-file", tmp_path / "none").code == 2
+    assert refused(tmp_path / "data", "--token-file", tmp_path).code == 2
 
 
 def test_a_token_that_was_to_come_from_the_environment_and_is_empty_is_not_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,9 +281,9 @@ def test_a_token_that_was_to_come_from_the_environment_and_is_empty_is_not_none(
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_beyond_this_machine_takes_a_token_and_a_word(tmp_path: Path, host: str) -> None:
     alone = refused(tmp_path / "data", "--host", host)
-    assert (alone.returncode, "name a token" in alone.stderr) == (3, True)
-    assert "name a token" in refused(tmp_path / "data", "--host", host, "--insecure").stderr
-    assert "--insecure" in refused(tmp_path / "data", "--host", host, token=TOKEN).stderr
+    assert (alone.code, "name a token" in alone.err) == (3, True)
+    assert "name a token" in refused(tmp_path / "data", "--host", host, "--insecure").err
+    assert "--insecure" in refused(tmp_path / "data", "--host", host, token=TOKEN).err
     assert not (tmp_path / "data").exists()
 
 
@@ -301,29 +302,37 @@ def _connected(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
 
 
-def test_slow_and_broken_clients_keep_nobody_waiting(server: Server, client: Client) -> None:
+@pytest.fixture(scope="module")
+def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that waits two seconds for a head, and not ten."""
+    with Server(tmp_path_factory.mktemp("hurried") / "data").sooner(HEAD_S=2) as running:
+        yield running
+
+
+def test_slow_and_broken_clients_keep_nobody_waiting(hurried: Server) -> None:
     """A head that never ends, a body that never comes, an answer that nobody reads, a client that left: the next one is answered."""
+    client = hurried.client()
     head = b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    pipes = [_connected(server) for _ in range(6)]
-    try:
-        begun = [b"", b"PO", head, head + b"Content-Length: 100\r\n\r\n{", b"\x16\x03\x01\x02\x00", head + b"Content-Length: 1e3\r\n\r\n"]
-        for pipe, sent in zip(pipes, begun, strict=True):
+    begun = [b"", b"PO", head, head + b"Content-Length: 100\r\n\r\n{", b"\x16\x03\x01\x02\x00", head + b"Content-Length: 1e3\r\n\r\n"]
+    with contextlib.ExitStack() as held:
+        pipes = []
+        for sent in begun:
+            pipe = held.enter_context(_connected(hurried))
             pipe.sendall(sent)
+            pipes.append(pipe)
         assert client.post(body_of(ns="beside")).status == 200
         # What has begun no request, or no more than its head, is hung up on; what is no HTTP is told so.
         for pipe in pipes[:3]:
             assert pipe.recv(1) == b""
         for pipe in pipes[4:]:
             assert pipe.recv(100).startswith(b"HTTP/1.1 400")
-    finally:
-        for pipe in pipes:
-            pipe.close()
     assert client.post(body_of(ns="beside", rid="r2")).status == 200
 
 
-def test_a_client_that_drips_is_cut_off(server: Server) -> None:
+@pytest.mark.parametrize("name", ["hurried", pytest.param("server", marks=pytest.mark.slow)])
+def test_a_client_that_drips_is_cut_off(name: str, request: pytest.FixtureRequest) -> None:
     """Each byte in time, and the whole of it never: the deadline is the head's, not the byte's."""
-    with _connected(server) as pipe:
+    with _connected(request.getfixturevalue(name)) as pipe:
         pipe.settimeout(0.05)
         assert _drip(pipe)
 
@@ -455,8 +464,10 @@ def test_connections_beyond_what_is_allowed_are_told_so(tmp_path: Path) -> None:
             if status == 200:
                 break
             assert status == 503
+            time.sleep(0.02)  # so that it comes to see it
 
 
+@pytest.mark.slow
 def test_namespaces_that_are_all_in_use_wait_for_one_another(tmp_path: Path) -> None:
     """Far more at a time than the descriptors allow: each is answered, as nobody holds what another one waits for."""
     with Server(tmp_path / "data", "--durability", "process", descriptors=160) as server:
