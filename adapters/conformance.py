@@ -711,9 +711,11 @@ def check_the_extent_begins_behind_the_last_seal(engine: Engine) -> None:
     _same((log.extent().first, log.extent().began_us), (0, None), "a new log has no event yet")
     events = _append(log, 2)
     _same((log.extent().first, log.extent().began_us), (0, events[0].recorded_us), "it begins with its first event")
+    _same(log.has_grown(1), log.extent().bytes > 0, "what is appended takes bytes, where there is a disk")
     (seal,) = _seal(log)
     with log.writing():
         _same((log.extent().first, log.extent().began_us), (seal.position + 1, None), "behind a seal it begins anew")
+    _same(log.has_grown(1), False, "what is carried was not appended")
     events = _append(log, 2)
     _same((log.extent().first, log.extent().began_us), (seal.position + 1, events[0].recorded_us), "with the first event behind it")
 

@@ -129,6 +129,11 @@ class MemoryLog:
         first = self._seals[-1] + 1 if self._seals else 0
         return Extent(first, next((event.recorded_us for event in self._events[max(first, 1) : max(first, 1) + 1]), None), 0)
 
+    def has_grown(self, by: int) -> bool:
+        """See EventLog.has_grown: a list takes no disk."""
+        self._require_open()
+        return False
+
     def chain(self, position: int, *, limit: int) -> list[Linked]:
         """See EventLog.chain."""
         self._require_open()

@@ -14,7 +14,7 @@ from eventstore.clock import Clock
 from eventstore.codec import SALT_BYTES, seal_system
 from eventstore.errors import CompactedError, ConflictError
 from eventstore.live import Live
-from eventstore.log import Extent
+from eventstore.log import EventLog
 from eventstore.model import Head
 from eventstore.projections.key_states import KeyStates
 
@@ -41,15 +41,16 @@ class SealPolicy(msgspec.Struct, frozen=True):
     """When a log is sealed by whoever writes to it: 0 is never. Judged after each commit; who is asked to seal returns when it is done."""
 
     bytes: int = 0
+    """Of what was appended since the last seal: if what is carried over it counted, a state of this size would seal with every write."""
     age_s: int = 0
     """Seconds since the first event of the live file was recorded."""
 
-    def is_due(self, extent: Extent, at_us: int) -> bool:
-        """Whether a log of this extent is to be sealed."""
-        if extent.began_us is None:
-            return False
-        is_large = 0 < self.bytes <= extent.bytes
-        return is_large or 0 < self.age_s * 1_000_000 <= at_us - extent.began_us
+    def is_due(self, log: EventLog, at_us: int) -> bool:
+        """Whether a log is to be sealed."""
+        if self.bytes and log.has_grown(self.bytes):
+            return True
+        began_us = log.extent().began_us if self.age_s else None
+        return began_us is not None and self.age_s * 1_000_000 <= at_us - began_us
 
 
 def is_sealed(live: Live) -> bool:

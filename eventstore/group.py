@@ -211,12 +211,18 @@ class GroupCommit:
 
     def _judge_seal(self) -> None:
         """Note whether the policy asks for a seal. Under the lock: it is asked for once, and again if it could not be made."""
-        if time.monotonic() >= self._no_seal_before_s and self._is_due():
+        if time.monotonic() < self._no_seal_before_s:
+            return
+        try:
+            self._to_seal = self._is_due()
+        except EventStoreError as error:  # what is committed by now must be answered as that
+            _log.warning("whether %s is to be sealed cannot be told: %s", self.live.log.domain, error)
             self._no_seal_before_s = time.monotonic() + _SEAL_AGAIN_S
-            self._to_seal = True
+        if self._to_seal:
+            self._no_seal_before_s = time.monotonic() + _SEAL_AGAIN_S
 
     def _is_due(self) -> bool:
-        return self.policy.is_due(self.live.log.extent(), now_us())
+        return self.policy.is_due(self.live.log, now_us())
 
     def _seal_as_told(self) -> None:
         """What the policy asks for. Others write on until the seal is prepared; what was written stays written if it cannot be made."""

@@ -158,6 +158,13 @@ class EventLog(Protocol):
         """The part of the log that is not sealed yet: how it began, and how much it takes."""
         ...
 
+    def has_grown(self, by: int) -> bool:
+        """Whether the events that were appended since the last seal, without what is carried over it, take about `by` bytes on the disk.
+
+        Asked after every write where a policy seals by size, so it costs next to nothing; False where there is no disk.
+        """
+        ...
+
     def append(self, events: Sequence[Event], *, after: Head, durability: Durability | None = None, erase: Sequence[int] = ()) -> None:
         """Store all of `events` directly after `after`, or none of them, as durably as asked.
 

@@ -52,6 +52,7 @@ _ERASED_ROWS = """SELECT position FROM event
 WHERE position IN (SELECT value FROM json_each(?)) AND data IS NULL AND digest IS NOT NULL ORDER BY position"""
 _LOST = """SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.position = value)
 AND ({} OR value BETWEEN ?2 AND (SELECT max(position) FROM event)) ORDER BY value"""
+_SIZES = "SELECT length(CAST(data AS BLOB)), length(key), length(meta) FROM event WHERE position >= ? ORDER BY position"
 _BEFORE = "(SELECT checksum FROM event AS before WHERE before.position = event.position - 1)"
 _BEFORE_CARRIED = "(SELECT previous FROM carried WHERE carried.position = event.position)"
 _CHAIN = """WITH RECURSIVE link(position, prev, depth) AS (
@@ -101,6 +102,8 @@ class LogFile:
         """How long the last COMMIT took, and with it the fsync."""
         self.wal_pages = 0
         """About how many pages the WAL holds since the last whole checkpoint."""
+        self._not_appended: int | None = None if self.first else 0
+        """How many bytes of the file are no event that was appended to it: a constant, found out when it is asked for."""
         self._busy_timeout_ms = busy_timeout_ms
         self._reading = threading.Lock()
         self._writer: sqlite3.Connection | None = None
@@ -295,6 +298,29 @@ class LogFile:
     def size(self) -> int:
         """What the file and its WAL take on the disk."""
         return sum(status.st_size for path in (self.path, self.wal) if (status := stat_or_none(path)) is not None)
+
+    def has_grown(self, by: int) -> bool:
+        """See EventLog.has_grown. Pages, which others' writes make, too, and no values once it is known what was there at the beginning."""
+        with self._reading, self._translated():
+            (pages,) = self._reader.execute("PRAGMA page_count").fetchone()
+            size = int(pages) * database.PAGE_BYTES
+            if self._not_appended is None:
+                if size < by:
+                    return False
+                appended = self._appended(by)
+                if appended >= by:
+                    return True
+                self._not_appended = size - appended
+        return size - self._not_appended >= by
+
+    def _appended(self, enough: int) -> int:
+        """About how many bytes the rows take that were appended to this file; counted no further than `enough`."""
+        appended = 0
+        cursor = self._reader.execute(_SIZES, (self.first,))
+        while appended < enough and (some := cursor.fetchmany(64)):
+            appended += sum(_ROW_OVERHEAD + sum(size or 0 for size in sizes) for sizes in some)
+        cursor.close()
+        return appended
 
     def checksums(self, after: int, until: int) -> list[tuple[int, Any]]:
         """The next positions with their checksums: those columns stand first, so large values cost nothing."""

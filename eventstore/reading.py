@@ -149,6 +149,11 @@ class LogReader(ABC):
         self._require_open()
         return Extent(self._file.first, self._file.began_us(), self._file.size())
 
+    def has_grown(self, by: int) -> bool:
+        """See EventLog.has_grown."""
+        self._require_open()
+        return self._file.has_grown(by)
+
     def wal_bytes(self) -> int:
         """See EventLog.wal_bytes. A checkpoint does not shrink the file; one that cannot be made lets it grow."""
         self._require_open()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eventstore
@@ -701,6 +701,55 @@ def test_a_store_seals_by_itself_when_it_is_told_to(tmp_path: Path) -> None:
     with eventstore.open(tmp_path / "data") as store:
         assert store.verify().ok
         assert len(store.domain(DOMAIN)) == 3
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    state=st.integers(0, 400_000),
+    is_sealed=st.booleans(),
+    seal_bytes=st.integers(30_000, 200_000),
+    size=st.integers(10, 2_000),
+    reopened=st.sampled_from([11, 19, 40]),
+)
+@example(state=400_000, is_sealed=True, seal_bytes=30_000, size=10, reopened=40)
+@example(state=400_000, is_sealed=True, seal_bytes=30_000, size=2_000, reopened=11)
+def test_a_log_is_sealed_by_what_is_appended_whatever_it_carries(
+    tmp_path_factory: pytest.TempPathFactory, state: int, is_sealed: bool, seal_bytes: int, size: int, reopened: int
+) -> None:
+    """Also where every write is another opening's: the seals of others count, and so do the writes."""
+    path, writes = tmp_path_factory.mktemp("seals"), 40
+    with eventstore.open(path / "data", durability="process") as store:
+        store.domain(DOMAIN).write_values([(f"key-{number}", "x" * (state // 20)) for number in range(20)])
+        if is_sealed:
+            store.seal(DOMAIN)
+    with contextlib.ExitStack() as opened:
+        stores = [opened.enter_context(eventstore.open(path / "data", durability="process", seal_bytes=seal_bytes)) for _ in range(2)]
+        for number in range(writes):
+            if number % reopened == reopened - 1:
+                stores[number % 2].close()
+                stores[number % 2] = opened.enter_context(eventstore.open(path / "data", durability="process", seal_bytes=seal_bytes))
+            stores[number % 2].domain(DOMAIN).write_value("hot", "y" * size)
+    seals = len(log_files(folder_of(path))) - 1 - is_sealed
+    event_bytes, page = size + 200, database.PAGE_BYTES
+    assert seals <= writes * event_bytes * 1.4 // seal_bytes + 1  # as few as three rows fit into a page
+    assert seals >= writes * size // (seal_bytes + 2 * page)
+
+
+@pytest.mark.corrupts
+def test_a_write_is_answered_although_nobody_can_tell_how_much_was_appended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with eventstore.open(tmp_path / "data") as store:
+        store.domain(DOMAIN).write_value("key", 1)
+        store.seal(DOMAIN)
+        store.domain(DOMAIN).write_values([(f"key-{number}", "x" * 3_000) for number in range(100)])
+    path = log_files(folder_of(tmp_path))[-1]
+    content, size = bytearray(path.read_bytes()), database.PAGE_BYTES
+    rows = [start for start in range(size, len(content), size) if content[start] == 0x0D and b"x" * 3_000 in content[start : start + size]]
+    content[rows[1]] = 0xFF  # no page of a table
+    with eventstore.open(tmp_path / "data", seal_bytes=250_000) as store:
+        domain = store.domain(DOMAIN)
+        path.write_bytes(content)
+        assert domain.write_value("key", 2).appended
+        assert "cannot be told" in caplog.text
 
 
 def test_a_log_is_sealed_when_it_is_old_enough(tmp_path: Path) -> None:
