@@ -275,7 +275,7 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
             with os_errors(f"archiving {file.path.name} of domain {live.log.domain} to {to}"):
                 sha256 = _copy(group, log, file, to, target)
                 _sync(folders)
-            said = Archived(file.first, file.last, sha256, str(to), _outline(group, log, file))
+            said = Archived(file.first, file.last, sha256, str(to), outline(group, log, file))
 
             def say(states: KeyStates, known: int = known, said: Archived = said) -> Archived | None:
                 # A redaction since then erased the value in the original, and maybe not in the copy.
@@ -286,7 +286,7 @@ def _archive(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, store
                 return kept
 
 
-def _outline(group: GroupCommit, log: FileLog, file: FileExtent) -> list[str] | None:
+def outline(group: GroupCommit, log: FileLog, file: FileExtent | FileReport) -> list[str] | None:
     """What an archive event says of the tree; of a file that is archived anew it stays, though what came before may be gone by now."""
     said = latest(log.archived(group.live.fresh().system)).get(file.first)
     return outline_of(group.live.log, file.first, file.last) or (said.tree if said is not None else None)
@@ -310,7 +310,7 @@ def _copy(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, target: 
     if stat_or_none(target) is not None:
         _bring_up_to_date(group, log, file, target)
         try:
-            _prove(group, log, file, target)
+            prove_file(group, log, file, target)
         except CorruptionError as error:  # its own, not that of the file that is to go
             raise _in_the_way(target, str(error)) from error
         moves.begin(log.folder, file.first, to)
@@ -326,7 +326,7 @@ def _copy(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, target: 
         copy = scratch / target.name
         _backup(file.path, copy, log.domain, log.busy_timeout_ms)
         sync_file(copy)
-        _prove(group, log, file, copy)
+        prove_file(group, log, file, copy)
         sha256 = sha256_of(copy)
         copy.rename(target)
     finally:
@@ -334,11 +334,11 @@ def _copy(group: GroupCommit, log: FileLog, file: FileExtent, to: Path, target: 
     return sha256
 
 
-def _prove(group: GroupCommit, log: FileLog, file: FileExtent, copy: Path) -> None:
-    """Prove that a copy is whole, and holds nothing that was redacted. Raises CorruptionError, EngineError."""
+def prove_file(group: GroupCommit, log: FileLog, file: FileExtent | FileReport, path: Path) -> None:
+    """Prove that a file, or a copy of it, is whole, and holds nothing that was redacted. Raises CorruptionError, EngineError."""
     (seal,) = log.linked([file.last])  # as the newest file carries it
     redacted = named_by_redactions(log, group.live.fresh().system)
-    prove(copy, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
+    prove(path, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
 
 
 def _bring_up_to_date(group: GroupCommit, log: FileLog, file: FileExtent, target: Path) -> None:

@@ -65,8 +65,8 @@ def open_store(
     under, so that a forgotten second bot is refused. on_halt: called once with a HaltedError when the store stops writing
     because it cannot record; see Store.resume(). on_commit: called with a Commit after each transaction; see Store.metrics().
     keys: the file of the keys of subjects, outside the store and its backups; made with the first key; see Domain.subject, Store.shred().
-    archives: folders in which sealed files of this store were put, to read what came before. seal_bytes, seal_age_s: seal a
-    domain, as Store.seal() does, once so many bytes were appended since the last seal, or the first of them so many seconds ago; 0 is never.
+    archives: folders in which sealed files of this store were put, to read what came before. seal_bytes, seal_age_s: seal a domain,
+    as Store.seal() does, once so many bytes were appended since the last seal, or the first of them so many seconds ago; 0 is never.
 
     Where durability, actor, keys, cache_bytes (256 MiB), max_value_bytes (16 MiB), busy_timeout_ms (10,000), min_free_bytes (64 MiB),
     seal_bytes (0) or seal_age_s (0) is None, the environment's EVENTSTORE_DURABILITY and so on counts, then the default; if archives is

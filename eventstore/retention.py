@@ -7,7 +7,6 @@ without an `archive` event that says so; one that names no folder says that the 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from pathlib import Path
 
@@ -26,21 +25,20 @@ from eventstore.archive import (
     file_log,
     finish_archiving,
     moving,
+    outline,
+    prove_file,
     report_of,
 )
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import now_us
 from eventstore.database import first_of
-from eventstore.erasure import named_by_redactions, roll_forward
-from eventstore.errors import ConfigError, CorruptionError, EngineError, EventStoreError
-from eventstore.files import os_errors, remove_files, stat_or_none
+from eventstore.erasure import awaits_its_record, named_by_redactions, roll_forward
+from eventstore.errors import ConfigError, EngineError, EventStoreError
+from eventstore.files import os_errors, remove_files, sha256_of, stat_or_none
 from eventstore.group import GroupCommit
 from eventstore.log import FileExtent, FileLog
 from eventstore.model import Head
-from eventstore.roots import outline_of
-from eventstore.sealedfile import prove, reading
-
-_log = logging.getLogger("eventstore")
+from eventstore.sealedfile import prove_events, reading
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,9 +164,7 @@ def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Prog
     return ArchiveReport(domain, gone, kept, group.live.log.floor())
 
 
-def _delete_one(
-    group: GroupCommit, log: FileLog, file: FileReport, places: dict[Path, bool], *, take_over: bool
-) -> tuple[bool, list[KeptFile]]:
+def _delete_one(group: GroupCommit, log: FileLog, file: FileReport, places: _Places, *, take_over: bool) -> tuple[bool, list[KeptFile]]:
     """Delete a file wherever it is read, or nowhere; whether it is on record as deleted by then, and what is left, and why."""
 
     def kept(why: str) -> KeptFile:
@@ -183,43 +179,53 @@ def _delete_one(
         refused = [kept(f"{why}; nothing was deleted, and nothing recorded") for path, why in standing.items() if why and path in counted]
         if refused:
             return False, refused
+        said = Archived(file.first, file.last, None, None, _whole_outline(group, log, file))
         group.live.keep_ids(file.last)
         left = list[KeptFile]()
-        said = Archived(file.first, file.last, None, None, _outline(group, log, file))
         group.record("archive", lambda _: said, lambda: left.extend(_delete_file(log, standing, file.first, file.last)))
     return True, left
 
 
-def _places(log: FileLog) -> dict[int, dict[Path, bool]]:
-    """Where each file may stand outside the log's own folder, as far as anybody knows; and whether an event ever said so.
+class _Place(msgspec.Struct, frozen=True):
+    """Somewhere outside the log's own folder where a file may stand."""
 
-    In an archive that is attached, or that was recorded, or where a copy was begun.
-    """
-    found: dict[int, dict[Path, bool]] = {}
+    is_recorded: bool = False
+    """Whether an event ever said so."""
+    sha256: str | None = None
+    """Of the file, if the last event about it says that it stands here."""
+
+
+_Places = dict[Path, _Place]
+
+
+def _places(log: FileLog) -> dict[int, _Places]:
+    """Where each file may stand, as far as anybody knows: in an archive that is attached or was recorded, or where a copy was begun."""
+    found: dict[int, _Places] = {}
     for path in log.attached():
-        found.setdefault(first_of(path), {})[path] = False
+        found.setdefault(first_of(path), {})[path] = _Place()
     for move in begun_in(log):
-        found.setdefault(move.first, {})[_real(archived_file(Path(move.to), log.store_id, log.domain, move.first))] = False
-    for said in log.archived():
+        found.setdefault(move.first, {})[_real(archived_file(Path(move.to), log.store_id, log.domain, move.first))] = _Place()
+    recorded = log.archived()
+    last = latest(recorded)
+    for said in recorded:
         if (copy := said.path(log.store_id, log.domain)) is not None:
-            found.setdefault(said.first, {})[_real(copy)] = True
+            found.setdefault(said.first, {})[_real(copy)] = _Place(True, said.sha256 if said == last[said.first] else None)
     return found
 
 
-def _standing(
-    log: FileLog, last: int, places: dict[Path, bool], rights: contextlib.ExitStack, *, take_over: bool
-) -> dict[Path, str | None]:
+def _standing(log: FileLog, last: int, places: _Places, rights: contextlib.ExitStack, *, take_over: bool) -> dict[Path, str | None]:
     """In which of its `places` the file that ends in `last` stands, and why it must not be deleted there; None if it may.
 
     Until `rights` end nobody else puts or removes files there.
     """
     standing: dict[Path, str | None] = {}
-    for path, recorded in sorted(places.items()):
+    for path, place in sorted(places.items()):
         with os_errors(f"looking for {path}"):
             there = stat_or_none(path) is not None
         if there:
-            foreign = None if recorded else _other_than(log, path, last)
-            standing[path] = foreign or _refusal(log, path.parent, rights, take_over=take_over)
+            foreign = None if place.is_recorded else _other_than(log, path, last)
+            refusal = foreign or _refusal(log, path.parent, rights, take_over=take_over)
+            standing[path] = refusal or _not_whole(log, path, last, place.sha256)
     return standing
 
 
@@ -239,6 +245,23 @@ def _other_than(log: FileLog, path: Path, last: int) -> str | None:
     return None if end == Head(seal.event.position, seal.event.checksum) else f"{path} is no copy of this log's file, and is left as it is"
 
 
+def _not_whole(log: FileLog, path: Path, last: int, sha256: str | None) -> str | None:
+    """Why a copy is not what was put there; None if it is: by its hash if that is on record, else by the events in it."""
+    try:
+        if sha256 is None:
+            (seal,) = log.linked([last])
+            redacted = named_by_redactions(log, log.system())
+            prove_events(path, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
+            return None
+        with os_errors(f"reading {path}"):
+            found = sha256_of(path)
+        if found == sha256 or awaits_its_record(log, path):
+            return None
+    except EventStoreError as error:
+        return f"{path} is not whole: {error}"
+    return f"{path} has SHA-256 {found}, not {sha256}"
+
+
 def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack, *, take_over: bool) -> str | None:
     """Why nothing may be deleted from a folder of an archive by this store; None if something may, and the right to do so is held."""
     store = log.folder.parents[1]
@@ -255,24 +278,19 @@ def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack, *, take_o
     return claims.advice(theirs, "retain")
 
 
-def _outline(group: GroupCommit, log: FileLog, file: FileReport) -> list[str] | None:
-    """What stays of the tree when a file goes for good; None if it is damaged: what its checksums say is proven by nothing then."""
-    live = group.live
-    said = latest(log.archived(live.fresh().system)).get(file.first)
-    if said is not None and (file.archive is not None or said.tree is not None):
-        return said.tree  # as it was when the file was archived, and whole
-    try:
-        roll_forward(group)  # a value that a killed redaction left would have the file refused
-        (seal,) = live.log.linked([file.last])
-        redacted = named_by_redactions(live.log, live.states.system)
-        prove(log.file(file.first).path, log.domain, log.store_id, seal.event, redacted, busy_timeout_ms=log.busy_timeout_ms)
-        return outline_of(live.log, file.first, file.last)
-    except CorruptionError as error:
-        _log.warning("a damaged file is deleted, so that there will be no roots and bundles without it: %s", error)
-        return None
+def _whole_outline(group: GroupCommit, log: FileLog, file: FileReport) -> list[str] | None:
+    """What stays of the tree when a file goes for good. Raises CorruptionError for one that is not whole, as archiving it does.
+
+    With it would go what shows that it was altered, and verify would find nothing.
+    """
+    if file.archive is not None:
+        return latest(log.archived(group.live.fresh().system))[file.first].tree  # its copy has the recorded hash
+    roll_forward(group)  # a value that a killed redaction left would have the file refused
+    prove_file(group, log, file, log.file(file.first).path)
+    return outline(group, log, file)
 
 
-def _finish_deleting(group: GroupCommit, log: FileLog, places: dict[int, dict[Path, bool]], *, take_over: bool) -> list[KeptFile]:
+def _finish_deleting(group: GroupCommit, log: FileLog, places: dict[int, _Places], *, take_over: bool) -> list[KeptFile]:
     """Delete what is left of files whose deletion was recorded: by a process that died over it, or in an archive that was not at hand."""
     kept: list[KeptFile] = []
     for first, said in latest(log.archived(group.live.fresh().system)).items():

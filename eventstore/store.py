@@ -242,7 +242,8 @@ class Store:
         from where they were put and from every archive that is attached. Only the store that put them there may do that, and no copy
         of it, which has another path or is another folder; `take_over` lets this one, from now on: say so of a store that was moved or
         restored, and if no other counts on its archives. What could not go is in the report's `kept`, with the reason.
-        What every key is survives always: only the past goes, and an `archive` event says which. Raises as archive() does.
+        What every key is survives always: only the past goes, and an `archive` event says which. What was altered is evidence, and does not
+        go: of the store's own files it is a CorruptionError, of copies in archives it is in `kept`. Raises as archive() does.
         """
         _require_policy(policy)
         if (to is None) != delete:

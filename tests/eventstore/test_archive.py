@@ -794,6 +794,49 @@ def test_an_archive_that_cannot_be_reached_is_not_deleted(tmp_path: Path, store:
     assert ([file.first for file in done.files], done.kept) == ([0], [])
 
 
+@pytest.mark.corrupts
+def test_a_damaged_file_is_not_deleted_and_stays_a_finding(tmp_path: Path, store: Store) -> None:
+    """It is all that shows what was altered."""
+    fill(store)
+    store.close()
+    file = log_files(log_folder(tmp_path))[1]
+    content = file.read_bytes()
+    assert content.count(b'{"part":1,"n":1}') == 1
+    altered = content.replace(b'{"part":1,"n":1}', b'{"part":1,"n":7}')
+    file.write_bytes(altered)
+    with eventstore.open(tmp_path / "data") as store:
+        with pytest.raises(CorruptionError) as moved:
+            store.retain(Retention(keep_events=3), to=tmp_path / "archive")
+        with pytest.raises(CorruptionError) as deleted:
+            store.retain(Retention(keep_events=3), delete=True)
+        assert (str(deleted.value), deleted.value.position) == (str(moved.value), 9)
+        assert file.read_bytes() == altered
+        assert not store.verify().ok
+        assert [each.first for each in store.verify().domains[0].archived] == [0]
+        file.write_bytes(content)
+        (done,) = store.retain(Retention(keep_events=3), delete=True)
+        assert [each.first for each in done.files] == [8, 15]
+
+
+@pytest.mark.corrupts
+@pytest.mark.parametrize("place", ["archive", "second"])
+def test_an_archived_copy_that_was_altered_is_not_deleted(tmp_path: Path, archived: Path, place: str) -> None:
+    """Neither the recorded one nor another that is attached."""
+    shutil.copytree(tmp_path / "archive", tmp_path / "second")
+    (copy,) = (tmp_path / place).rglob(f"{8:020d}.db")
+    content = copy.read_bytes()
+    copy.write_bytes(content.replace(b'{"part":1,"n":1}', b'{"part":1,"n":7}'))
+    archives = [tmp_path / "archive", tmp_path / "second"]
+    with eventstore.open(archived, archives=archives) as store:
+        (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True)
+        assert ([each.first for each in report.files], [each.first for each in report.kept]) == ([0], [8])
+        assert str(copy) in report.kept[0].why
+        assert "nothing was deleted, and nothing recorded" in report.kept[0].why
+    assert [path.stem for archive in archives for path in archive.rglob("*.db")] == [f"{8:020d}"] * 2
+    copy.write_bytes(content)
+    assert deleted(archived, archives=archives) == ([8], [])
+
+
 def test_a_deletion_that_was_recorded_is_carried_out_by_the_next_one(tmp_path: Path, store: Store) -> None:
     fill(store)
     store.archive(DOMAIN, before=8, to=tmp_path / "archive")

@@ -787,7 +787,7 @@ ARCHIVED = [
     Mutant(
         "what stands in an archive is taken for the copy unproven",
         "eventstore/archive.py",
-        [("            _prove(group, log, file, target)\n", "            pass\n")],
+        [("            prove_file(group, log, file, target)\n", "            pass\n")],
         "tests/eventstore/test_archive.py::test_what_is_no_whole_copy_is_not_taken[altered]",
         r"DID NOT RAISE",
     ),
@@ -796,6 +796,13 @@ ARCHIVED = [
         "eventstore/sealedfile.py",
         [("        for finding in walked.findings:\n", "        for finding in walked.findings[:0]:\n")],
         "tests/eventstore/test_archive.py::test_a_damaged_file_is_not_archived",
+        r"DID NOT RAISE",
+    ),
+    Mutant(
+        "a damaged file is deleted",
+        "eventstore/retention.py",
+        [("    prove_file(group, log, file, log.file(file.first).path)\n", "")],
+        "tests/eventstore/test_archive.py::test_a_damaged_file_is_not_deleted_and_stays_a_finding",
         r"DID NOT RAISE",
     ),
     Mutant(
