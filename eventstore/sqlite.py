@@ -17,7 +17,7 @@ from eventstore.files import defer_signals, os_errors, remove_files, restore_sig
 from eventstore.keeping import LogKeeper
 from eventstore.log import Busy
 from eventstore.model import Durability, Event, Head, HeldCopy
-from eventstore.remnants import copies_of
+from eventstore.remnants import MAYBE_MADE, copies_of
 from eventstore.rolling import Draft, Latest
 
 _log = logging.getLogger("eventstore")
@@ -215,7 +215,22 @@ class SqliteLog(LogKeeper):
             " at the latest a close; redact the same again to see"
         )
         own = [HeldCopy(str(self._file.wal), advice)] if self._erasing else []
-        return [*own, *self._unfinished.copies(), *copies_of(self.store, self.domain, self.attached())]
+        return [*own, *self._unfinished.copies(), *self._remnants()]
+
+    def _remnants(self) -> list[HeldCopy]:
+        """What else may hold values. Who seals makes the next file while he has the log: without it nobody knows whose a half-made one is.
+
+        One that is begun after an erasure holds nothing of it, and none that was begun before outlives the right to write but by a kill.
+        """
+        found = list(copies_of(self.store, self.domain, self.attached(), alone=False))
+        if all(copy.advice != MAYBE_MADE for copy in found):
+            return found
+        try:
+            with self.writing():
+                return list(copies_of(self.store, self.domain, self.attached(), alone=True))
+        except EngineError as error:
+            _log.warning("%s: whose the files are that are half made in %s cannot be told: %s", self.domain, self.folder, error)
+            return found
 
     def abandon(self) -> None:
         """See EventLog.abandon; what was drafted is the parent's."""

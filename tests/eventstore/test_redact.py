@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -50,10 +51,12 @@ from eventstore.database import ERASE, sqlite3
 from eventstore.erasure import named_by_redactions, still_held
 from eventstore.intents import INTENTS
 from eventstore.logfile import LogFile
-from eventstore.model import Key, Linked
+from eventstore.model import HeldCopy, Key, Linked
+from eventstore.remnants import ABANDONED, copies_of
 from eventstore.restore import restore
 from eventstore.tools.doctor import doctor
 from tests import verifier
+from tests.eventstore.crew import PATIENCE
 from tests.sampled import sampled
 from tests.tools.command import done
 from tests.tools.command import eventstore as command
@@ -1412,6 +1415,41 @@ def test_the_same_request_is_stored_for_every_value(any_store: Store) -> None:
 # ---- what else holds a copy
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["seen to the end", "that goes on"])
+def test_the_next_file_that_somebody_makes_at_this_moment_is_no_copy_that_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: bool
+) -> None:
+    drafted, seen = threading.Event(), threading.Event()
+    with eventstore.open(tmp_path / "data", busy_timeout_ms=10_000 if ends else 20) as store, eventstore.open(tmp_path / "data") as other:
+        people, log = store.domain("people"), other.domain("people").group.live.log
+        people.write_value("ann", "told in confidence")
+
+        def draft() -> None:
+            with log.writing():
+                log.draft_seal()
+                drafted.set()
+                seen.wait(PATIENCE)
+
+        sealer = threading.Thread(target=draft)
+
+        def look(*args: Any, alone: bool) -> Iterator[HeldCopy]:
+            if not sealer.ident:
+                sealer.start()
+                assert drafted.wait(PATIENCE)
+            found = list(copies_of(*args, alone=alone))
+            if ends:
+                seen.set()
+            return iter(found)
+
+        monkeypatch.setattr("eventstore.sqlite.copies_of", look)
+        done = people.redact("ann", reason="asked")
+        seen.set()
+        sealer.join()
+        assert [Path(copy.path).name for copy in done.held] == ([] if ends else [f".tmp-{4:020d}.db.new"])
+        assert all("seals the log at this moment, or left" in copy.advice for copy in done.held)
+        assert people.redact("ann", reason="asked").complete
+
+
 def test_places_that_may_hold_a_copy_are_named_with_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with eventstore.open(folder) as store:
@@ -1439,6 +1477,7 @@ def test_places_that_may_hold_a_copy_are_named_with_what_to_do(tmp_path: Path) -
         "logs/people/backup.db",
         "logs/people/.tmp-00000000000000000000.db.new",
     }
+    assert [copy.advice for copy in report.held if copy.path.endswith(".new")] == [ABANDONED]
     assert all(copy.advice for copy in report.held)
 
 
