@@ -52,7 +52,7 @@ from eventstore.links import Finding
 from eventstore.metrics import Commit
 from eventstore.model import ABSENT, ANY, PRESENT, Domain, Event, Expected, Head, HeldCopy, KeyState, Receipt
 from eventstore.opening import open_store as open
-from eventstore.retention import Retention, RetentionPlan
+from eventstore.retention import PlannedFile, Retention, RetentionPlan
 from eventstore.store import Store
 from eventstore.values import decode_value
 from eventstore.verify import DomainReport, Report
@@ -110,6 +110,7 @@ __all__ = [
     "NotFoundError",
     "OpenIntent",
     "OwnedError",
+    "PlannedFile",
     "ReadOnlyError",
     "Receipt",
     "RedactedError",

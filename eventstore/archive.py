@@ -94,6 +94,8 @@ class ArchiveReport(msgspec.Struct, frozen=True):
     """Events up to this position are not in the store by then."""
     sealed: bool = False
     """Whether the live file was sealed first."""
+    removed: list[str] = []
+    """The files that were removed as an earlier event said that they would be, and whoever wrote it did not come to that."""
 
 
 def report_of(file: FileExtent, status: Literal["store", "archived", "deleted"], archive: str | None = None) -> FileReport:
@@ -212,11 +214,14 @@ def _remove_half_made(log: FileLog, move: moves.Move) -> None:
                     shutil.rmtree(scratch)
 
 
-def plan_archive(group: GroupCommit, before: datetime | int | None) -> ArchiveReport:
-    """What archive_files() would move; changes nothing."""
+def plan_archive(group: GroupCommit, before: datetime | int | None, to: Path, store_id: str) -> ArchiveReport:
+    """What archive_files() would move to the folder `to`; changes nothing."""
     log = file_log(group)
-    files = [report_of(file, "store") for file in chosen_files(log, before)]
-    return ArchiveReport(group.live.log.domain, files, [], max([group.live.log.floor(), *(file.last for file in files)]))
+    removed, unfinished = to_finish(group, log, store_id)
+    stays = staying(group, log, to, store_id)
+    files = [report_of(file, "store") for file in chosen_files(log, before) if file.first not in stays]
+    kept = [each for each in unfinished if each.first not in {file.first for file in files}]
+    return ArchiveReport(log.domain, files, kept, max([log.floor(), *(file.last for file in files)]), removed=removed)
 
 
 def archive_files(
@@ -228,8 +233,8 @@ def archive_files(
     """
     domain, moved = group.live.log.domain, list[FileReport]()
     with moving(group) as log:
-        unfinished = finish_archiving(group, store_id)
-        stays = {each.first for each in unfinished if not _goes_anew(group, each.first, to, store_id)}
+        removed, unfinished = finish_archiving(group, store_id)
+        stays = staying(group, log, to, store_id)
         chosen = [file for file in choose(log) if file.first not in stays]
         kept = [each for each in unfinished if each.first not in {file.first for file in chosen}]
         for number, file in enumerate(chosen):
@@ -240,7 +245,13 @@ def archive_files(
         if progress is not None:
             progress(domain, len(chosen), len(chosen))
         kept += end_moves(group, log)
-    return ArchiveReport(domain, moved, kept, group.live.log.floor())
+    return ArchiveReport(domain, moved, kept, group.live.log.floor(), removed=removed)
+
+
+def staying(group: GroupCommit, log: FileLog, to: Path, store_id: str) -> set[int]:
+    """Where the files in the log's own folder begin that are not moved to the folder `to`, as an event says that they are elsewhere."""
+    unfinished = _unfinished(group, log, store_id)
+    return {said.first for said, why in unfinished if why is None or not _goes_anew(group, said.first, to, store_id)}
 
 
 def _goes_anew(group: GroupCommit, first: int, to: Path, store_id: str) -> bool:
@@ -404,25 +415,48 @@ def _backup(source: Path, copy: Path, domain: str, busy_timeout_ms: int) -> None
 # ---- rolling forward
 
 
-def finish_archiving(group: GroupCommit, store_id: str) -> list[KeptFile]:
-    """Remove from the log's folder what `archive` events say is elsewhere, if the copy there has the recorded hash; gives the rest.
+def _unfinished(group: GroupCommit, log: FileLog, store_id: str) -> list[tuple[Archived, str | None]]:
+    """What `archive` events say of files that left anything in the log's own folder, and why each must stay; None of one that may go.
 
-    Whoever was to do that may have died over it, or somebody put the file back.
+    Whoever was to remove it may have died over it, or somebody put the file back.
+    """
+    leftovers = log.leftovers()
+    archived = latest(log.archived(group.live.fresh().system)) if leftovers else {}
+    said = [archived[first] for first in sorted(leftovers & archived.keys())]
+    whole = set(log.sealed()) if said else set()
+    return [
+        (each, (_not_there(each, store_id, log.domain) or _keeps(group, each, store_id)) if each.first in whole else None) for each in said
+    ]
+
+
+def to_finish(group: GroupCommit, log: FileLog, store_id: str) -> tuple[list[str], list[KeptFile]]:
+    """What finish_archiving() would remove, and what it would keep; changes nothing."""
+    unfinished = _unfinished(group, log, store_id)
+    removed = [str(database.log_file(log.folder, said.first)) for said, why in unfinished if why is None]
+    return removed, [_kept(log.domain, said, why) for said, why in unfinished if why is not None]
+
+
+def finish_archiving(group: GroupCommit, store_id: str) -> tuple[list[str], list[KeptFile]]:
+    """Remove from the log's folder what `archive` events say is elsewhere, if the copy there has the recorded hash.
+
+    Gives what was removed, and what is kept.
     """
     log = group.live.log
-    if not isinstance(log, FileLog) or not log.leftovers():
-        return []
-    archived = latest(log.archived(group.live.fresh().system))
-    domain, kept = group.live.log.domain, list[KeptFile]()
-    for first in sorted(log.leftovers() & archived.keys()):
-        said = archived[first]
-        why = (_not_there(said, store_id, domain) or _keeps(group, said, store_id)) if first in log.sealed() else None
+    removed, kept = list[str](), list[KeptFile]()
+    for said, why in _unfinished(group, log, store_id) if isinstance(log, FileLog) else ():
+        assert isinstance(log, FileLog)
         if why is None:
             with group.live.log.writing():
-                kept += drop(log, first, said.last)
+                left = drop(log, said.first, said.last)
+            kept += left
+            removed += [] if left else [str(database.log_file(log.folder, said.first))]
         else:
-            kept.append(KeptFile(first, said.last, f"{domain}: the log says that this file was archived, and it is kept: {why}"))
-    return kept
+            kept.append(_kept(log.domain, said, why))
+    return removed, kept
+
+
+def _kept(domain: str, said: Archived, why: str) -> KeptFile:
+    return KeptFile(said.first, said.last, f"{domain}: the log says that this file was archived, and it is kept: {why}")
 
 
 def _not_there(said: Archived, store_id: str, domain: str) -> str | None:
@@ -458,7 +492,7 @@ def _keeps(group: GroupCommit, said: Archived, store_id: str) -> str | None:
 def try_to_finish(group: GroupCommit, store_id: str) -> None:
     """finish_archiving() for an opening, which must not fail over it: what could not be done is logged, and the next one tries again."""
     try:
-        left = [*_try_to_end_moves(group), *finish_archiving(group, store_id)]
+        left = [*_try_to_end_moves(group), *finish_archiving(group, store_id)[1]]
         kept = [f"positions {each.first} to {each.last}: {each.why}" for each in left]
     except EventStoreError as error:
         kept = [str(error)]

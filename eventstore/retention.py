@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,8 @@ from eventstore.archive import (
     outline,
     prove_file,
     report_of,
+    staying,
+    to_finish,
 )
 from eventstore.archived import Archived, archived_file, latest
 from eventstore.clock import now_us
@@ -58,16 +61,36 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"what a Retention keeps is a whole number of seconds or events, not {given[0]!r}")
 
 
+class Way(msgspec.Struct, frozen=True):
+    """How files go: moved to the folder `to`, or deleted for good; neither where nobody said."""
+
+    to: Path | None = None
+    delete: bool = False
+    take_over: bool = False
+    """Whether also from archives that other stores put files in, or nobody knows who."""
+
+
+class PlannedFile(FileReport, frozen=True):
+    """A file that need not be kept, where it is now, and what is done with it."""
+
+    does: Literal["archive", "delete"] | None
+    """None if the plan was not told how files go: of one that is archived only a deletion takes anything."""
+
+
 class RetentionPlan(msgspec.Struct, frozen=True):
-    """What a Retention would do to one domain now."""
+    """What a Retention would do to one domain now: the steps that are taken when it is applied."""
 
     domain: str
     seal: bool
     """Whether the live file would be sealed first, as it begins with what need not be kept."""
-    files: list[FileReport]
-    """Those that would go, oldest first; of one that is archived already only a deletion takes anything."""
+    files: list[PlannedFile]
+    """Those that would go, oldest first."""
+    kept: list[KeptFile]
+    """Those that should go, and would not, and why."""
     floor: int
     """Events up to this position would not be in the store."""
+    removed: list[str]
+    """The files that an earlier event said would go, and that are still there: they would be removed."""
 
 
 class _Rule:
@@ -92,21 +115,42 @@ class _Rule:
         return self._head - max(live.first, 1) + 1 > (self._policy.keep_events or 0)
 
 
-def plan_retention(group: GroupCommit, policy: Retention, store_id: str) -> RetentionPlan:
+def plan_retention(group: GroupCommit, policy: Retention, store_id: str, way: Way) -> RetentionPlan:
     """What the policy would do to a log now; changes nothing. Raises ConfigError, CorruptionError."""
-    log, at_us = file_log(group), now_us()
-    live = log.file()
+    log = file_log(group)
+    seal, files = _dispensable(group, log, policy, store_id)
+    removed, kept = to_finish(group, log, store_id)
+    does: Literal["archive", "delete"] | None = None
+    if way.to is not None:
+        stays, does = staying(group, log, way.to, store_id), "archive"
+        files = [file for file in files if file.archive is None and file.first not in stays]
+    elif way.delete:
+        places, does = _places(log), "delete"
+        refused = {file.first: _refused(log, file, _standing(log, file.last, places.get(file.first, {}), way)) for file in files}
+        kept = [each for each in kept if each.first not in refused] + [each for file in files for each in refused[file.first]]
+        files = [file for file in files if not refused[file.first]]
+        for said in _recorded_deletions(group, log):
+            standing = _standing(log, said.last, places.get(said.first, {}), way)
+            removed += [str(path) for path, why in standing.items() if why is None]
+            kept += [_still_there(said.first, said.last, why) for why in standing.values() if why is not None]
+    kept = [each for each in kept if each.first not in {file.first for file in files}]
+    planned = [PlannedFile(**msgspec.structs.asdict(file), does=does) for file in files]
+    return RetentionPlan(log.domain, seal, planned, kept, max([log.floor(), *(file.last for file in files)]), removed)
+
+
+def _dispensable(group: GroupCommit, log: FileLog, policy: Retention, store_id: str) -> tuple[bool, list[FileReport]]:
+    """Whether the live file is to be sealed, and the files that need not be kept then, oldest first."""
+    at_us, live = now_us(), log.file()
     seal = _Rule(policy, live.last, at_us).seals(live)
     head = live.last + seal
     rule, files = _Rule(policy, head, at_us), list[FileReport]()
     for file in _oldest_first(group, log, store_id):
         if not rule.lets_go(file.last, file.ended_us):
-            break
+            return seal, files
         files.append(file)
-    else:
-        if seal and rule.lets_go(head, live.ended_us):
-            files.append(report_of(msgspec.structs.replace(live, last=head), "store"))
-    return RetentionPlan(group.live.log.domain, seal, files, max([group.live.log.floor(), *(file.last for file in files)]))
+    if seal and rule.lets_go(head, live.ended_us):
+        files.append(report_of(msgspec.structs.replace(live, last=head), "store"))
+    return seal, files
 
 
 def _oldest_first(group: GroupCommit, log: FileLog, store_id: str) -> list[FileReport]:
@@ -126,64 +170,68 @@ def _oldest_first(group: GroupCommit, log: FileLog, store_id: str) -> list[FileR
     return [files[first] for first in sorted(files)]
 
 
-def apply_retention(
-    group: GroupCommit, policy: Retention, store_id: str, *, to: Path | None, take_over: bool = False, progress: Progress | None = None
-) -> ArchiveReport:
-    """Seal where that is needed, then move what need not be kept to the folder `to`; if that is None delete it, archived files included.
+def apply_retention(group: GroupCommit, policy: Retention, store_id: str, way: Way, progress: Progress | None = None) -> ArchiveReport:
+    """Take the steps of the plan: seal where that is needed, then move what need not be kept, or delete it, archived files included.
 
-    `take_over`: also from archives that other stores put files in, or nobody knows who. Raises CorruptionError, AccessError,
-    EngineError: what was done until then stays done.
+    Each file is proven before it goes. Raises CorruptionError, AccessError, EngineError: what was done until then stays done.
     """
-    sealed = plan_retention(group, policy, store_id).seal and group.seal().sealed
-    if to is not None:
-        wanted = {file.first for file in plan_retention(group, policy, store_id).files}
-        report = archive_files(group, lambda log: [log.file(first) for first in log.sealed() if first in wanted], to, store_id, progress)
+    sealed = plan_retention(group, policy, store_id, way).seal and group.seal().sealed
+    if way.to is not None:
+
+        def choose(log: FileLog) -> list[FileExtent]:
+            return [log.file(file.first) for file in plan_retention(group, policy, store_id, way).files]
+
+        report = archive_files(group, choose, way.to, store_id, progress)
     else:
-        report = _delete(group, policy, store_id, progress, take_over=take_over)
+        report = _delete(group, policy, store_id, way, progress)
     return msgspec.structs.replace(report, sealed=sealed)
 
 
-def _delete(group: GroupCommit, policy: Retention, store_id: str, progress: Progress | None, *, take_over: bool) -> ArchiveReport:
+def _delete(group: GroupCommit, policy: Retention, store_id: str, way: Way, progress: Progress | None) -> ArchiveReport:
     domain, gone = group.live.log.domain, list[FileReport]()
     with moving(group) as log:
-        unfinished = finish_archiving(group, store_id)
-        files = plan_retention(group, policy, store_id).files
-        kept = [each for each in unfinished if each.first not in {file.first for file in files}]
+        removed, unfinished = finish_archiving(group, store_id)
+        plan = plan_retention(group, policy, store_id, way)
         places = _places(log)
-        kept += _finish_deleting(group, log, places, take_over=take_over)
-        for number, file in enumerate(files):
+        kept = [each for each in unfinished if each.first not in {file.first for file in plan.files}] + plan.kept
+        for said in _recorded_deletions(group, log):
+            done, left = _finish_deleting(log, said, places.get(said.first, {}), way)
+            removed, kept = removed + done, kept + left
+        for number, file in enumerate(plan.files):
             if progress is not None:
-                progress(domain, number, len(files))
-            done, left = _delete_one(group, log, file, places.get(file.first, {}), take_over=take_over)
+                progress(domain, number, len(plan.files))
+            is_gone, left = _delete_one(group, log, file, places.get(file.first, {}), way)
             kept += left
-            if done:
-                gone.append(msgspec.structs.replace(file, status="deleted", archive=None))
+            if is_gone:
+                gone.append(FileReport(file.first, file.last, "deleted", None, file.bytes, file.began_us, file.ended_us))
         if progress is not None:
-            progress(domain, len(files), len(files))
+            progress(domain, len(plan.files), len(plan.files))
         kept += end_moves(group, log)
-    return ArchiveReport(domain, gone, kept, group.live.log.floor())
+    # What the plan says is kept is met once more where it is tried.
+    return ArchiveReport(domain, gone, list(dict.fromkeys(kept)), group.live.log.floor(), removed=removed)
 
 
-def _delete_one(group: GroupCommit, log: FileLog, file: FileReport, places: _Places, *, take_over: bool) -> tuple[bool, list[KeptFile]]:
+def _delete_one(group: GroupCommit, log: FileLog, file: FileReport, places: _Places, way: Way) -> tuple[bool, list[KeptFile]]:
     """Delete a file wherever it is read, or nowhere; whether it is on record as deleted by then, and what is left, and why."""
-
-    def kept(why: str) -> KeptFile:
-        return KeptFile(file.first, file.last, why)
-
-    recorded = None if file.archive is None else _real(archived_file(Path(file.archive), log.store_id, log.domain, file.first))
     with contextlib.ExitStack() as rights:
-        standing = _standing(log, file.last, places, rights, take_over=take_over)
-        if recorded is not None and recorded not in standing:
-            return False, [kept(f"there is no {recorded}: nothing was deleted, and nothing recorded")]
-        counted = {recorded, *log.attached()}
-        refused = [kept(f"{why}; nothing was deleted, and nothing recorded") for path, why in standing.items() if why and path in counted]
-        if refused:
+        standing = _standing(log, file.last, places, way, rights)
+        if refused := _refused(log, file, standing):
             return False, refused
         said = Archived(file.first, file.last, None, None, _whole_outline(group, log, file))
         group.live.keep_ids(file.last)
         left = list[KeptFile]()
         group.record("archive", lambda _: said, lambda: left.extend(_delete_file(log, standing, file.first, file.last)))
     return True, left
+
+
+def _refused(log: FileLog, file: FileReport, standing: dict[Path, str | None]) -> list[KeptFile]:
+    """Why a file is not deleted: where it is recorded, or read, it is not, or must stay."""
+    recorded = None if file.archive is None else _real(archived_file(Path(file.archive), log.store_id, log.domain, file.first))
+    counted = {recorded, *log.attached()}
+    found = [why for path, why in standing.items() if why and path in counted]
+    if recorded is not None and recorded not in standing:
+        found = [f"there is no {recorded}"]
+    return [KeptFile(file.first, file.last, f"{why}: nothing is deleted, and nothing recorded") for why in found]
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -213,10 +261,10 @@ def _places(log: FileLog) -> dict[int, _Places]:
     return found
 
 
-def _standing(log: FileLog, last: int, places: _Places, rights: contextlib.ExitStack, *, take_over: bool) -> dict[Path, str | None]:
+def _standing(log: FileLog, last: int, places: _Places, way: Way, rights: contextlib.ExitStack | None = None) -> dict[Path, str | None]:
     """In which of its `places` the file that ends in `last` stands, and why it must not be deleted there; None if it may.
 
-    Until `rights` end nobody else puts or removes files there.
+    Until `rights` end nobody else puts or removes files there, and what may be deleted was proven. Without them it is only looked at.
     """
     standing: dict[Path, str | None] = {}
     for path, place in sorted(places.items()):
@@ -224,8 +272,8 @@ def _standing(log: FileLog, last: int, places: _Places, rights: contextlib.ExitS
             there = stat_or_none(path) is not None
         if there:
             foreign = None if place.is_recorded else _other_than(log, path, last)
-            refusal = foreign or _refusal(log, path.parent, rights, take_over=take_over)
-            standing[path] = refusal or _not_whole(log, path, last, place.sha256)
+            refusal = foreign or _refusal(log, path.parent, rights, take_over=way.take_over)
+            standing[path] = refusal or (None if rights is None else _not_whole(log, path, last, place.sha256))
     return standing
 
 
@@ -262,14 +310,15 @@ def _not_whole(log: FileLog, path: Path, last: int, sha256: str | None) -> str |
     return f"{path} has SHA-256 {found}, not {sha256}"
 
 
-def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack, *, take_over: bool) -> str | None:
+def _refusal(log: FileLog, folder: Path, rights: contextlib.ExitStack | None, *, take_over: bool) -> str | None:
     """Why nothing may be deleted from a folder of an archive by this store; None if something may, and the right to do so is held."""
     store = log.folder.parents[1]
     try:
-        rights.enter_context(claims.held(folder, timeout_ms=log.busy_timeout_ms))
+        if rights is not None:
+            rights.enter_context(claims.held(folder, timeout_ms=log.busy_timeout_ms))
         with os_errors(f"looking who put files into {folder}"):
             theirs = claims.not_to_delete(folder, store)
-            if theirs is not None and take_over:
+            if theirs is not None and take_over and rights is not None:
                 claims.take_over(folder, store)
     except EngineError as error:
         return str(error)
@@ -290,27 +339,29 @@ def _whole_outline(group: GroupCommit, log: FileLog, file: FileReport) -> list[s
     return outline(group, log, file)
 
 
-def _finish_deleting(group: GroupCommit, log: FileLog, places: dict[int, _Places], *, take_over: bool) -> list[KeptFile]:
-    """Delete what is left of files whose deletion was recorded: by a process that died over it, or in an archive that was not at hand."""
-    kept: list[KeptFile] = []
-    for first, said in latest(log.archived(group.live.fresh().system)).items():
-        if said.to is not None:
-            continue
-        with contextlib.ExitStack() as rights:
-            standing = _standing(log, said.last, places.get(first, {}), rights, take_over=take_over)
-            if standing:
-                with log.writing():
-                    kept += _delete_file(log, standing, first, said.last)
-    return kept
+def _recorded_deletions(group: GroupCommit, log: FileLog) -> list[Archived]:
+    """The last words that say of a file that it was deleted: whoever said so may have died over it, or an archive was not at hand."""
+    return [said for said in latest(log.archived(group.live.fresh().system)).values() if said.to is None]
+
+
+def _finish_deleting(log: FileLog, said: Archived, places: _Places, way: Way) -> tuple[list[str], list[KeptFile]]:
+    """Delete what is left of a file whose deletion was recorded; gives that, and what stays all the same."""
+    with contextlib.ExitStack() as rights:
+        standing = _standing(log, said.last, places, way, rights)
+        if not standing:
+            return [], []
+        with log.writing():
+            left = _delete_file(log, standing, said.first, said.last)
+        return [str(path) for path, why in standing.items() if why is None and stat_or_none(path) is None], left
+
+
+def _still_there(first: int, last: int, why: str) -> KeptFile:
+    return KeptFile(first, last, f"recorded as deleted, and still there: {why}")
 
 
 def _delete_file(log: FileLog, standing: dict[Path, str | None], first: int, last: int) -> list[KeptFile]:
     """Delete a file, now that an event says so, from archives and from the log's folder; what fails is told, and tried again."""
-    left = [
-        KeptFile(first, last, f"recorded as deleted, and still there: {why}")
-        for path in standing
-        if (why := standing[path] or _remove(path))
-    ]
+    left = [_still_there(first, last, why) for path in standing if (why := standing[path] or _remove(path))]
     # The log's own folder last: then the log looks anew which files there are, those in archives included.
     return left + drop(log, first, last)
 

@@ -35,7 +35,7 @@ from eventstore.metrics import Meter, OnCommit
 from eventstore.model import Domain, Durability, Event, Head, Key
 from eventstore.pointers import PointerFolder
 from eventstore.projections.key_states import ValueCache
-from eventstore.retention import Retention, RetentionPlan, apply_retention, plan_retention
+from eventstore.retention import Retention, RetentionPlan, Way, apply_retention, plan_retention
 from eventstore.values import MAX_VALUE_BYTES
 from eventstore.verify import Progress, Report, require_whole, verify_store
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from eventstore.backup import BackupReport
 
 CACHE_BYTES = 256 * 2**20
+_ONE_WAY = "say where the files go, by to=, or that they are to be deleted for good, by delete=True: one of the two"
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
@@ -217,14 +218,27 @@ class Store:
         groups = self._moved(domain)
         folder = archive_folder(to)
         if dry_run:
-            return [plan_archive(group, before) for group in groups]
+            return [plan_archive(group, before, folder, self.store_id) for group in groups]
         self._require_movable()
         return [archive_files(group, lambda log: chosen_files(log, before), folder, self.store_id, progress) for group in groups]
 
-    def plan_retention(self, policy: Retention, domain: str | None = None) -> list[RetentionPlan]:
-        """What retain() would do now, domain by domain; changes nothing. Raises NotFoundError, CorruptionError."""
+    def plan_retention(
+        self,
+        policy: Retention,
+        domain: str | None = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        delete: bool = False,
+        take_over: bool = False,
+    ) -> list[RetentionPlan]:
+        """What retain() would do now if it were told the same, domain by domain; changes nothing.
+
+        With neither `to` nor `delete` it names the files that need not be kept, wherever they are, and not what becomes of them. Files are
+        not proven here: one that is not whole does not go, and retain() says so. Raises NotFoundError, ConfigError, CorruptionError.
+        """
         _require_policy(policy)
-        return [plan_retention(group, policy, self.store_id) for group in self._moved(domain)]
+        way = _way(to, delete, take_over)
+        return [plan_retention(group, policy, self.store_id, way) for group in self._moved(domain)]
 
     def retain(
         self,
@@ -241,19 +255,17 @@ class Store:
         A live file that begins with what need not be kept is sealed first. With `delete`, files that were archived earlier go, too,
         from where they were put and from every archive that is attached. Only the store that put them there may do that, and no copy
         of it, which has another path or is another folder; `take_over` lets this one, from now on: say so of a store that was moved or
-        restored, and if no other counts on its archives. What could not go is in the report's `kept`, with the reason.
+        restored, and if no other counts on its archives. What could not go is in the report's `kept`, with the reason; `removed` are files
+        that an earlier call was to remove. plan_retention() with the same arguments says all of it before.
         What every key is survives always: only the past goes, and an `archive` event says which. What was altered is evidence, and does not
         go: of the store's own files it is a CorruptionError, of copies in archives it is in `kept`. Raises as archive() does.
         """
         _require_policy(policy)
-        if (to is None) != delete:
-            raise ConfigError("say where the files go, by to=, or that they are to be deleted for good, by delete=True: one of the two")
-        if take_over and not delete:
-            raise ConfigError("take_over says that files may be deleted from archives of another store: it goes with delete=True")
+        if to is None and not delete:
+            raise ConfigError(_ONE_WAY)
+        way = _way(to, delete, take_over)
         self._require_movable()
-        groups = self._moved(domain)
-        folder = None if to is None else archive_folder(to)
-        return [apply_retention(group, policy, self.store_id, to=folder, take_over=take_over, progress=progress) for group in groups]
+        return [apply_retention(group, policy, self.store_id, way, progress) for group in self._moved(domain)]
 
     def _moved(self, domain: str | None) -> list[GroupCommit]:
         existing = self.domains()
@@ -546,6 +558,15 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<eventstore.Store {self.location}{' closed' if self._closed else ''}>"
+
+
+def _way(to: str | os.PathLike[str] | None, delete: bool, take_over: bool) -> Way:
+    """How files are to go, as Store.retain() was told. Raises ConfigError."""
+    if to is not None and delete:
+        raise ConfigError(_ONE_WAY)
+    if take_over and not delete:
+        raise ConfigError("take_over says that files may be deleted from archives of another store: it goes with delete=True")
+    return Way(None if to is None else archive_folder(to), bool(delete), bool(take_over))
 
 
 def _require_policy(given: object) -> None:

@@ -14,13 +14,13 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from eventstore.archive import ArchiveReport, FileReport
+from eventstore.archive import ArchiveReport, FileReport, KeptFile
 from eventstore.clock import format_us
 from eventstore.model import Domain
 from eventstore.tools.stores import existing_store
@@ -49,13 +49,17 @@ class KeptLine(msgspec.Struct, frozen=True):
 
 
 class DomainLine(msgspec.Struct, frozen=True):
-    """One domain: the files that went, or would, and those that should have. Events up to `floor` are not in the store then."""
+    """One domain: the files that went, or would, and those that should have. Events up to `floor` are not in the store then.
+
+    `sealed`: whether the live file was sealed first. `removed`: files that an earlier run left, and that went now.
+    """
 
     domain: str
     sealed: bool
     floor: int
-    files: list[FileLine]
+    files: Sequence[FileLine]
     kept: list[KeptLine]
+    removed: list[str]
 
 
 class MovedReport(msgspec.Struct, frozen=True):
@@ -90,8 +94,14 @@ def archive(
 
 def line_of(report: ArchiveReport) -> DomainLine:
     """A domain's report as the commands tell it."""
-    kept = [KeptLine(each.first, each.last, each.why) for each in report.kept]
-    return DomainLine(report.domain, report.sealed, report.floor, list(map(file_line, report.files)), kept)
+    return DomainLine(
+        report.domain, report.sealed, report.floor, list(map(file_line, report.files)), list(map(kept_line, report.kept)), report.removed
+    )
+
+
+def kept_line(file: KeptFile) -> KeptLine:
+    """A file that stays, as the commands tell it."""
+    return KeptLine(file.first, file.last, file.why)
 
 
 def file_line(file: FileReport) -> FileLine:
@@ -102,9 +112,7 @@ def file_line(file: FileReport) -> FileLine:
 def render(report: MovedReport, paint: Paint) -> Iterator[str]:
     """A line a file, a line for each that was kept, and what it comes to."""
     yield from file_table(report.domains, paint)
-    for line in report.domains:
-        for each in line.kept:
-            yield f"{paint(escape(line.domain), 'bad')}  positions {each.first:,} to {each.last:,} were kept: {escape(each.why)}"
+    yield from steps(report.domains, paint, "would be" if report.dry_run else "was", "would be" if report.dry_run else "were")
     files = [file for line in report.domains for file in line.files]
     count, events = count_text(len(files), "file"), count_text(sum(file.events for file in files), "event")
     if not files:
@@ -114,17 +122,29 @@ def render(report: MovedReport, paint: Paint) -> Iterator[str]:
     yield paint(f"{done} {count}, {events}" + (f", to {escape(report.to)}" if report.to is not None else ""), "ok")
 
 
+def steps(domains: Sequence[DomainLine], paint: Paint, one: str, several: str) -> Iterator[str]:
+    """What else is done, a line each, and what is not: `one` and `several` say whether it was, or would be."""
+    for line in domains:
+        if line.sealed:
+            yield f"{escape(line.domain)}: its live file {one} sealed"
+        for path in line.removed:
+            yield f"{escape(line.domain)}: {escape(path)}, which an earlier run left, {one} removed"
+        for each in line.kept:
+            yield f"{paint(escape(line.domain), 'bad')}  positions {each.first:,} to {each.last:,} {several} kept: {escape(each.why)}"
+
+
 def file_table(domains: list[DomainLine], paint: Paint) -> Iterator[str]:
     """The files of some domains, one a line, with the time between its first and its last event."""
     rows = [["domain", "positions", "events", "size", "from", "until", "floor"]]
-    rows += [_row(line, file) for line in domains for file in line.files]
+    rows += [file_row(line, file) for line in domains for file in line.files]
     heading, *lines = table(rows, right=frozenset({2, 3, 6}))
     if lines:
         yield paint(heading, "dim")
     yield from lines
 
 
-def _row(line: DomainLine, file: FileLine) -> list[str]:
+def file_row(line: DomainLine, file: FileLine) -> list[str]:
+    """A file's cells in a table."""
     began, ended = ("" if at is None else format_us(at) for at in (file.began_us, file.ended_us))
     size = "" if file.bytes is None else size_text(file.bytes)
     return [escape(line.domain), f"{file.first:,}-{file.last:,}", f"{file.events:,}", size, began, ended, f"{file.last:,}"]

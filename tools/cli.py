@@ -401,9 +401,7 @@ def _retention(
 
     policy = retention.policy_of(keep_days, keep_events)
     if action == "plan":
-        if any(options.values()):
-            raise click.UsageError("plan changes nothing: --to, --delete, --yes and --take-over belong to apply")
-        return show(retention.plan(store, domain, policy=policy), retention.render_plan, as_json)
+        return show(retention.plan(store, domain, policy=policy, **options), retention.render_plan, as_json)
     with progress_on(sys.stderr, wanted=not as_json) as progress:
         report = retention.apply(store, domain, policy=policy, progress=progress, **options)
     return show(report, retention.render, as_json)

@@ -20,6 +20,7 @@ import pytest
 import eventstore
 from eventstore import (
     AccessError,
+    ArchiveReport,
     CompactedError,
     ConfigError,
     CorruptionError,
@@ -29,6 +30,7 @@ from eventstore import (
     NotFoundError,
     ReadOnlyError,
     Retention,
+    RetentionPlan,
     Store,
     UnavailableError,
     archive,
@@ -772,6 +774,58 @@ def test_recent_events_stay(tmp_path: Path, store: Store) -> None:
     assert (done.files, store.domain(DOMAIN).floor) == ([], 0)
 
 
+def planned_and_done(store: Store, keep: int, **way: Any) -> tuple[RetentionPlan, ArchiveReport]:
+    """A plan and what was done, which are the same."""
+    policy = Retention(keep_events=keep)
+    (plan,) = store.plan_retention(policy, DOMAIN, **way)
+    (done,) = store.retain(policy, DOMAIN, **way)
+    assert [(file.first, file.last) for file in plan.files] == [(file.first, file.last) for file in done.files]
+    assert {file.does for file in plan.files} <= {"delete" if "delete" in way else "archive"}
+    assert {file.status for file in done.files} <= {"deleted" if "delete" in way else "archived"}
+    assert (plan.seal, plan.floor, plan.kept, plan.removed) == (done.sealed, done.floor, done.kept, done.removed)
+    return plan, done
+
+
+@pytest.mark.parametrize("way", ["to", "delete"])
+def test_every_step_is_planned_and_told(tmp_path: Path, archived: Path, way: str) -> None:
+    """Of a store whose archive is moved away, put back, another store's, and attached only after its files were deleted."""
+    how: dict[str, Any] = {"delete": True} if way == "delete" else {"to": tmp_path / "other"}
+    with eventstore.open(archived) as store:
+        own = log_folder(tmp_path) / f"{8:020d}.db"
+        (copy,) = (tmp_path / "archive").rglob(own.name)
+        shutil.copy(copy, own)
+    (tmp_path / "archive").rename(tmp_path / "moved")
+    with eventstore.open(archived) as store:
+        plan, _ = planned_and_done(store, 3, **how)
+        assert (plan.seal, [file.first for file in plan.files]) == (True, [8])
+        assert [each.first for each in plan.kept] == ([0] if way == "delete" else [])
+    (tmp_path / "moved").rename(tmp_path / "archive")
+    (claims,) = (tmp_path / "archive").rglob("claims")
+    content = claims.read_bytes()
+    claims.write_bytes(b'\n{"store":"/elsewhere","inode":1}\n')
+    with eventstore.open(archived) as store:
+        plan, _ = planned_and_done(store, 3, **how)
+        assert [each.first for each in plan.kept] == ([0, 8] if way == "delete" else [])
+    claims.write_bytes(content)
+    with eventstore.open(archived) as store:
+        plan, _ = planned_and_done(store, 3, **how)
+        assert plan.removed == ([str(copy)] if way == "delete" else [])
+        planned_and_done(store, 0, **how)
+
+
+def test_a_plan_that_is_not_told_how_files_go_says_where_they_are(tmp_path: Path, store: Store) -> None:
+    fill(store)
+    store.archive(DOMAIN, before=8, to=tmp_path / "archive")
+    (plan,) = store.plan_retention(Retention(keep_events=9))
+    assert [(file.last, file.status, file.does) for file in plan.files] == [(7, "archived", None), (14, "store", None)]
+    (plan,) = store.plan_retention(Retention(keep_events=9), to=tmp_path / "archive")
+    assert [(file.last, file.does) for file in plan.files] == [(14, "archive")]
+    with pytest.raises(ConfigError, match="one of the two"):
+        store.plan_retention(Retention(keep_s=1), to=tmp_path / "archive", delete=True)
+    with pytest.raises(ConfigError, match="take_over"):
+        store.plan_retention(Retention(keep_s=1), take_over=True)
+
+
 def test_archived_files_are_deleted_on_demand_and_never_in_silence(tmp_path: Path, store: Store) -> None:
     fill(store)
     store.archive(DOMAIN, before=8, to=tmp_path / "archive")
@@ -831,7 +885,7 @@ def test_an_archived_copy_that_was_altered_is_not_deleted(tmp_path: Path, archiv
         (report,) = store.retain(Retention(keep_events=3), DOMAIN, delete=True)
         assert ([each.first for each in report.files], [each.first for each in report.kept]) == ([0], [8])
         assert str(copy) in report.kept[0].why
-        assert "nothing was deleted, and nothing recorded" in report.kept[0].why
+        assert "nothing is deleted, and nothing recorded" in report.kept[0].why
     assert [path.stem for archive in archives for path in archive.rglob("*.db")] == [f"{8:020d}"] * 2
     copy.write_bytes(content)
     assert deleted(archived, archives=archives) == ([8], [])
@@ -890,7 +944,7 @@ def test_only_the_store_that_put_files_there_deletes_them(tmp_path: Path, archiv
         assert f"files that the store {archived} " in sentence
         assert ("another folder, that had the path of this one" in sentence) == (how == "restored in its place")
         assert "take_over=True" in sentence
-        assert "nothing was deleted, and nothing recorded" in sentence
+        assert "nothing is deleted, and nothing recorded" in sentence
     if how == "copied":
         assert deleted(archived) == ([0, 8], [])
     else:

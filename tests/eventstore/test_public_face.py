@@ -63,7 +63,7 @@ SIGNATURES: dict[str, str] = {
     "Store.accept": "(self, domain)",
     "Store.seal": "(self, domain)",
     "Store.archive": "(self, domain=None, *, before=None, to, dry_run=False, progress=None)",
-    "Store.plan_retention": "(self, policy, domain=None)",
+    "Store.plan_retention": "(self, policy, domain=None, *, to=None, delete=False, take_over=False)",
     "Store.retain": "(self, policy, domain=None, *, to=None, delete=False, take_over=False, progress=None)",
     "Store.close": "(self)",
     "Store.resume": "(self)",

@@ -166,7 +166,7 @@ def test_what_was_kept_is_told_and_is_exit_1(data: Path, tmp_path: Path) -> None
 def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
     plan = done("retention", "plan", data, "notes", "--keep-events", 4, "--json").json()
     assert [(line["floor"], line["sealed"], [file["last"] for file in line["files"]]) for line in plan["domains"]] == [(4, False, [4])]
-    assert "notes: 1 file would go, 5 events" in done("retention", "plan", data, "--keep-events", 4).out
+    assert "notes: 1 file need not be kept, 5 events" in done("retention", "plan", data, "--keep-events", 4).out
     assert "notes: nothing would go" in done("retention", "plan", data, "--keep-days", 1).out
     done("retention", "apply", data, "notes", "--keep-events", 4, "--to", tmp_path / "archive")
     assert done("verify", data, "notes", "--json").json()["domains"][0]["floor"] == 4
@@ -187,8 +187,9 @@ def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
     [
         ["plan"],
         ["plan", "--keep-days", 1, "--keep-events", 1],
-        ["plan", "--keep-days", 1, "--delete"],
+        ["plan", "--keep-days", 1, "--to", "x", "--delete"],
         ["plan", "--keep-days", 1, "--take-over"],
+        ["plan", "--keep-days", 1, "--to", "x", "--yes"],
         ["apply", "--keep-days", 1, "--to", "x", "--take-over"],
         ["apply", "--keep-days", 1],
         ["apply", "--keep-days", 1, "--to", "x", "--delete", "--yes"],
@@ -197,7 +198,34 @@ def test_retention_is_planned_and_applied(data: Path, tmp_path: Path) -> None:
 )
 def test_half_a_policy_is_refused(data: Path, words: list[object]) -> None:
     action, *options = words
-    assert eventstore("retention", action, data, *options).code == 3
+    refused = eventstore("retention", action, data, *options)
+    assert refused.code == 3
+    assert not [name for name in ("to=", "delete=", "take_over", "keep_s") if name in refused.err], "Python's names"
+
+
+@pytest.mark.parametrize("delete", [False, True], ids=["to an archive", "for good"])
+def test_apply_does_what_was_planned(data: Path, tmp_path: Path, delete: bool) -> None:
+    way: list[object] = ["--delete"] if delete else ["--to", tmp_path / "archive"]
+    yes = ["--yes"] if delete else []
+    for keep in (4, 1, 0, 0):
+        words = [data, "notes", "--keep-events", keep, *way]
+        (planned,) = done("retention", "plan", *words, "--json").json()["domains"]
+        (applied,) = done("retention", "apply", *words, *yes, "--json").json()["domains"]
+        told = [[(file["first"], file["last"]) for file in line["files"]] for line in (planned, applied)]
+        assert told[0] == told[1]
+        assert {file["does"] for file in planned["files"]} <= {"delete" if delete else "archive"}
+        assert {**planned, "files": []} == {**applied, "files": []}
+
+
+def test_a_seal_is_told_where_nothing_is_moved(data: Path, tmp_path: Path) -> None:
+    done("archive", data, "notes", "--to", tmp_path / "archive")
+    words = [data, "notes", "--keep-events", 1]
+    assert "nothing would go" not in (general := done("retention", "plan", *words).out)
+    assert f"  {tmp_path / 'archive'}" in general, "where the files are"
+    shown = done("retention", "plan", *words, "--to", tmp_path / "archive").out
+    assert shown == "notes: its live file would be sealed\nnotes: nothing would go\n"
+    assert done("retention", "apply", *words, "--to", tmp_path / "archive").out == "notes: its live file was sealed\nnothing to archive\n"
+    assert "  delete\n" in done("retention", "plan", *words, "--delete").out
 
 
 def test_a_copy_deletes_from_its_originals_archive_only_if_it_is_told_to_take_it_over(data: Path, tmp_path: Path) -> None:
