@@ -170,7 +170,7 @@ def _folders(given: object, location: str) -> list[Path]:
         raise ConfigError(f"archives is a list of folders, not {given!r}")
     folders = [Path(_path(folder, "archives is a list of folders")) for folder in given]
     for folder in folders:
-        if not folder.is_dir():  # no reason to stop a bot: what is in it can wait
+        if not os.path.isdir(folder):  # no reason to stop a bot: what is in it can wait
             _log.warning("archives names %s, and no folder is there: nothing is read from it until the store is opened anew", folder)
     return folders
 
