@@ -301,7 +301,7 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 @_READ_ONLY
 @_ARCHIVE
 @_JSON
-def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **options: Any) -> int:
+def _anchor(store: str, output: Path | None, private_key: Path | None, as_json: bool, **options: Any) -> int:
     from eventstore.tools import anchor
 
     with progress_on(sys.stderr, wanted=not as_json) as progress:
