@@ -431,7 +431,8 @@ class Store:
 
         Raises CompactedError for events, or an anchor, before the part of the log that is at hand: attach the archive that it names.
         Raises NotFoundError for an unknown domain, another store's anchor or if no event is chosen, ConfigError for a choice that
-        is none, more than 64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the anchored one continued.
+        is none, more than 64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the
+        anchored one continued.
         """
         if domain not in self.domains():
             raise NotFoundError(f"no domain {domain!r} in {self.location}")
