@@ -15,13 +15,13 @@ import msgspec
 
 from eventstore.clock import now_us
 from eventstore.codec import FORMAT
-from eventstore.errors import CompactedError, ConfigError, EventStoreError, NewerFormatError
-from eventstore.links import Finding
+from eventstore.errors import CompactedError, ConfigError, EngineError, EventStoreError, NewerFormatError
+from eventstore.links import UNJUDGED, Finding
 from eventstore.log import Engine, EventLog
 from eventstore.model import Head, is_domain_name
 from eventstore.roots import Progress, below_floor, grow, started
 
-Verdict = Literal["EXTENDED", "ALTERED", "REORDERED", "TRUNCATED"]
+Verdict = Literal["EXTENDED", "ALTERED", "REORDERED", "TRUNCATED", "UNNAMED", "UNJUDGED"]
 
 _PREFIX = b"eventstore-anchor/%d\x00" % FORMAT
 """What the signed bytes begin with: a signature made for anything else is none for an anchor."""
@@ -105,22 +105,27 @@ class _Format(msgspec.Struct):
 class Judgement(msgspec.Struct, frozen=True):
     """What an anchor says of one domain.
 
-    EXTENDED: the anchored event stands at its position, every event up to it is what it was, and `more` came since.
+    EXTENDED: the anchored event stands at its position, and every event up to it is what it was.
     ALTERED: another event stands there, or one before it was changed. REORDERED: the anchored checksum stands elsewhere.
-    TRUNCATED: the log ends before it, or is gone. `head` is the last position found, None where there is no log to read.
+    TRUNCATED: the log ends before it, or is gone. UNNAMED: the anchor says nothing of the domain, `position` is None.
+    UNJUDGED: a lock, a right or the disk stood in the way of looking.
+
+    `more` events are not covered: those after the anchored one where the log is EXTENDED, all where it is UNNAMED. For them,
+    as for whatever stood after the anchored event and does not any more, there is the chain alone. `head` is the last
+    position found, None where there is no log to read.
     """
 
     domain: str
     verdict: Verdict
-    position: int
+    position: int | None
     head: int | None
     more: int
     message: str
 
     @property
     def ok(self) -> bool:
-        """Whether the record up to the anchor is what it was."""
-        return self.verdict == "EXTENDED"
+        """Whether nothing speaks against the domain, as far as the anchor covers it: see `more`."""
+        return self.verdict in ("EXTENDED", "UNNAMED")
 
 
 def make_anchor(store_id: str, heads: dict[str, AnchoredHead]) -> Anchor:
@@ -151,8 +156,17 @@ def judge(
             return _judged(log, anchored, findings, progress)
     except CompactedError:
         raise  # without the archive there is no verdict
+    except (EngineError, NewerFormatError) as error:  # nothing is known of its bytes
+        return Judgement(domain, "UNJUDGED", anchored.position, None, 0, f"the log could not be looked at: {error}")
     except EventStoreError as error:
         return Judgement(domain, "ALTERED", anchored.position, None, 0, f"the log cannot be read: {error}")
+
+
+def unnamed(domain: str, head: int | None) -> Judgement:
+    """What an anchor says of a domain that it does not name; `head` is the last position found, if any."""
+    more = head or 0
+    covered = "nothing of it is covered" if more == 0 else f"its {more:,} event{' is' if more == 1 else 's are'} not covered"
+    return Judgement(domain, "UNNAMED", None, head, more, f"the anchor does not name this domain: {covered}")
 
 
 def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], progress: Progress | None) -> Judgement:
@@ -163,6 +177,9 @@ def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], 
     if events and events[0].checksum == checksum:
         broken = breaks_chain(findings, position)
         if broken is not None:
+            if broken.kind == UNJUDGED:
+                message = f"the anchored checksum stands there, but what it was made of could not all be looked at: {broken.message}"
+                return Judgement(log.domain, "UNJUDGED", position, head, 0, message)
             message = f"the anchored checksum stands there, but not on the events it was made of: {broken.kind}, {broken.message}"
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
         if anchored.root is not None and grow(started(log), log, Head(position, checksum), progress).root().hex() != anchored.root:
@@ -175,6 +192,7 @@ def _judged(log: EventLog, anchored: AnchoredHead, findings: Iterable[Finding], 
             return Judgement(log.domain, "ALTERED", position, head, 0, message)
         more = head - position
         message = f"the log goes on from the anchored event: {more:,} event{'' if more == 1 else 's'} more"
+        message += ", not covered" if more else ""
         return Judgement(log.domain, "EXTENDED", position, head, more, message)
     elsewhere = _place_of(log, checksum)
     if elsewhere is not None:
@@ -216,10 +234,9 @@ def _require_at_hand(log: EventLog, anchored: AnchoredHead) -> None:
 
 
 def breaks_chain(findings: Iterable[Finding], position: int) -> Finding | None:
-    """The first finding that leaves the events up to `position` unproven."""
-    return next(
-        (each for each in findings if each.kind not in _BESIDE_THE_CHAIN and (each.position is None or each.position <= position)), None
-    )
+    """The first finding that leaves the events up to `position` unproven; that some of it could not be looked at says least."""
+    breaking = [each for each in findings if each.kind not in _BESIDE_THE_CHAIN and (each.position is None or each.position <= position)]
+    return min(breaking, key=lambda each: each.kind == UNJUDGED, default=None)
 
 
 def _place_of(log: EventLog, checksum: bytes) -> int | None:

@@ -16,8 +16,8 @@ _INT64 = 2**63
 
 
 def now_us() -> int:
-    """The wall clock in microseconds."""
-    return time.time_ns() // 1_000
+    """The wall clock in microseconds. One that stands before 1970, before which the format has no time, was never set: it is at 1970."""
+    return max(time.time_ns() // 1_000, 0)
 
 
 def moment_us(moment: datetime | int) -> int:

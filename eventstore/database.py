@@ -28,7 +28,16 @@ from eventstore.errors import (
     StoreFormatError,
     UnavailableError,
 )
-from eventstore.files import FILE_MODE, OUT_OF_DESCRIPTORS, file_size_limit, has_descriptors, lock_holder, stat_or_none, sync_folder
+from eventstore.files import (
+    FILE_MODE,
+    OUT_OF_DESCRIPTORS,
+    OUT_OF_SPACE,
+    file_size_limit,
+    has_descriptors,
+    lock_holder,
+    stat_or_none,
+    sync_folder,
+)
 from eventstore.model import Durability, Event
 
 # Extended result codes (https://www.sqlite.org/rescode.html), which pysqlite3 has no names for.
@@ -283,7 +292,7 @@ def engine_error(
         return UnavailableError(f"{what}; {by} holds the database; wait for it, then try again", holder=holder)
     # By its words, too: pysqlite3's backup() tells no code.
     if code == sqlite3.SQLITE_FULL or str(error) == "database or disk is full" or _no_space(error, path):
-        return DiskFullError(f"{what}; free some space, or allow larger files, and try again", outcome=outcome)
+        return DiskFullError(f"{what}; {OUT_OF_SPACE}", outcome=outcome)
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"{what}; check the permissions of {path} and its folder", outcome=outcome)
     if code == sqlite3.SQLITE_CANTOPEN and not has_descriptors(_DESCRIPTORS):  # SQLite says of every open() that fails the same

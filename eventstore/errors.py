@@ -95,7 +95,7 @@ class ContractError(EventStoreError, ValueError):
 
 
 class NotFoundError(EventStoreError, KeyError):
-    """No such key, event or domain."""
+    """No such key, event or domain; or not the store that an anchor is of."""
 
     # KeyError shows the repr of its argument; a sentence should read as one.
     __str__ = Exception.__str__

@@ -35,6 +35,8 @@ class EventIds:
         self._lost: list[LostIdsError] = []
         """What cannot be told beside the runs and the tail, by position, as long as the kept files are those of `_stamp`."""
         self._stamp: object = None
+        self.were_read = False
+        """Whether ids behind the runs were read from the log, as they will be at every opening until a run holds them."""
 
     def add(self, events: Sequence[Event]) -> None:
         """Note the ids of folded events."""
@@ -109,6 +111,7 @@ class EventIds:
                 else:
                     lost.append(self._gone(reach, error))
                     reach = lost[-1].last
+        self.were_read = not lost and _reach(runs) < self._since  # where some are lost, none are written
         return runs, lost
 
     def _reread(self, after: int, until: int, lost: list[LostIdsError]) -> int:
@@ -181,6 +184,7 @@ class EventIds:
                 tail = {key: at for key, at in self._tail.copy().items() if at > reach}
                 self._runs = self._folder.save_run(runs, tail, head, since=since)
                 self._tail = {}
+            self.were_read = False
 
     def after_fork(self) -> None:
         """In a forked child: another thread may have held the lock when the process split."""

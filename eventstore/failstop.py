@@ -49,7 +49,8 @@ class FailStop:
     def halted(self, cause: EventStoreError, event_id: str | None = None) -> HaltedError:
         """The error that says that `cause` stopped the writing."""
         error = HaltedError(
-            f"writing was stopped by an earlier failure: {cause} Reading goes on; remove the cause, then call resume() on the store",
+            f"writing was stopped by an earlier failure: {str(cause).rstrip('.')}. Reading goes on; remove the cause, then call resume()"
+            " on the store",
             event_id=event_id,
         )
         error.__cause__ = cause

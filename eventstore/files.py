@@ -40,9 +40,10 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, 
 
 
 OUT_OF_DESCRIPTORS = "too many files are open: raise the limit (`ulimit -n`), or keep fewer stores and domains open in one process"
+OUT_OF_SPACE = "free some space, or raise the limit of file sizes (`ulimit -f`), and try again"
 
 _ADVICE = {
-    **dict.fromkeys(_FULL, "free some space and try again"),
+    **dict.fromkeys(_FULL, OUT_OF_SPACE),
     **dict.fromkeys(_NO_DESCRIPTORS, OUT_OF_DESCRIPTORS),
     **dict.fromkeys(_DENIED, "check owner, permissions and links of that path"),
     errno.EROFS: "open with read_only=True to read",

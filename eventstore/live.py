@@ -216,13 +216,14 @@ class Live:
 
     def _worth_saving(self, *, closing: bool) -> bool:
         tail = self.states.position - self._saved
-        return tail >= max(SPACING, 4 * len(self.states)) or (closing and tail >= max(_TAIL, len(self.states) // 8))
+        return tail >= max(SPACING, 4 * len(self.states)) or (closing and (self.ids.were_read or tail >= max(_TAIL, len(self.states) // 8)))
 
     def close(self) -> None:
         """Save the pointer files where that pays, then close the log."""
         try:
-            if self.pointers.writable and self._worth_saving(closing=True):
+            if self.pointers.writable and (self.pointers.has_met_wrong_ones or self._worth_saving(closing=True)):
                 with self.log.writing():
+                    self.pointers.remove_wrong_ones()
                     self.catch_up()
                     self.save_pointers(closing=True)
         except EventStoreError as error:

@@ -22,7 +22,7 @@ from eventstore.carried import Seal, read_seal
 from eventstore.codec import GENESIS, erased
 from eventstore.database import sqlite3
 from eventstore.errors import AccessError, ConflictError, DiskFullError, FencedError, FormatError, NotAStoreError, Outcome
-from eventstore.files import FILE_MODE, copy_files, file_size_limit, inode, lock_bytes, stat_or_none, sync_file, sync_folder
+from eventstore.files import FILE_MODE, OUT_OF_SPACE, copy_files, file_size_limit, inode, lock_bytes, stat_or_none, sync_file, sync_folder
 from eventstore.model import SYSTEM_KEY, Durability, Event, Head, Linked
 
 _PAGE_BYTES = 4 * 2**20
@@ -490,8 +490,7 @@ class LogFile:
             return
         full = database.primary_code(error) == sqlite3.SQLITE_FULL or self._at_size_limit(error)
         if full:
-            message = f"domain {self.domain}: SQLite says: {error}; free some space, or raise the limit of file sizes, and try again"
-            raise DiskFullError(message) from error
+            raise DiskFullError(f"domain {self.domain}: SQLite says: {error}; {OUT_OF_SPACE}") from error
         unknown = committing
         if unknown:
             # After a failed fsync the kernel may have dropped the pages it could not write: nothing on this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -62,7 +63,7 @@ def meta_text(meta: EventMeta, actor: str | None) -> Meta:
 
 def _text(said: dict[str, Any]) -> str:
     try:
-        text = encode_value(said, max_bytes=MAX_META_BYTES)
+        text = encode_value(said, max_bytes=sys.maxsize)
         _encode(said)  # a lone surrogate, which a value may hold, cannot be read back as meta
     except UnicodeEncodeError as error:
         raise ConfigError(
@@ -70,6 +71,9 @@ def _text(said: dict[str, Any]) -> str:
         ) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"what the event says of itself cannot be kept: {error}") from error
+    size = len(text.encode())
+    if size > MAX_META_BYTES:
+        raise ConfigError(f"what the event says of itself takes {size:,} bytes, at most {MAX_META_BYTES:,} are kept: put it into the value")
     return text
 
 

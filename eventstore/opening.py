@@ -170,7 +170,7 @@ def _folders(given: object, location: str) -> list[Path]:
         raise ConfigError(f"archives is a list of folders, not {given!r}")
     folders = [Path(_path(folder, "archives is a list of folders")) for folder in given]
     for folder in folders:
-        if not folder.is_dir():  # no reason to stop a bot: what is in it can wait
+        if not os.path.isdir(folder):  # no reason to stop a bot: what is in it can wait
             _log.warning("archives names %s, and no folder is there: nothing is read from it until the store is opened anew", folder)
     return folders
 
@@ -204,7 +204,9 @@ def _is_count(given: object) -> bool:
 
 def _engine(location: str, *, create: bool, read_only: bool, durability: Durability | None, **options: Any) -> Engine:
     scheme = _SCHEME.fullmatch(location)
-    if scheme is not None and scheme[1] == "memory" and not scheme[2]:
+    if scheme is not None and scheme[1] == "memory":
+        if scheme[2]:
+            raise ConfigError(f"{location}: a store in memory has no name: memory: is each time a new one; a folder is ./{location}")
         if read_only:
             raise ConfigError("memory: is empty when it is opened; read_only would leave it so")
         return import_module("eventstore.adapters.memory").MemoryEngine(durability=durability or "memory", **options)  # type: ignore[no-any-return]

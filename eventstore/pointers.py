@@ -97,6 +97,8 @@ class PointerFolder:
         # The birth checksum names the log: domain, store id and a random salt are in it.
         # As the newest file has it, which was judged when the log was opened.
         self._birth = log.linked([0])[0].event.checksum
+        self._met: set[Path] = set()
+        """Caches that were found to be wrong, and told of."""
 
     # ---- key states
 
@@ -227,6 +229,16 @@ class PointerFolder:
         keys = [path for path in self._judgeable("*.keys") if self._load(path, _Keys, _states) is None]
         return keys + [path for path in self._judgeable("*.ids") if self._load(path, _Ids, _run) is None]
 
+    @property
+    def has_met_wrong_ones(self) -> bool:
+        """Whether a cache was wrong when it was asked for."""
+        return bool(self._met)
+
+    def remove_wrong_ones(self) -> None:
+        """Remove the caches that were wrong when they were asked for, so that nobody is told again. Call under the log's lock."""
+        while self._met:
+            self._remove(self._met.pop().name)
+
     def clear(self) -> None:
         """Remove them; what they spare is read from the log until they are written again. Call under the log's lock.
 
@@ -259,9 +271,10 @@ class PointerFolder:
         except CompactedError:
             return None  # of a time before what is at hand: whether it is true cannot be told
         except (OSError, ValueError, IndexError, OverflowError, msgspec.MsgspecError) as error:
-            what = (
-                "pointer file ignored, the log is read instead" if path.parent == self._folder else "the event ids in it are not believed"
-            )
+            is_cache = path.parent == self._folder
+            if is_cache and not isinstance(error, OSError):  # what could not be read now may be right
+                self._met.add(path)
+            what = "pointer file ignored, the log is read instead" if is_cache else "the event ids in it are not believed"
             _log.warning("%s: %s: %s", path, what, refusal(error) if isinstance(error, OSError) else error)
             return None
 

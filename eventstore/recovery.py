@@ -82,13 +82,13 @@ def domain_in_quarantine(name: str) -> str | None:
 
 def quarantine(store: Path, files: Sequence[Path], name: str) -> str:
     """Copy the files of a damaged log aside, once for each state they are in; says where. Raises EngineError."""
-    present = [path for path in files if path.exists()]
-    state = hashlib.sha256("".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns};" for path in present).encode())
-    target = store / "quarantine" / f"{name}-{state.hexdigest()[:12]}"
-    if target.exists():
-        return str(target)
-    partial = target.with_name(f".tmp-{target.name}")
-    with os_errors(f"keeping the evidence in {target}"):
+    with os_errors(f"keeping the evidence in {store / 'quarantine'}"):
+        present = [path for path in files if path.exists()]
+        state = hashlib.sha256("".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns};" for path in present).encode())
+        target = store / "quarantine" / f"{name}-{state.hexdigest()[:12]}"
+        if target.exists():
+            return str(target)
+        partial = target.with_name(f".tmp-{target.name}")
         make_folder(target.parent)
         partial.mkdir(mode=FOLDER_MODE, exist_ok=True)
         copy_files(present, partial)

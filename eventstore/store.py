@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from eventstore import metrics
-from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor, require_judgeable
+from eventstore.anchors import Anchor, AnchoredHead, anchored_head, judge, make_anchor, require_judgeable, unnamed
 from eventstore.archive import ArchiveReport, archive_files, archive_folder, chosen_files, plan_archive, try_to_finish
 from eventstore.archive import Progress as ArchiveProgress
 from eventstore.bundles import Bundle, chosen_events, make_bundle
@@ -365,13 +365,13 @@ class Store:
     ) -> Report:
         """Check every byte of every domain, or of one, against the chain; repairs nothing.
 
-        With an `anchor` that was kept elsewhere, each domain it names is held against it too: Report.anchored. Its signature
-        is not looked at: adapters.signing.require_signature() does that. Without an anchor, an end that was cut off together
-        with its witness cannot be noticed.
+        With an `anchor` that was kept elsewhere, each domain is held against it too: Report.anchored, which also says how much
+        of a domain it does not cover. Its signature is not looked at: adapters.signing.require_signature() does that. Where no
+        anchor reaches, an end that was cut off together with its witness cannot be noticed.
 
         `progress` is called with domain, position reached, last position. `processes`: among how many processes a long log
         is shared, this one included; None: one a core, where that pays. The report does not depend on it. Raises
-        NotFoundError for an unknown domain, ConfigError for a number of processes that is none, or an anchor of another store,
+        NotFoundError for an unknown domain, or an anchor of another store, ConfigError for a number of processes that is none,
         CompactedError, before anything is read, for an anchor that ends before the part of the log that is at hand.
         """
         if processes is not None and not _is_number(processes):
@@ -388,11 +388,12 @@ class Store:
             if anchor is not None and name in existing:
                 require_judgeable(self._engine, anchor, name)
         reports = verify_store(self._engine, names, progress=progress, processes=processes, max_value_bytes=self.max_value_bytes)
-        found = {report.domain: report.findings for report in reports}
         if anchor is None:
             return Report(self.location, reports)
+        found = {report.domain: report.findings for report in reports}
         judged = [judge(self._engine, anchor, name, found.get(name, ()), exists=name in found, progress=progress) for name in wanted]
-        return Report(self.location, reports, judged)
+        judged += [unnamed(each.domain, each.head.position if each.head else None) for each in reports if each.domain not in wanted]
+        return Report(self.location, reports, sorted(judged, key=lambda each: each.domain))
 
     def _anchored(self, anchor: Anchor | None) -> list[str]:
         """The domains of an anchor that is this store's."""
@@ -401,7 +402,7 @@ class Store:
         if not isinstance(anchor, Anchor):
             raise ConfigError(f"an anchor is what anchor() gives, not {anchor!r}")
         if anchor.store_id != self.store_id:
-            raise ConfigError(
+            raise NotFoundError(
                 f"the anchor is of store {anchor.store_id}, but {self.location} is store {self.store_id}: another store's anchor,"
                 " or another store in the place of yours"
             )
@@ -442,8 +443,9 @@ class Store:
         adapters.signing.sign() does that. Reads every checksum at hand; `progress` as in verify().
 
         Raises CompactedError for events, or an anchor, before the part of the log that is at hand: attach the archive that it names.
-        Raises NotFoundError for an unknown domain or if no event is chosen, ConfigError for a choice that is none, more than
-        64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the anchored one continued.
+        Raises NotFoundError for an unknown domain, another store's anchor or if no event is chosen, ConfigError for a choice that
+        is none, more than 64 MiB or an anchor that proves nothing here, CorruptionError for damage, or a log that is not the
+        anchored one continued.
         """
         if domain not in self.domains():
             raise NotFoundError(f"no domain {domain!r} in {self.location}")

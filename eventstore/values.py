@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import operator
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn
@@ -103,7 +104,7 @@ def is_json(text: str) -> bool:
         _decode_raw(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         try:
-            _decode_slowly(text)
+            _parsed(text, str)  # no integer is made, which the interpreter may be told to refuse
         except InvalidValueError:
             return False
     return True
@@ -111,8 +112,12 @@ def is_json(text: str) -> bool:
 
 def _decode_slowly(text: str) -> Any:
     """msgspec refuses what JSON allows: the escape of half an emoji, which JSON.stringify writes, and very long integers."""
+    return _parsed(text, _integer)
+
+
+def _parsed(text: str, parse_int: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_int=_bounded)
+        return json.loads(text, parse_constant=_no_constant, parse_int=parse_int)
     except json.JSONDecodeError as error:
         raise _no_json(error) from error
     except RecursionError as error:
@@ -327,7 +332,17 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _bounded(digits: str) -> int:
+def _bounded(digits: str) -> str:
     if len(digits.lstrip("-")) > MAX_INT_DIGITS:
         raise InvalidValueError(f"$: an integer of {len(digits)} digits; at most {MAX_INT_DIGITS} are allowed")
-    return int(digits)
+    return digits
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(_bounded(digits))
+    except InvalidValueError:
+        raise
+    except ValueError:
+        allowed = f"{sys.get_int_max_str_digits()} (sys.set_int_max_str_digits); raise that, or read the value as text: msgspec.Raw"
+        raise InvalidValueError(f"$: an integer of {len(digits)} digits, and this process converts at most {allowed}") from None

@@ -19,7 +19,7 @@ from eventstore.carriage import CarriedProof
 from eventstore.codec import GENESIS, read_birth
 from eventstore.erasure import awaits_its_record
 from eventstore.errors import FormatError
-from eventstore.links import Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
+from eventstore.links import UNJUDGED, Finding, Segment, Task, Walk, Walked, as_finding, is_allowed, wrong_key, wrong_prev
 from eventstore.log import PAGE, Engine, EventLog, FileLog, RowLog
 from eventstore.model import SYSTEM_KEY, Head, KeyState
 from eventstore.pointers import IdRun, PointerFolder, hash_of
@@ -50,7 +50,7 @@ class DomainReport(msgspec.Struct):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the check of a store found; `ok` if that is nothing. `anchored` is what the anchor said, if one was given."""
+    """What the check of a store found; `ok` if that is nothing. `anchored` is what the anchor said of each domain, if one was given."""
 
     store: str
     domains: list[DomainReport]
@@ -59,13 +59,20 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def findings(self) -> list[Finding]:
         """All findings, domain by domain; then what the anchor says against a domain."""
-        told = [Finding(each.domain, each.position, "anchor", f"{each.verdict}: {each.message}") for each in self.anchored if not each.ok]
+        told = [_against(each) for each in self.anchored if not each.ok]
         return [*(finding for domain in self.domains for finding in domain.findings), *told]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether nothing was found. What an anchor does not cover is none: see Judgement.more."""
         return not self.findings
+
+
+def _against(judgement: Judgement) -> Finding:
+    """What an anchor says against a domain, as a finding."""
+    if judgement.verdict == "UNJUDGED":
+        return Finding(judgement.domain, judgement.position, UNJUDGED, judgement.message)
+    return Finding(judgement.domain, judgement.position, "anchor", f"{judgement.verdict}: {judgement.message}")
 
 
 def verify_store(

@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 
 from eventstore.errors import AccessError, FencedError
-from eventstore.files import LockFile, inode, os_errors
+from eventstore.files import LockFile, inode, os_errors, stat_or_none
 from eventstore.model import Head
 
 _WITNESS = struct.Struct(">Q32s8s")
@@ -55,9 +55,9 @@ class HeadFile:
         self._map: mmap.mmap | None = None
         self.witnessed: Head | None = None
         """The last head this process wrote into the witness, or read from it under the lock."""
-        if not writable and not path.exists():
-            return  # a damaged store may lack its head file and must be readable all the same
         with os_errors(f"opening {path}"):
+            if not writable and stat_or_none(path) is None:
+                return  # a damaged store may lack its head file and must be readable all the same
             self._file.open((os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0))
             status = os.fstat(self._file.descriptor)
         if status.st_nlink > 1:

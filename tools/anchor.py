@@ -3,16 +3,16 @@
 An anchor is one line: position and checksum of each domain's last event, and the root of the tree over all its checksums.
 Keep it where whoever can write the store cannot (another machine, a mail, a repository, paper); `eventstore verify STORE
 --anchor FILE` then tells whether anything before it was altered, moved or cut off, and a stranger who holds it can check
-what `eventstore bundle` wrote. A FILE appears whole or not at all, and none is replaced. KEY is an Ed25519 private key in
-PEM that nobody else can read, in no store's and no backup's folder, as `openssl genpkey -algorithm ed25519` makes it;
-signing needs eventstore-kit[crypto].
+what `eventstore bundle` wrote. A FILE appears whole or not at all, and none is replaced. PEM is an Ed25519 private key that
+nobody else can read, in no store's and no backup's folder, as `openssl genpkey -algorithm ed25519` makes it; signing needs
+eventstore-kit[crypto].
 
 For the roots every checksum is read; of what was archived or deleted the log keeps what they take. Without them an anchor
 takes a moment, however long the log is, and serves `verify` just as well; it proves no bundle.
 
 Example:
   eventstore anchor data
-  eventstore anchor data -o anchor.json --key private.pem
+  eventstore anchor data -o anchor.json --private-key private.pem
   eventstore anchor data --no-roots
 """
 
@@ -47,7 +47,7 @@ class AnchorReport(msgspec.Struct, frozen=True):
 def anchor(
     location: str,
     output: Path | None = None,
-    key: Path | None = None,
+    private_key: Path | None = None,
     *,
     roots: bool = True,
     read_only: bool = False,
@@ -61,8 +61,8 @@ def anchor(
             raise ConfigError(f"{output} exists already: an older anchor proves more than a newer one, so it is kept; name another file")
     with existing_store(location, read_only=read_only, archives=archives) as store:
         made = store.anchor(roots=roots, progress=progress)
-    if key is not None:
-        made = sign(made, key)
+    if private_key is not None:
+        made = sign(made, private_key)
     if output is not None:
         with os_errors(f"writing {output}"):
             replace_file(output, made.text().encode() + b"\n")

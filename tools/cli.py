@@ -18,6 +18,7 @@ from eventstore.tools.outcome import OK, USAGE, Commands, show, show_each
 from eventstore.tools.terminal import escape, progress_on, to_json, width_of
 
 if TYPE_CHECKING:
+    from eventstore.rules import Unchanged
     from eventstore.tools.put import WriteOptions
     from eventstore.tools.serve import Listening
 
@@ -122,12 +123,12 @@ def _init(store: str, as_json: bool) -> int:
 @_DOMAIN
 @_KEY
 @click.argument("value", metavar="VALUE")
-@click.option("--skip-unchanged", is_flag=True, help="Append nothing if the key holds just this value and time.")
+@click.option("--unchanged", type=click.Choice(["append", "skip"]), default="append", help="If the key holds just this value and time.")
 @_written
-def _put(store: str, domain: str, key: str, value: str, skip_unchanged: bool, as_json: bool, **said: Any) -> int:
+def _put(store: str, domain: str, key: str, value: str, unchanged: Unchanged, as_json: bool, **said: Any) -> int:
     from eventstore.tools import put
 
-    report = put.put(store, domain, key_of(key), value_of(value), skip_unchanged=skip_unchanged, options=_options(said))
+    report = put.put(store, domain, key_of(key), value_of(value), unchanged=unchanged, options=_options(said))
     return show(report, put.render, as_json)
 
 
@@ -295,16 +296,16 @@ def _verify(store: str, domain: str | None, as_json: bool, **options: Any) -> in
 @cli.command("anchor")
 @_STORE
 @click.option("-o", "--output", type=NamedPath(path_type=Path), metavar="FILE", help="Write to FILE instead of stdout.")
-@click.option("--key", type=NamedPath(path_type=Path), metavar="KEY", help="Sign it with this private key.")
+@click.option("--private-key", type=NamedPath(path_type=Path), metavar="PEM", help="Sign it with this private key.")
 @click.option("--no-roots", "roots", is_flag=True, default=True, flag_value=False, help="At once, for `verify` alone.")
 @_READ_ONLY
 @_ARCHIVE
 @_JSON
-def _anchor(store: str, output: Path | None, key: Path | None, as_json: bool, **options: Any) -> int:
+def _anchor(store: str, output: Path | None, private_key: Path | None, as_json: bool, **options: Any) -> int:
     from eventstore.tools import anchor
 
     with progress_on(sys.stderr, wanted=not as_json) as progress:
-        report = anchor.anchor(store, output, key, progress=progress, **options)
+        report = anchor.anchor(store, output, private_key, progress=progress, **options)
     # The line to keep is JSON already, and must be kept as it is.
     return show(report, anchor.render, as_json and output is not None)
 

@@ -30,7 +30,7 @@ from eventstore.archive import begun_in, why_left
 from eventstore.archived import latest
 from eventstore.clock import format_us, now_us
 from eventstore.errors import ConfigError, EventStoreError
-from eventstore.files import stat_or_none
+from eventstore.files import os_errors, stat_or_none
 from eventstore.log import FileLog
 from eventstore.opening import open_store
 from eventstore.store import Store
@@ -86,11 +86,10 @@ def doctor(store: str | None, *, fixing: bool = False) -> DoctorReport:
     Raises NotAStoreError and the like if the store cannot be read, ConfigError for `fixing` without a store.
     """
     folder = None if store is None else copies.opened(Path(os.path.realpath(store)), read_only=False)
-    if not fixing:
-        return _examined(store, folder, None)
-    if folder is None:
+    if fixing and folder is None:
         raise ConfigError("--fix puts a store right: name it, `eventstore doctor STORE --fix`")
-    return _examined(store, folder, fix(folder))
+    with os_errors(f"looking at {store}"):
+        return _examined(store, folder, fix(folder) if fixing and folder is not None else None)
 
 
 def _examined(store: str | None, folder: Path | None, fixes: list[Fix] | None) -> DoctorReport:
@@ -138,9 +137,12 @@ def _bindings() -> Iterator[Check]:
         yield Check(
             "bindings", "bad", "pysqlite3-binary takes the name of pysqlite3 with an affected SQLite: uninstall it, install pysqlite3"
         )
-    if has_two_libraries():
+    if has_two_libraries(os.getpid()):
+        libraries = ", ".join(sqlite_libraries(os.getpid()))
         yield Check(
-            "bindings", "warn", "sqlite3 and pysqlite3 are both loaded: open a store's files through one of them only, or locks are lost"
+            "bindings",
+            "warn",
+            f"two SQLite libraries are loaded ({libraries}): open a store's files through one of them only, or locks are lost",
         )
 
 
@@ -182,7 +184,8 @@ def _elsewhere(store: Store, name: str) -> Iterator[Check]:
             yield Check("archives", "warn", f"{name}: {left}")
     for file in said.values():
         copy, where = file.path(store.store_id, name), f"{name}: positions {file.first} to {file.last}"
-        there = copy is None or stat_or_none(copy) is not None
+        with os_errors(f"looking for {copy}"):
+            there = copy is None or stat_or_none(copy) is not None
         if file.first in log.leftovers():
             went = f"were archived to {file.to}" if copy is not None else "were deleted"
             now = "the next opening for writing removes it" if there else f"it stays, as there is no {copy}, until it is archived anew"
@@ -259,9 +262,8 @@ def _few(names: list[str]) -> str:
 def _open_elsewhere(folder: Path) -> Check:
     found = holders(folder)
     for process in found:
-        libraries = sqlite_libraries(process.pid)
-        # sqlite-utils itself loads the standard library's beside pysqlite3, and uses only one of them.
-        if len([file for file in libraries if "/pysqlite3/" not in file]) > 1:
+        if has_two_libraries(process.pid):
+            libraries = sqlite_libraries(process.pid)
             return Check(
                 "open in",
                 "warn",

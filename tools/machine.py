@@ -90,10 +90,12 @@ def sqlite_libraries(pid: int) -> list[str]:
     return sorted(shared | standard | {file for file in files if _BUNDLED.search(file)})
 
 
-def has_two_libraries() -> bool:
-    """Whether this process holds two SQLite libraries: on one file they drop each other's locks (RELIABILITY.md R4)."""
-    modules = "_sqlite3" in sys.modules and any(name in sys.modules for name in ("pysqlite3._sqlite3", "pysqlite3"))
-    return modules or len(sqlite_libraries(os.getpid())) > 1
+def has_two_libraries(pid: int) -> bool:
+    """Whether a process holds two SQLite libraries, as far as this user may know: they drop each other's locks (RELIABILITY.md R4).
+
+    sqlite-utils itself loads the standard library's beside pysqlite3, and uses only one of them.
+    """
+    return len([file for file in sqlite_libraries(pid) if "/pysqlite3/" not in file]) > 1
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -215,6 +217,6 @@ def checkpointers(folder: Path | None) -> list[str]:
         ]
     if is_installed("pysqlite3-binary"):
         signs.append("pysqlite3-binary is installed")
-    if has_two_libraries():
+    if has_two_libraries(os.getpid()):
         signs.append("two SQLite libraries are loaded in this process")
     return signs

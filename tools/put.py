@@ -22,6 +22,7 @@ import msgspec
 from eventstore.meta import EventMeta
 from eventstore.model import Durability, Expected, Key, Receipt
 from eventstore.opening import open_store
+from eventstore.rules import Unchanged
 from eventstore.tools.stores import raw_domain
 from eventstore.tools.terminal import Paint, escape, key_text
 
@@ -52,10 +53,10 @@ class WriteReport(msgspec.Struct, frozen=True):
         return int(self.op == "remove" and not self.appended)
 
 
-def put(location: str, domain: str, key: Key, value: msgspec.Raw, *, skip_unchanged: bool = False, options: WriteOptions) -> WriteReport:
-    """Write `value`, which is stored byte for byte; with `skip_unchanged` only if it, or its time, is another one."""
+def put(location: str, domain: str, key: Key, value: msgspec.Raw, *, unchanged: Unchanged = "append", options: WriteOptions) -> WriteReport:
+    """Write `value`, which is stored byte for byte; where `unchanged` is "skip" only if it, or its time, is another one."""
     with open_store(location) as store:
-        written = raw_domain(store, domain).write_value(key, value, unchanged="skip" if skip_unchanged else "append", **options)
+        written = raw_domain(store, domain).write_value(key, value, unchanged=unchanged, **options)
     return report_of("put", key, written)
 
 

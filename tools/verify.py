@@ -5,7 +5,9 @@ changed, and damaged stores are read as far as they go. Exit 1 if there are find
 
 The chain cannot show that its end was cut off together with the witness, or sealed anew. With an anchor (see
 `eventstore anchor`) each domain is held against it, beside the whole proof: EXTENDED, every event up to the anchor is what
-it was; ALTERED, REORDERED, TRUNCATED are findings. KEY is the Ed25519 public key in PEM of whoever made the anchor.
+it was; ALTERED, REORDERED, TRUNCATED are findings, and so is another store's anchor; UNJUDGED, the log could not be looked
+at. What came after the anchor, and an UNNAMED domain, it does not cover: the last line says what is left to the chain alone.
+KEY is the Ed25519 public key in PEM of whoever made the anchor.
 
 Example:
   eventstore verify data
@@ -94,7 +96,7 @@ def verify(
 ) -> VerifyReport:
     """Verify a store, or one domain of it, by so many processes, against the anchor in a file if there is one.
 
-    Raises NotFoundError for a domain that is not there, ConfigError for an anchor that is none or another store's, SignatureError.
+    Raises NotFoundError for a domain that is not there or another store's anchor, ConfigError for an anchor that is none, SignatureError.
     """
     kept = _kept(anchor, public_key)
     name = None if domain is None else Domain(domain).name
@@ -161,12 +163,26 @@ def render(report: VerifyReport, paint: Paint) -> Iterator[str]:
         yield paint(f"not judged: {count_text(len(report.findings), 'finding')}", "bad")
     else:
         yield paint(f"not whole: {count_text(len(report.findings), 'finding')}", "bad")
-    if report.anchor is None:
-        yield paint(_NO_ANCHOR, "dim")
+    yield paint(_not_excluded(report.anchor), "dim")
 
 
 _ELSEWHERE = "what is archived is attached by --archive DIR, what was deleted can be proven by nobody"
-_NO_ANCHOR = "not excluded: a tail cut off or sealed anew together with its witness; `eventstore anchor`, kept elsewhere, excludes it"
+
+
+def _not_excluded(line: AnchorLine | None) -> str:
+    """What the proof cannot tell: a chain proves no end, and an anchor nothing that came after it."""
+    unseen = "a tail cut off or sealed anew together with its witness"
+    if line is None:
+        return f"not excluded: {unseen}; `eventstore anchor`, kept elsewhere, excludes it"
+    beyond = [_beyond(each) for each in line.judgements if each.more or each.verdict == "UNNAMED"]
+    which = f" ({', '.join(beyond)})" if beyond else ""
+    return f"not excluded: {unseen}, after what is anchored{which}; a newer anchor, kept elsewhere, excludes it"
+
+
+def _beyond(judgement: Judgement) -> str:
+    """How much of a domain stands where the anchor does not reach."""
+    events = f"{count_text(judgement.more, 'event')} of " if judgement.more else ""
+    return f"{'all ' if judgement.verdict == 'UNNAMED' else ''}{events}{escape(judgement.domain)}"
 
 
 def _anchor_lines(line: AnchorLine, paint: Paint) -> Iterator[str]:
@@ -175,7 +191,8 @@ def _anchor_lines(line: AnchorLine, paint: Paint) -> Iterator[str]:
     for each in line.judgements:
         # What is wrong is told among the findings.
         verdict = f"{each.verdict}  {escape(each.message)}" if each.ok else paint(each.verdict, "bad")
-        yield f"{escape(each.domain)}@{each.position}  {verdict}"
+        where = each.domain if each.position is None else f"{each.domain}@{each.position}"
+        yield f"{escape(where)}  {verdict}"
 
 
 def _verdict(line: DomainLine) -> str:

@@ -230,6 +230,7 @@ def test_errors_say_which_call_they_are_about(tmp_path: Path) -> None:
             with pytest.raises(HaltedError) as halted:
                 await domain.write_value("k", 1, event_id="second")
             assert (full.value.event_id, halted.value.event_id) == ("first", "second")
+            assert f"{full.value}. Reading goes on; remove the cause" in str(halted.value)
             assert isinstance(store.halted, DiskFullError)
             assert await domain.get("k") is None
             with pytest.raises(DiskFullError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -33,7 +34,10 @@ from eventstore import (
     TailLostError,
 )
 from eventstore.adapters.signing import require_signature, sign
+from eventstore.anchors import judge
 from eventstore.codec import seal
+from eventstore.links import Finding
+from eventstore.local import LocalEngine
 from tests.eventstore import rfc9162
 
 DOMAIN, OTHER = "orders", "quotes"
@@ -280,9 +284,47 @@ def test_a_log_that_cannot_be_read_is_never_extended(folder: Path, anchor: Ancho
     assert judged(folder, anchor, whole=False).verdict == "ALTERED"
 
 
+def test_a_log_that_could_not_be_looked_at_is_unjudged_and_never_altered(folder: Path, anchor: Anchor) -> None:
+    with (folder / "logs" / DOMAIN / "head").open("r+b") as head, eventstore.open(folder, read_only=True, busy_timeout_ms=1) as store:
+        fcntl.flock(head, fcntl.LOCK_EX)  # as another process that writes for long
+        report = store.verify(anchor=anchor)
+    assert [(each.domain, each.verdict) for each in report.anchored] == [(DOMAIN, "UNJUDGED"), (OTHER, "EXTENDED")]
+    assert not report.ok
+    assert [(f.domain, f.position, f.kind) for f in report.findings] == [(DOMAIN, None, "unjudged"), (DOMAIN, LAST, "unjudged")]
+    assert "locked by" in report.anchored[0].message
+
+
+def test_a_proof_that_was_kept_from_looking_proves_no_anchored_event_and_damage_says_more(folder: Path, anchor: Anchor) -> None:
+    kept_out, damage = Finding(DOMAIN, None, "unjudged", "a disk failed"), Finding(DOMAIN, 3, "checksum", "altered")
+    engine = LocalEngine(folder, read_only=True)
+    assert judge(engine, anchor, DOMAIN, [kept_out], exists=True).verdict == "UNJUDGED"
+    assert judge(engine, anchor, DOMAIN, [kept_out, damage], exists=True).verdict == "ALTERED"
+
+
+def test_what_an_anchor_does_not_cover_is_told_of_every_domain(folder: Path, anchor: Anchor) -> None:
+    with eventstore.open(folder) as store:
+        for n in range(3):
+            store.domain("later").write_value("z", n)
+        store.domain(DOMAIN).write_value("z", 1)
+        report = store.verify(anchor=anchor)
+        assert report.ok, "a new domain and new events are no finding"
+        told = [(each.domain, each.verdict, each.position, each.head, each.more) for each in report.anchored]
+        assert told == [
+            ("later", "UNNAMED", None, 3, 3),
+            (DOMAIN, "EXTENDED", LAST, LAST + 1, 1),
+            (OTHER, "EXTENDED", LAST, LAST, 0),
+        ]
+        nothing = store.verify(anchor=msgspec.structs.replace(anchor, heads={})).anchored
+        assert {each.domain: (each.verdict, each.more) for each in nothing} == {
+            "later": ("UNNAMED", 3),
+            DOMAIN: ("UNNAMED", LAST + 1),
+            OTHER: ("UNNAMED", LAST),
+        }
+
+
 def test_another_store_is_named_with_this_one(folder: Path, anchor: Anchor, tmp_path: Path) -> None:
     with eventstore.open(tmp_path / "impostor") as store:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(NotFoundError) as caught:
             store.verify(anchor=anchor)
         assert anchor.store_id in str(caught.value)
         assert store.store_id in str(caught.value)

@@ -1222,3 +1222,17 @@ def test_an_import_says_what_it_left_in_the_archive(tmp_path: Path, store: Store
         assert new.verify().ok
     with eventstore.open(tmp_path / "new", archives=[tmp_path / "archive"]) as new:
         assert new.domain(DOMAIN).write_value("key-1", {"part": 0, "n": 1}, event_id="0-1").position == 2
+
+
+def test_an_archive_that_may_not_be_looked_into_is_an_error_of_ours(tmp_path: Path) -> None:
+    """By a link that leads nowhere and a name that is too long: root may look into everything else."""
+    with eventstore.open(tmp_path / "data") as store:
+        fill(store, 1)
+        store.archive(to=tmp_path / "archive")
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    (tmp_path / "archive").symlink_to("archive")
+    found = [check.message for check in doctor(str(tmp_path / "data")).checks if check.status == "bad"]
+    assert any(f"looking for {tmp_path / 'archive'}" in message for message in found), found
+    for denied in (tmp_path / "archive", tmp_path / ("x" * 256)):
+        with eventstore.open(tmp_path / "data", read_only=True, archives=[denied]) as store, pytest.raises(AccessError):
+            store.domain(DOMAIN)

@@ -176,13 +176,14 @@ def test_an_anchor_that_no_proof_can_begin_at_is_refused(any_store: Store) -> No
     fill(any_store, 3)
     anchor = any_store.anchor()
     refused = {
-        "another store": msgspec.structs.replace(anchor, store_id="0" * 32),
         "nothing of domain": msgspec.structs.replace(anchor, heads={"other": anchor.heads[DOMAIN]}),
         "without roots": rootless(anchor),
     }
     for words, spoiled in refused.items():
         with pytest.raises(ConfigError, match=words):
             any_store.bundle(DOMAIN, after=0, since=spoiled)
+    with pytest.raises(NotFoundError, match="another store"):
+        any_store.bundle(DOMAIN, after=0, since=msgspec.structs.replace(anchor, store_id="0" * 32))
     longer = msgspec.structs.replace(anchor.heads[DOMAIN], position=4)
     with pytest.raises(CorruptionError, match="cut off"):
         any_store.bundle(DOMAIN, after=0, since=msgspec.structs.replace(anchor, heads={DOMAIN: longer}))

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,3 +302,13 @@ def test_a_cut_at_a_recorded_time_stays_the_same_however_the_clock_goes_on() -> 
         assert list(d.state(as_of=at).keys()) == ["k0", "k1", "k2"]
         d.write_value("late", 1)
         assert list(d.state(as_of=at).keys()) == ["k0", "k1", "k2"]
+
+
+def test_a_clock_that_stands_before_1970_was_never_set_and_stands_at_1970(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: -3_600 * 10**9)
+    assert now_us() == 0
+    with eventstore.open(tmp_path / "data") as store:
+        domain = store.domain("d")
+        domain.write_values([("k", number) for number in range(3)])
+        assert [event.recorded_us for event in domain.events()] == [1, 2, 3]
+        assert store.verify(anchor=store.anchor()).ok

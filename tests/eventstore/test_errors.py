@@ -5,13 +5,18 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
+import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eventstore
 from eventstore import errors
-from eventstore.errors import EngineError, EventStoreError
+from eventstore.database import engine_error, sqlite3
+from eventstore.errors import DiskFullError, EngineError, EventStoreError
+from eventstore.files import os_errors, replace_file
+from tests.faults.limits import limit
 
 LINE = re.compile(r"^(?P<indent>[ │]*)(?:├── |└── )?(?P<name>[A-Z]\w+Error)\b(?: \((?P<builtin>\w+)\))?(?P<rest>.*)$")
 
@@ -146,3 +151,18 @@ def test_an_evidence_that_was_not_kept_is_not_promised() -> None:
 def test_one_except_clause_catches_everything_of_ours() -> None:
     assert all(issubclass(kind, EventStoreError) for kind in classes().values())
     assert EventStoreError.__bases__ == (Exception,)
+
+
+def test_what_does_not_fit_is_said_in_one_way_whoever_met_it(tmp_path: Path) -> None:
+    told = [str(engine_error(sqlite3.OperationalError("database or disk is full"), domain="d", path=tmp_path / "d.db"))]
+    with eventstore.open(tmp_path / "data", min_free_bytes=0) as store:
+        domain = store.domain("d")
+        with limit(resource.RLIMIT_FSIZE, 65_536):
+            with pytest.raises(DiskFullError) as grown:
+                domain.write_value("k", "x" * 100_000)
+            with pytest.raises(DiskFullError) as copied, os_errors("writing"):
+                replace_file(tmp_path / "file", bytes(100_000))
+    told += [str(grown.value), str(copied.value)]
+    assert {message.rpartition("; ")[2] for message in told} == {
+        "free some space, or raise the limit of file sizes (`ulimit -f`), and try again"
+    }

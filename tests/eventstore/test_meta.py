@@ -292,3 +292,11 @@ def test_the_first_thing_wrong_is_named_and_nothing_is_written(any_store: Store)
         with pytest.raises(error):
             d.write_value(key, value, **options)
     assert d.head().position == 0
+
+
+def test_what_is_too_much_is_told_without_an_option_that_does_not_govern_it() -> None:
+    assert meta_text({"reason": "x" * (65_536 - 13)}, None)[0] is not None
+    for size in (65_536 - 12, 2**24):
+        with pytest.raises(ConfigError, match=r"what the event says of itself takes [\d,]+ bytes, at most 65,536 are kept") as caught:
+            meta_text({"reason": "x" * size}, None)
+        assert "max_value_bytes" not in str(caught.value)

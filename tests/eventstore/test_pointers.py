@@ -317,6 +317,22 @@ def test_a_wrong_file_is_ignored_with_a_warning(written: Written, caplog: pytest
     written.require_right()
 
 
+@pytest.mark.parametrize("kind", ["keys", "ids"])
+def test_a_wrong_file_is_told_of_until_a_writer_has_closed_the_log(written: Written, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    (path,) = written.files(f"*.{kind}")[-1:]
+    flipped(-1)(path)
+    for read_only in (True, False):
+        with eventstore.open(written.folder, read_only=read_only, durability="process") as store:
+            if not read_only:
+                require_retries(store.domain(DOMAIN), written.first)
+            require_reads(store.domain(DOMAIN), written.last)
+        assert {line.split(":")[0] for line in warnings_of(caplog)} <= {str(path)}
+        caplog.clear()
+    written.require_right()
+    assert warnings_of(caplog) == []
+    assert written.files("*.ids"), "what was read from the log is kept again"
+
+
 @pytest.mark.parametrize("name", SPOILED)
 def test_the_next_older_file_serves_where_the_newest_is_wrong(
     written: Written, caplog: pytest.LogCaptureFixture, reads: Reads, name: str

@@ -946,3 +946,13 @@ def use(answer: object) -> None:
     elif isinstance(answer, contextlib.AbstractContextManager):
         with answer:
             pass
+
+
+@pytest.mark.parametrize("location", ["memory:x", "memory://", "memory:./x"])
+def test_a_store_in_memory_has_no_name_and_makes_no_folder(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="a store in memory has no name"):
+        eventstore.open(location)
+    assert list(tmp_path.iterdir()) == []
+    eventstore.open("./memory:x").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["memory:x"], "a path is one"

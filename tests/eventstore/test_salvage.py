@@ -324,14 +324,14 @@ def test_a_head_that_no_log_can_have_is_a_damaged_manifest_and_salvage_goes_on_w
 
 def test_a_disk_too_full_for_the_copies_is_told_as_full_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
     before = contents(data)
-    with limit(resource.RLIMIT_FSIZE, PAGE), pytest.raises(DiskFullError, match="free some space and try again"):
+    with limit(resource.RLIMIT_FSIZE, PAGE), pytest.raises(DiskFullError, match="free some space, or raise the limit of file sizes"):
         salvage(data, tmp_path / "out")
     assert (contents(data), [path.name for path in tmp_path.iterdir()]) == (before, ["data"])
 
 
 def test_a_disk_too_full_for_the_evidence_is_told_as_full(data: Path) -> None:
     (data / LOG / "head").write_bytes(b"\xff" * 48)
-    full = pytest.raises(DiskFullError, match=r"copying into .*free some space and try again")
+    full = pytest.raises(DiskFullError, match=r"copying into .*free some space, or raise the limit of file sizes")
     with limit(resource.RLIMIT_FSIZE, 5 * PAGE), eventstore.open(data, accept_loss=True) as store, full:
         store.domain(DOMAIN)
 

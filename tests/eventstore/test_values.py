@@ -779,3 +779,25 @@ def test_nothing_of_refused_raw_text_is_written(tmp_path: Any, verb: str, bad: b
             refused_writes(d, msgspec.Raw(bad))[verb]()
         assert d.head() == head
         assert [event.position for event in d.events()] == [1]
+
+
+@pytest.fixture
+def short_integers() -> Iterator[None]:
+    """An interpreter that may not convert more than 640 digits, as `-X int_max_str_digits=640` has it."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    yield
+    sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.usefixtures("short_integers")
+def test_an_interpreter_that_converts_no_long_integers_says_so_and_finds_no_damage(any_store: Store) -> None:
+    """What is stored is JSON all the same, also beside half an emoji, which is read by another way."""
+    text = rb'["\ud83d",' + b"9" * 4_000 + b"]"
+    d, raw = any_store.domain("d"), any_store.domain(Domain("raw", value=msgspec.Raw))
+    for domain in (d, raw):
+        domain.write_value("k", msgspec.Raw(text))
+    with pytest.raises(InvalidValueError, match=r"4000 digits, and this process converts at most 640 \(sys.set_int_max_str_digits\)"):
+        d.read_value("k")
+    assert bytes(raw.read_value("k")) == text
+    assert any_store.verify().ok

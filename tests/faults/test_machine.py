@@ -167,11 +167,11 @@ def test_a_store_that_may_only_be_read_is_read(
     assert str(store.folder) in written["message"]
 
 
-@pytest.mark.parametrize("name", ["folder", "manifest", "head", "db"])
+@pytest.mark.parametrize("name", ["folder", "manifest", "log", "head", "db"])
 def test_what_must_not_be_read_is_named(server: Server, public: Path, closed: Damaged, name: str) -> None:
     store = closed.copy(public / "store")
     set_modes(store.folder, 0o755, 0o644)
-    denied: Path = getattr(store, name)
+    denied: Path = store.db.parent if name == "log" else getattr(store, name)
     denied.chmod(0)
     try:
         read, written = server.run(limits.open_as_nobody, folder=str(store.folder))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import re
 import shutil
 import sqlite3
 import stat
@@ -107,14 +109,45 @@ def test_an_empty_store_has_an_anchor(tmp_path: Path) -> None:
 def test_a_store_that_went_on_is_extended(data: Path, kept: Path) -> None:
     done("put", data, "notes", "hello", "7")
     answer = done("verify", data, "--anchor", kept)
-    assert "notes@3  EXTENDED  the log goes on from the anchored event: 1 event more\n" in answer.out
+    assert "notes@3  EXTENDED  the log goes on from the anchored event: 1 event more, not covered\n" in answer.out
     assert "other@1  EXTENDED  the log goes on from the anchored event: 0 events more\n" in answer.out
-    assert answer.out.splitlines()[-1] == "whole: 5 events in 2 domains"
+    assert answer.out.splitlines()[-2] == "whole: 5 events in 2 domains"
     assert "its signature was not checked" in answer.out
     found = done("verify", data, "notes", "--anchor", kept, "--json").json()
     assert [(each["domain"], each["verdict"], each["more"]) for each in found["anchor"]["judgements"]] == [("notes", "EXTENDED", 1)]
     assert found["anchor"]["signed_by"] is None
     assert done("verify", data, "--json").json()["anchor"] is None
+
+
+def test_what_an_anchor_does_not_cover_is_said_by_domain_and_at_the_end(data: Path, kept: Path, tmp_path: Path) -> None:
+    unseen = "not excluded: a tail cut off or sealed anew together with its witness, after what is anchored"
+    newer = "; a newer anchor, kept elsewhere, excludes it"
+    assert done("verify", data, "--anchor", kept).out.splitlines()[-1] == unseen + newer, "what was cut off is behind it, too"
+    done("put", data, "notes", "hello", "7")
+    for value in range(2):
+        done("put", data, "later", "x", value)
+    told = done("verify", data, "--anchor", kept).out.splitlines()
+    assert told[-1] == f"{unseen} (all 2 events of later, 1 event of notes){newer}"
+    assert "later  UNNAMED  the anchor does not name this domain: its 2 events are not covered" in told
+    found = done("verify", data, "--anchor", kept, "--json").json()["anchor"]["judgements"]
+    assert [(each["domain"], each["verdict"], each["position"], each["more"]) for each in found] == [
+        ("later", "UNNAMED", None, 2),
+        ("notes", "EXTENDED", 3, 1),
+        ("other", "EXTENDED", 1, 0),
+    ]
+    (tmp_path / "empty.json").write_text(re.sub(r'"heads":.*}}', '"heads":{}', kept.read_text()))
+    told = done("verify", data, "--anchor", tmp_path / "empty.json").out.splitlines()
+    assert told[-1] == f"{unseen} (all 2 events of later, all 4 events of notes, all 1 event of other){newer}"
+
+
+def test_a_locked_log_is_2_with_an_anchor_too(data: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTSTORE_BUSY_TIMEOUT_MS", "1")
+    with (data / "logs" / "notes" / "head").open("r+b") as head:
+        fcntl.flock(head, fcntl.LOCK_EX)
+        answer = eventstore("verify", data, "--anchor", kept)
+    assert answer.code == 2
+    assert "notes@3  UNJUDGED\n" in answer.out
+    assert "not judged: 2 findings\n" in answer.out
 
 
 def test_a_tail_cut_off_is_1_only_with_an_anchor(data: Path, kept: Path) -> None:
@@ -124,7 +157,7 @@ def test_a_tail_cut_off_is_1_only_with_an_anchor(data: Path, kept: Path) -> None
     assert answer.code == 1
     assert "notes@3  TRUNCATED\n" in answer.out
     assert "notes@3  anchor  TRUNCATED: the log ends at position 2" in answer.out
-    assert answer.out.splitlines()[-1] == "not whole: 1 finding"
+    assert answer.out.splitlines()[-2] == "not whole: 1 finding"
     found = eventstore("verify", data, "--anchor", kept, "--json")
     assert found.code == 1
     assert found.json()["ok"] is False
@@ -134,7 +167,7 @@ def test_a_tail_cut_off_is_1_only_with_an_anchor(data: Path, kept: Path) -> None
 def test_a_signed_anchor_is_checked(data: Path, tmp_path: Path, keys: tuple[Path, Path]) -> None:
     private, public = keys
     file = tmp_path / "signed.json"
-    assert ", signed by " in done("anchor", data, "-o", file, "--key", private).out
+    assert ", signed by " in done("anchor", data, "-o", file, "--private-key", private).out
     key = json.loads(file.read_text())["signature"]["key"]
     assert f"signed by {key}\n" in done("verify", data, "--anchor", file, "--public-key", public).out
     assert done("verify", data, "--anchor", file, "--public-key", public, "--json").json()["anchor"]["signed_by"] == key
@@ -144,9 +177,9 @@ def test_a_signed_anchor_is_checked(data: Path, tmp_path: Path, keys: tuple[Path
 def test_a_bad_signature_is_1(data: Path, kept: Path, tmp_path: Path, keys: tuple[Path, Path]) -> None:
     private, public = keys
     forged = tmp_path / "forged.json"
-    done("anchor", data, "-o", forged, "--key", new_keys(tmp_path, "forger")[0])
+    done("anchor", data, "-o", forged, "--private-key", new_keys(tmp_path, "forger")[0])
     altered = tmp_path / "altered.json"
-    line = done("anchor", data, "--key", private).out
+    line = done("anchor", data, "--private-key", private).out
     altered.write_text(line.replace('"position":3', '"position":2'))
     for file in (kept, forged, altered):
         answer = eventstore("verify", data, "--anchor", file, "--public-key", public, "--json")
@@ -165,14 +198,14 @@ def test_what_cannot_be_judged_says_why(data: Path, kept: Path, tmp_path: Path, 
     assert f"{private} is no anchor" in wrong.err
     done("init", tmp_path / "another")
     foreign = eventstore("verify", tmp_path / "another", "--anchor", kept)
-    assert foreign.code == 3
+    assert foreign.code == 1, "another store in the place of this one is a finding"
     assert json.loads(kept.read_text())["store_id"] in foreign.err
     (data / "k.pem").write_bytes(private.read_bytes())
     (data / "k.pem").chmod(0o600)
-    inside = eventstore("anchor", data, "--key", data / "k.pem", "-o", tmp_path / "never.json")
+    inside = eventstore("anchor", data, "--private-key", data / "k.pem", "-o", tmp_path / "never.json")
     assert (inside.code, "lies inside the store" in inside.err) == (3, True)
     private.chmod(0o644)
-    open_to_all = eventstore("anchor", data, "--key", private, "-o", tmp_path / "never.json")
+    open_to_all = eventstore("anchor", data, "--private-key", private, "-o", tmp_path / "never.json")
     assert open_to_all.code == 3
     assert "chmod 600" in open_to_all.err
     assert not (tmp_path / "never.json").exists()

@@ -101,7 +101,8 @@ def test_since_leads_from_the_anchor_that_the_other_side_holds(data: Path, kept:
     assert verify_bundle.main([str(since), "--anchor", str(kept)]) == 0
     done("init", tmp_path / "another")
     done("put", tmp_path / "another", "notes", "hello", 1)
-    assert eventstore("bundle", tmp_path / "another", "notes", "--position", 1, "--since", kept).code == 3
+    foreign = eventstore("bundle", tmp_path / "another", "notes", "--position", 1, "--since", kept)
+    assert (foreign.code, "another store in the place of yours" in foreign.err) == (1, True)
     assert eventstore("bundle", data, "notes", "--position", 1, "--since", data).code == 2
     assert eventstore("bundle", data, "notes", "--position", 1, "--since", since).code == 3
 

@@ -139,7 +139,7 @@ def test_every_example_runs(name: str, workshop: Path) -> None:
         done("put", "data", "people", "alice", "1")
         done("put", "data", "people", '["customer", 42, "mail"]', "1")
     if name in ("verify", "bundle"):
-        done("anchor", "data", "-o", "anchor.json", "--key", "private.pem")
+        done("anchor", "data", "-o", "anchor.json", "--private-key", "private.pem")
     if name == "archive":
         done("compact", "data")
     if name == "restore":
@@ -276,7 +276,7 @@ SHOWING = [
     ["state", "STORE", "--as-of", HOSTILE],
     ["verify", "STORE"],
     ["anchor", "STORE"],
-    ["anchor", "STORE", "--key", "missing" + HOSTILE],
+    ["anchor", "STORE", "--private-key", "missing" + HOSTILE],
     ["verify", "STORE", "--anchor", "missing" + HOSTILE],
     ["export", "STORE"],
     ["put", "STORE", "notes", HOSTILE, "1"],

@@ -191,8 +191,8 @@ def sound_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests may have its own troubles."""
     monkeypatch.setattr(machine, "is_installed", lambda name: False)
     monkeypatch.setattr(doctor_file, "is_installed", lambda name: False)
-    monkeypatch.setattr(machine, "has_two_libraries", lambda: False)
-    monkeypatch.setattr(doctor_file, "has_two_libraries", lambda: False)
+    monkeypatch.setattr(machine, "has_two_libraries", lambda pid: False)
+    monkeypatch.setattr(doctor_file, "has_two_libraries", lambda pid: False)
 
 
 def test_doctor_of_a_sound_store(data: Path) -> None:
@@ -267,7 +267,7 @@ def test_signs_of_another_checkpointer(data: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(machine, "processes", lambda: iter([Process(7, "litestream", "litestream")]))
     monkeypatch.setattr(machine, "holders", lambda folder: [Process(8, "sqlite3", "sqlite3"), Process(9, "bot.py", "python3.11")])
     monkeypatch.setattr(machine, "is_installed", lambda name: name == "pysqlite3-binary")
-    monkeypatch.setattr(machine, "has_two_libraries", lambda: True)
+    monkeypatch.setattr(machine, "has_two_libraries", lambda pid: True)
     assert machine.checkpointers(data) == [
         "litestream runs (pid 7)",
         f".{log.name}-litestream lies beside a log",
@@ -302,8 +302,27 @@ def test_two_bindings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_file, "is_installed", lambda name: name == "pysqlite3-binary")
     assert checks(None)["bindings"].status == "bad"
     monkeypatch.setattr(doctor_file, "is_installed", lambda name: False)
-    monkeypatch.setattr(doctor_file, "has_two_libraries", lambda: True)
+    monkeypatch.setattr(doctor_file, "has_two_libraries", lambda pid: True)
     assert checks(None)["bindings"].status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("files", "two"),
+    [
+        (["/lib/python3.11/lib-dynload/_sqlite3.cpython-311.so", "/lib/python3.11/site-packages/pysqlite3/_sqlite3.so"], False),
+        (["/lib/libsqlite3.so.0", "/lib/python3.11/site-packages/pysqlite3/_sqlite3.so"], False),
+        (["/lib/libsqlite3.so.0", "/lib/python3.11/site-packages/apsw/__init__.so"], True),
+    ],
+)
+def test_what_the_extra_loads_beside_the_standard_library_is_nothing_to_warn_of(
+    files: list[str], two: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # of what sound_machine() says of the machine, too
+    monkeypatch.setattr(machine, "sqlite_libraries", lambda pid: files)
+    assert machine.has_two_libraries(os.getpid()) is two
+    assert [check.message.partition(" (")[0] for check in doctor(None).checks if check.status == "warn" and check.name == "bindings"] == (
+        ["two SQLite libraries are loaded"] if two else []
+    )
 
 
 MOUNTS = """\

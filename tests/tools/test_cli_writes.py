@@ -103,9 +103,11 @@ def test_expected_is_held(data: Path) -> None:
 
 def test_skip_unchanged_appends_nothing(data: Path) -> None:
     done("put", data, "notes", "a", "1")
-    answer = done("put", data, "notes", "a", "1", "--skip-unchanged")
+    answer = done("put", data, "notes", "a", "1", "--unchanged", "skip")
     assert answer.out.startswith("unchanged")
     assert len(done("log", data, "notes").out.splitlines()) == 1
+    assert done("put", data, "notes", "a", "1", "--unchanged", "append").out.startswith("put")
+    assert eventstore("put", data, "notes", "a", "1", "--unchanged", "maybe").code == 3
 
 
 def test_rm_removes_once(data: Path) -> None:
