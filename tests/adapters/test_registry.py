@@ -274,7 +274,8 @@ def test_an_initialisation_that_fails_is_told_to_all_and_tried_again(foreign: ty
 def test_a_class_of_the_old_kind_is_told_what_changed(names: str) -> None:
     """How a back end was written once: one for all entities."""
     old: Any = type("OldKind", (), dict.fromkeys(names.split(), lambda *given: None))
-    for kind in (old, type("OldKind", (persist.PersistBase,), {})):
+    kinds: list[Any] = [old, type("OldKind", (persist.PersistBase,), {})]
+    for kind in kinds:
         with pytest.raises(
             ConfigError,
             match=r"OldKind has (read_value, has_value, write_value|readValue, hasValue, writeValue): .* before version 9 of"
