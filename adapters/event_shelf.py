@@ -17,12 +17,14 @@ from eventstore.adapters.contracts import Contract, key_of
 from eventstore.adapters.gathering import Gathering
 from eventstore.adapters.json_layout import Layout, of_paths
 from eventstore.adapters.shelf import ABSENT, Once, Parts, Shelf, When, as_json, aside
-from eventstore.codec import encode_key
+from eventstore.codec import encode_key, encode_prefix
+from eventstore.commit import Standing
 from eventstore.domain import DomainStore
 from eventstore.errors import InvalidValueError, RedactedError
 from eventstore.model import Domain, Event, Key
-from eventstore.projections.series import Candles, Series, columns_of
+from eventstore.projections.series import Candles, Series, columns_of, read_columns
 from eventstore.store import Store
+from eventstore.writes import Items
 
 V = TypeVar("V")
 R = TypeVar("R")
@@ -95,7 +97,7 @@ class EventShelf:
         self._domain, self._awaited = domain, written
         self._begin_folding()
         self._gatherings: dict[tuple[asyncio.AbstractEventLoop, Parts], Gathering[dict[str, Any]]] = {}
-        """The contexts whose candles are being written, by event loop: a call of another loop, or process, finds its key taken."""
+        """The contexts whose candles are being written, by event loop: a call of another loop, or process, is seen under the lock."""
 
     def _begin_folding(self) -> None:
         self._pid = os.getpid()
@@ -191,21 +193,34 @@ class EventShelf:
         await self._gatherings[place].write(candles)
 
     async def _add(self, context: Parts, candles: Sequence[dict[str, Any]]) -> None:
-        """Append an event with those candles that are new, under the timestamp of the first."""
-        new = await asyncio.to_thread(self._new, context, candles)
-        while new:
-            first = new[0]["timestamp"]
-            receipt = await self._awaited.write_value(key_of((*context, first)), columns_of(new))
-            if receipt.appended:
-                return
-            # Another process was first; or the key's event was redacted, and what was erased is not written again.
-            new = [candle for candle in await asyncio.to_thread(self._new, context, new) if candle["timestamp"] != first]
-        # Whoever wrote them may have asked for less durability than is promised here.
-        await self._awaited.write_values([])
+        """Append an event with those candles that are new, under the timestamp of the first; nothing, durably, if none is.
 
-    def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        runs = self._with_series(context, lambda series: series.missing([candle["timestamp"] for candle in candles]))
-        return list(chain.from_iterable(candles[first:last] for first, last in runs))
+        They are looked for before it is this call's turn, and looked through once more if others wrote until then.
+        """
+        new, seen = await asyncio.to_thread(self._new, context, candles)
+        items, opening = _event(context, new), encode_prefix(key_of(context))
+
+        def choose(standing: Standing) -> Items:
+            drafted = [event for event in standing.events if event.key.startswith(opening)]
+            if standing.base.position == seen and not drafted:
+                return items
+            left, _ = self._new(context, new, drafted)
+            return items if len(left) == len(new) else _event(context, left)
+
+        await self._awaited.write_chosen(items, choose)
+
+    def _new(self, context: Parts, candles: Sequence[dict[str, Any]], drafted: Sequence[Event] = ()) -> tuple[list[dict[str, Any]], int]:
+        """The candles that no event of the log has, nor one of those that are `drafted` to follow it; and where the log ended."""
+        times = [candle["timestamp"] for candle in candles]
+        runs, seen = self._with_series(context, lambda series: (series.missing(times), self._candles.position))
+        new = list(chain.from_iterable(candles[first:last] for first, last in runs))
+        for event in drafted:
+            if (columns := read_columns(_text(self._domain, event) or "")) is not None:
+                taken = set(columns.timestamps)
+                new = [candle for candle in new if candle["timestamp"] not in taken]
+        while new and self._domain.state_of(key_of((*context, new[0]["timestamp"]))) is not None:
+            del new[0]  # its key's event was redacted, and what was erased is not written again
+        return new, seen
 
     def _with_series(self, context: Parts, look: Callable[[Series], R]) -> R:
         """What `look` finds in the series of a context, with everything written so far; nobody else changes it meanwhile."""
@@ -236,6 +251,11 @@ def _require_records(store: Store, contract: Contract) -> None:
         first = next(keys, None)
         if first is not None and all(layout.is_path((key,) if isinstance(key, str) else key) for key in chain([first], keys)):
             raise of_paths(name, store.location, encode_key(first))
+
+
+def _event(context: Parts, candles: Sequence[dict[str, Any]]) -> Items:
+    """The key and the value of an event with these candles; none of none."""
+    return [(key_of((*context, candles[0]["timestamp"])), columns_of(candles))] if candles else []
 
 
 def _in_order(candles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Protocol, TypeVar, cast
 
-from eventstore.adapters.contracts import Contract, Method
+from eventstore.adapters.contracts import Contract, Method, camel
 from eventstore.adapters.shapes import SHAPES, Shape
 from eventstore.adapters.shelf import Backend, Once
 from eventstore.errors import ConfigError
@@ -25,8 +25,8 @@ MakeInstance = Callable[..., Any]
 
 A = TypeVar("A", bound="Adapter")
 
-_OLD_KIND = ("read_value", "has_value", "write_value", "keys")
-"""What a back end had before it was a class for each contract."""
+_OLD_KIND = ("read_value", "has_value", "write_value")
+"""What every back end had before it was a class for each contract; some had `keys` and more."""
 
 
 def instance_class(contract: Contract, configured: Configured) -> type[Shape]:
@@ -210,11 +210,17 @@ def _require_methods(contract: Contract, make: object) -> None:
         raise ConfigError(f"a class of instances, called as {called}, is expected, not {make!r}")
     if not isinstance(make, type):
         return  # a function may make instances of any class; they are met when they are made
-    missing = [name for name in wanted if not callable(getattr(make, name, None))]
-    if missing and all(callable(getattr(make, name, None)) for name in _OLD_KIND):
+    missing = [name for name in wanted if not _has(make, name)]
+    if not missing:
+        return
+    old = [spelled for name in _OLD_KIND for spelled in (name, camel(name)) if _has(make, spelled)]
+    if old:
         raise ConfigError(
-            f"{make.__name__} has {', '.join(_OLD_KIND)}: that is how a back end was written before version 9 of backtest-kit, one for all"
+            f"{make.__name__} has {', '.join(old)}: that is how a back end was written before version 9 of backtest-kit, one for all"
             f" entities; since then it is a class for each contract, called as {called}, with {', '.join(wanted)}"
         )
-    if missing:
-        raise ConfigError(f"{make.__name__} lacks {', '.join(missing)}; the adapter of {contract.name} calls {', '.join(wanted)}")
+    raise ConfigError(f"{make.__name__} lacks {', '.join(missing)}; the adapter of {contract.name} calls {', '.join(wanted)}")
+
+
+def _has(make: type, name: str) -> bool:
+    return callable(getattr(make, name, None))

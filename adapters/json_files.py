@@ -25,7 +25,7 @@ from eventstore.adapters.json_layout import ADVICE, CLAIM, LONGEST_NAME, QUARANT
 from eventstore.adapters.shelf import ABSENT, Parts, Shelf, When, as_json
 from eventstore.errors import ConfigError, ContractError, InvalidValueError
 from eventstore.files import FILE_MODE, make_folder, os_errors, read_file, refusal, sync_folder
-from eventstore.values import decode_value, encode_value
+from eventstore.values import decode_value, encode_value, may_be_json
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -183,7 +183,10 @@ class JsonFiles:
                     _log.warning("%s: the half of a write that was cut short cannot be removed: %s", entry.path, refusal(error))
 
     def read(self, key: Parts) -> Any:
-        """The record, ABSENT if there is none. A document that is no JSON is put aside, reported, and counts as none."""
+        """The record, ABSENT if there is none. A document that is no JSON is put aside, reported, and counts as none.
+
+        Raises InvalidValueError for one that is JSON beyond what can be read here; it stays where it is.
+        """
         path = self._layout.path(key)
         with os_errors(f"reading {path}"):
             self._require_ours(key, path.parent)
@@ -197,8 +200,15 @@ class JsonFiles:
         except FileNotFoundError:
             return ABSENT
         try:
-            return decode_value(content.decode())
-        except (InvalidValueError, UnicodeDecodeError) as error:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            self._put_aside(path, error)
+            return ABSENT
+        try:
+            return decode_value(text)
+        except InvalidValueError as error:
+            if may_be_json(text):
+                raise InvalidValueError(f"{path} cannot be read here, and stays as it is: {error}") from error
             self._put_aside(path, error)
             return ABSENT
 

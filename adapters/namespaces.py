@@ -204,6 +204,10 @@ class Namespaces:
             raise NotFoundError(f"no namespace {name!r}")
         return folder
 
+    def is_there(self, name: str) -> bool:
+        """Whether a namespace has a store, or had one that was served. Raises NamespaceError."""
+        return name == OWN or name in self._open or name in self._served or (self._folder_of(name) / manifest.NAME).exists()
+
     async def halted(self) -> bool:
         """Whether a store that is open has stopped writing."""
         stores = [await self.own(), *[await namespace.backend.store() for namespace in self._open.values() if namespace.domains]]

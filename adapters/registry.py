@@ -62,6 +62,8 @@ def set_config(
     for name, value in said.items():
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{name} is a string, not {value!r}")
+    for place in filter(None, (live, backtest)):
+        _require_place(place)
     _given.clear()
     _given.update({name: value for name, value in said.items() if value})
 
@@ -84,18 +86,22 @@ def backend_at(location: str, *, durability: Durability | None = None, actor: st
 
     Raises ConfigError for a name that is no place: an empty one, or one that begins like a URL.
     """
+    _require_place(location)
     if location == DUMMY:
         return DummyBackend()
-    path = location.removeprefix(JSON)
-    if location != MEMORY and (not path or _SCHEME.match(path)):
-        raise ConfigError(
-            f"{location!r} is no place for records: a folder, {MEMORY}, {JSON}FOLDER or {DUMMY} is; write ./ before a folder's name"
-        )
-    place = location if location == MEMORY else str(Path(path).absolute())
+    place = location if location == MEMORY else str(Path(location.removeprefix(JSON)).absolute())
     named = (JSON, place) if location.startswith(JSON) else (place, durability or "", actor or "")
     if named not in _backends:
         _backends[named] = JsonBackend(place) if location.startswith(JSON) else _event_backend(place, durability, actor)
     return _backends[named]
+
+
+def _require_place(location: str) -> None:
+    path = location.removeprefix(JSON)
+    if location not in (MEMORY, DUMMY) and (not path or _SCHEME.match(path)):
+        raise ConfigError(
+            f"{location!r} is no place for records: a folder, {MEMORY}, {JSON}FOLDER or {DUMMY} is; write ./ before a folder's name"
+        )
 
 
 def _event_backend(location: str, durability: Durability | None = None, actor: str | None = None) -> EventBackend:

@@ -81,6 +81,11 @@ class Call(msgspec.Struct, frozen=True):
     method: Method
     args: tuple[Any, ...]
 
+    @property
+    def needs_store(self) -> bool:
+        """Whether it needs a store that can be written; a read of one that nobody has made yet finds nothing."""
+        return self.method.writes or self.method is _WAIT
+
 
 def read_call(body: bytes) -> Call:
     """The call that a request's body asks for. Raises RequestError; ContractError for arguments that are none of the method's."""

@@ -19,6 +19,7 @@ from eventstore.adapters.shelf import ABSENT, Backend, Once, Parts, Shelf, When,
 from eventstore.errors import ContractError
 from eventstore.projections.series import MAX_MOMENT, MEMBERS, candles_of
 from eventstore.values import decode_value
+from eventstore.writes import when_us
 
 _members = operator.itemgetter(*MEMBERS)
 
@@ -88,7 +89,8 @@ class One(Shape):
         return await self._read(self._parts)
 
     async def write(self, data: Any, when: When | None = None, *, event_id: str | None = None) -> None:
-        """Make `data` the record, null included."""
+        """Make `data` the record, null included. Raises NaiveTimeError, wherever records are kept."""
+        when_us(when)
         await (await self._open_shelf()).write(self._parts, data, when, event_id)
 
 
@@ -103,7 +105,8 @@ class Keyed(Shape):
         return await self._read(self._key(id_))
 
     async def write(self, data: Any, id_: str, when: When | None = None, *, event_id: str | None = None) -> None:
-        """Make `data` the record, null included; one that was removed is back."""
+        """Make `data` the record, null included; one that was removed is back. Raises NaiveTimeError, wherever records are kept."""
+        when_us(when)
         await (await self._open_shelf()).write(self._key(id_), data, when, event_id)
 
     async def has(self, id_: str) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,14 +27,22 @@ REMEMBERED = 10_000
 """Calls that appended nothing and are remembered for a retry, in memory only."""
 
 
-Present = Callable[["Key | None"], list[str]]
+class Standing(Protocol):
+    """What stands once the lock is held: the log up to `base`, and what the calls before this one will have appended to it."""
+
+    base: Head
+    events: list[Event]
+
+    def present(self, prefix: Key | None) -> list[str]:
+        """The canonical keys that are there then, in natural order."""
+        ...
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
     """What one caller asked for: its writes stand or fall together."""
 
-    intents: Sequence[Intent] | Callable[[Present], Sequence[Intent]]
-    """The writes, or how to choose them among the keys that are there once the lock is held."""
+    intents: Sequence[Intent] | Callable[[Standing], Sequence[Intent]]
+    """The writes, or how to choose them by what stands once the lock is held."""
     event_id: str | None
     durability: Durability
     request: str | None = None
@@ -195,7 +203,7 @@ class _Draft:
 
     def add(self, call: Call) -> list[Receipt]:
         """Decide one call whole; raises what it must be answered with, and then leaves no trace."""
-        intents = call.intents if isinstance(call.intents, Sequence) else call.intents(self.present)
+        intents = call.intents if isinstance(call.intents, Sequence) else call.intents(self)
         request = ""
         if call.event_id is not None:
             request = call.request or request_of(intents)

@@ -75,7 +75,7 @@ def decode_value(text: str, declared: Any = Any) -> Any:
     if declared is Any:
         try:
             return _decode(text)
-        except (msgspec.MsgspecError, UnicodeEncodeError):
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
             return _decode_slowly(text)
         except TypeError:
             _require_text(text)
@@ -89,7 +89,7 @@ def decode_value(text: str, declared: Any = Any) -> Any:
         raise InvalidValueError(f"$: not a {_name(declared)}: {error}") from error
     except TypeError as error:
         raise ConfigError(f"values cannot be read as {declared!r}: {error}") from error
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return _converted(_decode_slowly(text), declared)
 
 
@@ -102,11 +102,22 @@ def is_json(text: str) -> bool:
     """Whether a stored text is JSON, whatever it says."""
     try:
         _decode_raw(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         try:
             _parsed(text, str)  # no integer is made, which the interpreter may be told to refuse
         except InvalidValueError:
             return False
+    return True
+
+
+def may_be_json(text: str) -> bool:
+    """Whether other readers may take a text that was refused here: JSON knows no most digits of an integer, and no greatest depth."""
+    try:
+        json.loads(text, parse_constant=_no_constant, parse_int=str)
+    except RecursionError:
+        return True
+    except (InvalidValueError, json.JSONDecodeError):
+        return False
     return True
 
 

@@ -13,7 +13,7 @@ import msgspec
 from eventstore.clock import moment_us
 from eventstore.codec import encode_key, encode_prefix
 from eventstore.coding import Blob
-from eventstore.commit import Call, Present
+from eventstore.commit import Call, Standing
 from eventstore.errors import ClosedError, ConfigError
 from eventstore.live import Live
 from eventstore.meta import EventMeta, Meta, meta_text
@@ -28,6 +28,10 @@ One = TypeVar("One")
 """What a verb that writes one event gives: its Receipt, or an awaitable of it."""
 Many = TypeVar("Many")
 """What a verb that writes many gives: their Receipts, or an awaitable of them."""
+
+
+Items = Sequence[tuple[Key, Any]]
+"""Keys, and what is written under them."""
 
 
 class Writes(Generic[One, Many]):
@@ -111,10 +115,26 @@ class Writes(Generic[One, Many]):
         texts, at_us = meta_text(meta, self._actor), when_us(when)
         named = encode_prefix(prefix)
 
-        def chosen(present: Present) -> list[Intent]:
-            return [Intent("remove", key, None, at_us, *texts) for key in present(prefix)]
+        def chosen(standing: Standing) -> list[Intent]:
+            return [Intent("remove", key, None, at_us, *texts) for key in standing.present(prefix)]
 
         return self._many(self._call(chosen, event_id, durability, request_of("remove_all", named, at_us, texts[1])))
+
+    def write_chosen(self, items: Items, choose: Callable[[Standing], Items]) -> Many:
+        """write_values(items), or what `choose` gives in their place once nobody else writes; it gives `items` itself if it is right still.
+
+        It is called with the lock held: it may read this domain, and must not write.
+        """
+        known = self._puts(items)
+
+        def chosen(standing: Standing) -> list[Intent]:
+            anew = choose(standing)
+            return known if anew is items else self._puts(anew)
+
+        return self._many(self._call(chosen, None, None))
+
+    def _puts(self, items: Items) -> list[Intent]:
+        return [self._put(key, value, None, ANY, "append", meta_text({}, self._actor)) for key, value in items]
 
     # ---- from arguments to a call
 
@@ -128,7 +148,7 @@ class Writes(Generic[One, Many]):
 
     def _call(
         self,
-        intents: Sequence[Intent] | Callable[[Present], Sequence[Intent]],
+        intents: Sequence[Intent] | Callable[[Standing], Sequence[Intent]],
         event_id: str | None,
         durability: Durability | None,
         request: str | None = None,

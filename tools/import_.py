@@ -22,6 +22,8 @@ eventstore.adapters.persist keeps them: for a bot that goes on with this store. 
 the record does not say which, it is named and left out, until a file .context beside it holds the context as a list: what is named
 says which lists can be.
 
+A link in a folder is followed to what is below that folder only; any other is named and left out.
+
 Importing the same again changes nothing; where STORE has archived what tells that it is the same, --archive DIR attaches it.
 What is broken is named and left out, and the rest lands: exit 1.
 

@@ -33,7 +33,7 @@ from eventstore.store import Store
 from eventstore.tools.contract_tree import fold_candles, require_records
 from eventstore.tools.imported import Imported, ImportReport, Problem
 from eventstore.tools.terminal import Progress
-from eventstore.tools.tree import SUFFIX, Stamp, files, ignored, read
+from eventstore.tools.tree import LINK_OUT, SUFFIX, Stamp, files, ignored, leads_out, read
 from eventstore.tools.tree import Parts as Path_
 from eventstore.values import decode_value, encode_value
 
@@ -203,7 +203,9 @@ class _Reader:
         if not layout.is_joined:
             return None
         try:
-            return read((self._root / place.path).with_name(CLAIM), at_most=2**16)
+            if leads_out(self._root, _claim_of(place)):
+                raise OSError(f"whose it is, {_claim_of(place)} says: {LINK_OUT}")
+            return read(self._root / _claim_of(place), at_most=2**16)
         except FileNotFoundError:
             return None
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from eventstore.adapters import rpc
 from eventstore.adapters.namespaces import OWN, FolderGoneError, Namespace, NamespaceError, Namespaces
 from eventstore.adapters.rpc import RequestError, refusal_of
-from eventstore.adapters.shelf import LARGE_BYTES
+from eventstore.adapters.shelf import LARGE_BYTES, DummyBackend
 from eventstore.errors import ClosedError, CompactedError, EngineError, EventStoreError, HaltedError, LostIdsError, NotFoundError
 from eventstore.tools import reads
 from eventstore.tools.admission import Intake
@@ -66,6 +66,8 @@ class Service:
         async with self._intake.body(request) as body:
             try:
                 call = rpc.read_call(body) if len(body) < LARGE_BYTES else await asyncio.to_thread(rpc.read_call, body)
+                if not call.needs_store and not self.namespaces.is_there(call.namespace):
+                    return Response(rpc.result_of(await rpc.answer(call, DummyBackend())), media_type=_JSON)
                 async with self.namespaces.using(call.namespace, call.contract.domain.name) as namespace:
                     try:
                         found = await rpc.answer(call, namespace.backend)

@@ -8,6 +8,8 @@ A file that changes again before it could be read had a version that nobody saw.
 `gap`, and a reason: what is found when it begins, what no notification told of, what changed several times or was written in place. Let the
 other program write a new temporary file for each version and rename it: then versions are counted.
 
+A link is followed to what is below DIR only; any other is named on stderr and not recorded.
+
 What is no JSON, or cannot be read, is named on stderr, and recorded once it can be. If DIR itself is gone, moved or unmounted, it ends
 with 2, and nothing counts as removed.
 

@@ -25,7 +25,7 @@ from eventstore.store import Store
 from eventstore.tools.contract_tree import require_paths
 from eventstore.tools.imported import Problem
 from eventstore.tools.stores import raw_domain
-from eventstore.tools.tree import SUFFIX, JsonFile, Stamp, keys_by_domain, named, read_stamped, stamp_of, walk
+from eventstore.tools.tree import LINK_OUT, SUFFIX, JsonFile, Stamp, keys_by_domain, leads_out, named, read_stamped, stamp_of, walk
 from eventstore.values import encode_value
 
 GAP = "gap"
@@ -138,6 +138,9 @@ class Shadow:
         found: dict[str, Version] = {}
         for path in sorted(paths):
             parts = tuple(path.split(os.sep))
+            if leads_out(self._root, path):
+                self._hide(path, LINK_OUT)
+                continue
             try:
                 stamp = stamp_of(os.stat(self._root / path))
             except FileNotFoundError:

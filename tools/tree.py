@@ -54,7 +54,7 @@ Ignored = Literal["temporary", "foreign"]
 
 
 def walk(root: Path, *, domain: str | None = None, besides: Path | None = None) -> Iterator[JsonFile | Problem | Ignored]:
-    """Everything under `root` in the order of its path. Links are followed, unless they lead back up to where we came from.
+    """Everything under `root` in the order of its path. Links are followed, unless they lead out of it, or back up to where we came from.
 
     With `domain` all of it belongs to that one, and every part of the path to the key. `besides` names a folder to
     leave out: the store that is written to may lie in the tree it is made from.
@@ -87,6 +87,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+LINK_OUT = "a link that leads out of the tree; not followed: what is there may be anybody's"
+"""Why a file or a folder was left out."""
+
+
+def leads_out(root: Path, path: str) -> bool:
+    """Whether `path` below `root`, or a folder above it, is a link to what is not below `root`."""
+    return not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
+
+
 def files(root: Path, *, besides: Path | None = None) -> Iterator[tuple[Parts, Stamp] | Problem]:
     """The files below `root`; a folder's entries in order of their names. See walk()."""
     left_out = _identity(besides) if besides is not None else None
@@ -95,7 +104,12 @@ def files(root: Path, *, besides: Path | None = None) -> Iterator[tuple[Parts, S
         parts, above = pending.pop()
         folder = root.joinpath(*parts)
         try:
-            status = folder.stat()
+            status = os.stat(folder, follow_symlinks=not parts)
+            if stat.S_ISLNK(status.st_mode):
+                if leads_out(root, os.path.join(*parts)):
+                    yield Problem(os.path.join(*parts), LINK_OUT)
+                    continue
+                status = folder.stat()
             here = (status.st_dev, status.st_ino)
             if here == left_out:
                 continue

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from eventstore.adapters import persist
 from eventstore.adapters.contracts import CONTRACTS, STEPS_MS, Contract
 from eventstore.adapters.registry import backend_at
 from eventstore.adapters.shelf import Backend
-from eventstore.errors import ContractError
+from eventstore.errors import ConfigError, ContractError, NaiveTimeError
 from tests.adapters.conftest import LOCATIONS
 from tests.adapters.recorded import answer, instance
 
@@ -106,6 +107,20 @@ def test_null_is_written_and_reads_as_nothing(contract: Contract, backend: Backe
             assert await kept.call("has", *kept.ids()) is True
         await kept.call("write", payload(contract, 2), *kept.ids())
         assert await kept.call("read", *kept.ids()) == repaired(contract, payload(contract, 2))
+
+    run(check)
+
+
+@of("one", "keyed", where=lambda row: row.stamped != "never")
+@pytest.mark.parametrize("when", [datetime(2024, 1, 1), "2024-01-01"])  # noqa: DTZ001
+def test_a_when_that_is_no_moment_is_refused(contract: Contract, when: Any, backend: Backend) -> None:
+    """The storages are one: what one of them refuses, none may take."""
+
+    async def check() -> None:
+        kept = Kept(contract, backend)
+        with pytest.raises(NaiveTimeError if isinstance(when, datetime) else ConfigError):
+            await kept.call("write", payload(contract), *kept.ids(), when)
+        assert await kept.call("read", *kept.ids()) == contract.empty()
 
     run(check)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -197,6 +202,51 @@ hostile = st.sampled_from(
 """What would lead out of a folder, end a name, or make two of one."""
 
 
+_PATHS = {"open": (0,), "os.mkdir": (0,), "os.rename": (0, 1), "os.link": (0, 1), "os.symlink": (1,), "os.remove": (0,), "os.rmdir": (0,)}
+"""What changes folders, and which of its arguments are paths that it changes, by the name of the audit event that comes before it."""
+_allowed: list[str] = []
+"""The folder that alone may be changed now."""
+
+
+def _stop_outside(event: str, args: tuple[Any, ...]) -> None:
+    if not _allowed or event not in _PATHS or (event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        return
+    for path in (args[place] for place in _PATHS[event]):
+        if isinstance(path, str | bytes | os.PathLike) and not Path(os.path.realpath(os.fsdecode(path))).is_relative_to(_allowed[0]):
+            raise PermissionError(f"{event} outside of the test's own folder: {path!r}")
+
+
+sys.addaudithook(_stop_outside)
+
+
+@contextlib.contextmanager
+def confined(folder: str) -> Iterator[None]:
+    """Nothing outside of a folder is written: who tries is stopped before it is done, whatever is wrong with the source, even as root."""
+    _allowed.append(os.path.realpath(folder))
+    try:
+        yield
+    finally:
+        _allowed.clear()
+
+
+def test_who_would_write_elsewhere_is_stopped_before(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    (inside / "kept").touch()
+    with confined(str(inside)):
+        (inside / "made").mkdir()
+        for wrong in (
+            outside.mkdir,
+            outside.touch,
+            lambda: outside.write_text("x"),
+            lambda: (inside / "kept").rename(outside),
+            lambda: os.link(inside / "kept", inside / "made/../../outside"),
+        ):
+            with pytest.raises(PermissionError, match="outside of the test's own folder"):
+                wrong()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inside", "kept", "made"]
+
+
 def splits(text: str, count: int) -> st.SearchStrategy[tuple[str, ...]]:
     """The ways to make so many parts of a text that was joined by `_`."""
     joints = [place for place, character in enumerate(text) if character == "_"]
@@ -216,10 +266,13 @@ def test_hostile_keys_neither_escape_nor_meet(kind: str, data: st.DataObject) ->
     )
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         outside = Path(folder)
-        for location in (str(outside / "in" / "store"), f"json:{outside / 'in' / 'dump'}", "memory:"):
-            (outside / "in").mkdir(exist_ok=True)
-            runner.run(_kept_apart(contract, contexts, backend_at(location)))
-        runner.run(persist.close())
+        try:
+            for location in (str(outside / "in" / "store"), f"json:{outside / 'in' / 'dump'}", "memory:"):
+                (outside / "in").mkdir(exist_ok=True)
+                with confined(folder):
+                    runner.run(_kept_apart(contract, contexts, backend_at(location)))
+        finally:
+            runner.run(persist.close())
         assert {path.name for path in outside.iterdir()} == {"in"}
         assert {path.name for path in (outside / "in").iterdir()} <= {"store", "dump"}
 

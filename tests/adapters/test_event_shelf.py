@@ -23,8 +23,8 @@ from eventstore.adapters.registry import backend_at
 from eventstore.adapters.shelf import Parts
 from eventstore.domain import DomainStore
 from eventstore.errors import ClosedError, EngineError, InvalidValueError
-from eventstore.model import Key
-from eventstore.projections.series import FIELDS, columns_of
+from eventstore.model import Event, Key
+from eventstore.projections.series import FIELDS, columns_of, read_columns
 from eventstore.retention import Retention
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
 
@@ -137,29 +137,47 @@ def test_of_two_stores_that_write_the_same_moments_the_first_counts() -> None:
     asyncio.run(check())
 
 
+def times_of(domain: DomainStore) -> list[list[int]]:
+    """The minutes of which each event holds the candles."""
+    columns = [read_columns(event.data or "") for event in domain.events()]
+    return [[(time - START) // MINUTE for time in each.timestamps] for each in columns if each is not None]
+
+
 class Overtaken(EventShelf):
-    """Another program writes what this one has just found to be new."""
+    """Another program writes when this one has just found what is new."""
 
     other: DomainStore | None = None
+    theirs: Sequence[dict[str, Any]] = candles(0, price=7)
 
-    def _new(self, context: Parts, candles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        found = super()._new(context, candles)
-        if self.other is not None and found:
+    def _new(self, context: Parts, candles: Sequence[dict[str, Any]], drafted: Sequence[Event] = ()) -> tuple[list[dict[str, Any]], int]:
+        found = super()._new(context, candles, drafted)
+        if self.other is not None:
             first, self.other = self.other, None
-            first.write_value((*context, found[0]["timestamp"]), columns_of([{**found[0], "open": 7}]))
+            first.write_value((*context, self.theirs[0]["timestamp"]), columns_of(self.theirs))
         return found
 
 
-def test_candles_of_a_call_that_was_overtaken_are_not_lost() -> None:
-    """Both would write under one key: the second looks again for what is still missing."""
+@pytest.mark.parametrize(
+    ("theirs", "written"),
+    [
+        ([0], [[0], [1, 2, 3]]),
+        ([1, 2], [[1, 2], [0, 3]]),
+        ([2, 9], [[2, 9], [0, 1, 3]]),
+        ([0, 1, 2, 3], [[0, 1, 2, 3]]),
+        ([8], [[8], [0, 1, 2, 3]]),
+    ],
+)
+def test_candles_of_a_call_that_was_overtaken_are_not_lost(theirs: list[int], written: list[list[int]]) -> None:
+    """The second looks again, once it is its turn, for what is still missing; each candle is in one event."""
 
     async def check(store: eventstore.Store, other: eventstore.Store) -> None:
         async with aio.Store(store) as awaited:
             shelf = Overtaken(store.domain(CANDLE.domain), await awaited.domain(CANDLE.domain))
-            shelf.other = other.domain(CANDLE.domain)
-            await shelf.add_candles(CONTEXT, candles(0, 1, 2))
-            found = await shelf.read_candles(CONTEXT, START, MINUTE, 3)
-            assert [candle["open"] for candle in found or []] == [7, 1, 1]
+            shelf.other, shelf.theirs = other.domain(CANDLE.domain), candles(*theirs, price=7)
+            await shelf.add_candles(CONTEXT, candles(0, 1, 2, 3))
+            found = await shelf.read_candles(CONTEXT, START, MINUTE, 4)
+            assert [candle["open"] for candle in found or []] == [7 if place in theirs else 1 for place in range(4)]
+        assert times_of(other.domain(CANDLE.domain)) == written
 
     with eventstore.open("data") as store, eventstore.open("data") as other:
         asyncio.run(check(store, other))
@@ -237,6 +255,28 @@ def test_a_redaction_of_an_event_takes_every_calls_candles_of_it_and_the_first_w
                 await shelf.add_candles(CONTEXT, candles(0, 1, 2, 3, price=price))
             # The moment of the event's own key stays taken; of the others, as of any that nobody reads, the first one counts.
             assert [await prices(shelf, place, 1) for place in range(4)] == [[1], None, [5], [5]]
+
+    asyncio.run(check())
+
+
+def test_of_calls_that_share_a_transaction_each_candle_is_in_one_event() -> None:
+    """As two event loops of one program have it: the second call cannot read what the first has only drafted."""
+
+    async def check() -> None:
+        async with held() as (shelf, transactions):
+            assert shelf._awaited is not None
+            first = await begun(shelf, transactions, 9)
+            shelves = [EventShelf(shelf._domain, shelf._awaited) for _ in range(3)]
+            calls = [candles(0, 1, price=2), candles(1, 2, price=3), candles(0, 2, price=4)]
+            tasks = [asyncio.create_task(each.add_candles(CONTEXT, call)) for each, call in zip(shelves, calls, strict=True)]
+            transactions.forget_arrivals()
+            await asyncio.to_thread(transactions.arrived, len(tasks))
+            transactions.let_go()
+            await asyncio.gather(first, *tasks)
+            assert transactions.sizes == [1, 2]
+            written = times_of(shelf._domain)
+            assert sorted(place for places in written for place in places) == [0, 1, 2, 9]
+            assert await prices(shelf, 0, 3) is not None
 
     asyncio.run(check())
 

@@ -18,7 +18,7 @@ from eventstore.adapters.contracts import CONTRACTS, Contract
 from eventstore.adapters.json_files import STALE_S
 from eventstore.adapters.json_layout import Layout
 from eventstore.adapters.registry import backend_at
-from eventstore.errors import AccessError, ConfigError, ContractError
+from eventstore.errors import AccessError, ConfigError, ContractError, InvalidValueError
 from tests.adapters.recorded import instance
 from tests.eventstore.crew import PATIENCE
 
@@ -186,6 +186,26 @@ def test_a_corrupt_document_is_put_aside_reported_and_never_deleted(damage: byte
     assert aside.parent == DUMP / ".quarantine" / "data" / "measure" / "b"
     assert len(reports.said) == 1
     assert "k1.json is no JSON document" in reports.said[0]
+
+
+@pytest.mark.parametrize("document", [b'{"id":' + b"9" * 5_000 + b"}", b"[" * 100_000 + b"]" * 100_000], ids=["digits", "depth"])
+def test_a_document_that_is_beyond_us_is_refused_and_left_in_place(document: bytes, reports: Reports) -> None:
+    """The framework reads it: it is somebody's record, and not damage."""
+    path = DUMP / "data/measure/b/k1.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(document)
+
+    async def check() -> None:
+        measure = kept("Measure", "b")
+        for read in (measure.read_measure_data("k1"), anext(measure.list_measure_data()), measure.remove_measure_data("k1")):
+            with pytest.raises(InvalidValueError, match=f"{path} cannot be read here, and stays as it is: "):
+                await read
+        assert path.read_bytes() == document
+        await measure.write_measure_data({"id": "again"}, "k1", 1)
+        assert await measure.read_measure_data("k1") == {"id": "again"}
+
+    asyncio.run(check())
+    assert (reports.said, os.listdir(DUMP)) == ([], ["data"])
 
 
 def test_a_candle_that_cannot_be_read_is_missing_and_reported(reports: Reports) -> None:

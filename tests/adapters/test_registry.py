@@ -111,10 +111,15 @@ def test_durability_and_actor_are_the_stores() -> None:
         assert [event.meta for event in store.domain("signal").events()] == ['{"actor":"bot"}']
 
 
-@pytest.mark.parametrize("wrong", [{"live": 7}, {"durability": "for ever"}])
-def test_what_cannot_be_configured_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        persist.set_config(**wrong)
+@pytest.mark.parametrize(
+    "wrong", [{"live": 7}, {"durability": "for ever"}, {"live": "postgres://x"}, {"backtest": "jsn:x"}, {"live": "json:"}]
+)
+def test_what_cannot_be_configured_is_refused_at_once_and_changes_nothing(wrong: dict[str, Any]) -> None:
+    persist.set_config(live="given")
+    for configure in (persist.set_config, persist.setup):
+        with pytest.raises(ConfigError):
+            configure(**wrong)
+    assert persist.get_config().live == "given"
 
 
 def test_an_adapter_is_told_where_to_keep_its_records() -> None:
@@ -265,23 +270,18 @@ def test_an_initialisation_that_fails_is_told_to_all_and_tried_again(foreign: ty
     asyncio.run(check())
 
 
-class OldKind:
+@pytest.mark.parametrize("names", ["wait_for_init read_value has_value write_value", "waitForInit readValue hasValue writeValue keys"])
+def test_a_class_of_the_old_kind_is_told_what_changed(names: str) -> None:
     """How a back end was written once: one for all entities."""
-
-    async def read_value(self, entity_id: str) -> None: ...
-
-    async def has_value(self, entity_id: str) -> None: ...
-
-    async def write_value(self, entity_id: str, entity: Any) -> None: ...
-
-    def keys(self) -> None: ...
-
-
-def test_a_class_of_the_old_kind_is_told_what_changed() -> None:
-    with pytest.raises(
-        ConfigError, match=r"OldKind has read_value, .* before version 9 .* PersistSignalInstance\(symbol, .*write_signal_data"
-    ):
-        PersistSignalAdapter.use_persist_signal_adapter(OldKind)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    old: Any = type("OldKind", (), dict.fromkeys(names.split(), lambda *given: None))
+    kinds: list[Any] = [old, type("OldKind", (persist.PersistBase,), {})]
+    for kind in kinds:
+        with pytest.raises(
+            ConfigError,
+            match=r"OldKind has (read_value, has_value, write_value|readValue, hasValue, writeValue): .* before version 9 of"
+            r" backtest-kit, .* a class for each contract, called as PersistSignalInstance\(symbol, .*write_signal_data",
+        ):
+            PersistSignalAdapter.use_persist_signal_adapter(kind)
 
 
 def test_a_class_that_lacks_a_method_is_refused(foreign: type[Foreign]) -> None:

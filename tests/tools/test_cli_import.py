@@ -377,13 +377,32 @@ def test_what_may_not_be_read_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_but_never_in_circles(tmp_path: Path) -> None:
-    dump = tree(tmp_path / "dump", {"a/deep/x.json": b"1"})
-    os.symlink(tree(tmp_path / "elsewhere", {"y.json": b"2"}), dump / "b")
+    tree(tmp_path / "dump", {"a/deep/x.json": b"1", "kept/y.json": b"2"})
+    os.symlink("dump", dump := tmp_path / "link")
+    os.symlink("kept", dump / "b")
+    os.symlink("../../kept/y.json", dump / "a/deep/y.json")
     os.symlink("../../a", dump / "a/deep/again")
     answer = eventstore("import", dump, tmp_path / "data", "--json")
     assert answer.code == 1
     assert [problem["where"] for problem in answer.json()["problems"]] == ["a/deep/again"]
-    assert report(answer) == {"a": (0, 1, 0), "b": (0, 1, 0)}
+    assert report(answer) == {"a": (0, 2, 0), "b": (0, 1, 0), "kept": (0, 1, 0)}
+
+
+@pytest.mark.parametrize("words", [("import",), ("import", "--contracts"), ("shadow", "--once")])
+def test_a_link_out_of_the_tree_is_named_and_not_followed(words: tuple[str, ...], tmp_path: Path) -> None:
+    tree(tmp_path / "dumps", {"k.json": b'"private"', "b/k.json": b'"private"'})
+    dump, data = tree(tmp_path / "dump", {"data/measure/b/k.json": b"1", "data/signal/A_b_c_x/A.json": b"1"}), tmp_path / "data"
+    links = {"data/measure/b/file.json": "k.json", "data/measure/folder": ".", "data/measure/below": "b"}
+    links["data/signal/A_b_c_x/.context"] = "k.json"
+    for name, leads in links.items():
+        os.symlink(os.path.relpath(tmp_path / "dumps" / leads, (dump / name).parent), dump / name)
+    answer = eventstore(words[0], dump, data, *words[1:], "--json")
+    shown = eventstore(words[0], dump, data, *words[1:])
+    assert (answer.code, shown.code) == (1, 1)
+    assert {problem["where"] for problem in answer.json()["problems"] if "leads out of the tree" in problem["message"]} >= set(links)
+    assert all(f"{name}: a link that leads out of the tree" in shown.out for name in links)
+    assert all("private" not in told.out for told in (answer, shown))
+    assert done("ls", data, "measure").out == '["b","k"]\n'
 
 
 def test_a_folder_is_one_domain_if_asked(tmp_path: Path) -> None:

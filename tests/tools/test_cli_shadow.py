@@ -140,6 +140,18 @@ def test_a_domain_that_keeps_first_values_is_refused(folder: Path, tmp_path: Pat
     assert (answer.code, "a tree needs a store of its own" in answer.err) == (1, True)
 
 
+def test_a_link_out_of_the_tree_that_comes_later_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "private.json").write_text('"private"')
+    with library.open(tmp_path / "data") as store:
+        shadow = Shadow(folder, store)
+        shadow.begin("began", allow_empty=False)
+        os.symlink(tmp_path, folder / "a/folder")
+        os.symlink(tmp_path / "private.json", folder / "a/file.json")
+        assert shadow.look(["a/folder/private.json", "a/file.json"]) == {}
+        assert [problem.where for problem in shadow.problems] == ["a/file.json", "a/folder/private.json"]
+        assert all("leads out of the tree" in problem.message for problem in shadow.problems)
+
+
 def test_a_document_that_was_just_changed_is_looked_at_again(folder: Path) -> None:
     """Its stamp may be that of the change after it; that it is read shows by what somebody else made of the key meanwhile."""
     put(folder / "a/x.json", "1")

@@ -193,6 +193,26 @@ def test_namespaces_are_stores_of_their_own(server: Server) -> None:
 
 
 @pytest.mark.corrupts
+def test_a_read_makes_no_namespace_and_finds_what_an_empty_one_has(server: Server, tmp_path: Path) -> None:
+    client = server.client()
+    calls: list[tuple[str, str, tuple[Any, ...], dict[str, Any], Any]] = [
+        ("State", "readStateData", (), STATE, None),
+        ("Risk", "readPositionData", (NOON,), {"riskName": "r", "exchangeName": "x"}, []),
+        ("Memory", "hasMemoryData", ("m",), STATE, False),
+        ("Memory", "listMemoryData", (), STATE, []),
+        ("Storage", "readStorageData", (), {"backtest": False}, []),
+        ("Candle", "readCandlesData", (1, 0, 0), {"symbol": "B", "interval": "1m", "exchangeName": "x"}, None),
+        ("State", "dispose", (), STATE, None),
+    ]
+    for contract, method, args, context, expected in calls:
+        assert client.call(contract, method, *args, context=context, ns="nobody's") == expected
+    assert client.post({**reading("nobody's"), "args": [1]}).json()["error"]["name"] == "ContractError"
+    assert not (tmp_path / "data/ns").exists()
+    client.call("State", "waitForInit", True, context=STATE, ns="waited-for")
+    write(client, 1, "r1", "written")
+    assert sorted(os.listdir(tmp_path / "data/ns")) == ["waited-for", "written"]
+
+
 def test_a_namespace_whose_folder_is_gone_is_refused_alone_until_it_stands_there_again(server: Server, tmp_path: Path) -> None:
     client, folder = server.client(), server.folder / "ns" / "bot"
     for ns in ("bot", "other"):
