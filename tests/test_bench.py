@@ -71,7 +71,7 @@ def compared(tmp_path: Path, *against: Against, by: type[Contender] = Fixed) -> 
 @pytest.mark.slow
 def test_a_quick_run_of_every_row_works_or_names_what_is_absent(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.bench", "--quick", "--long", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     results = report.load(tmp_path)
     assert results is not None
