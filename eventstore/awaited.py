@@ -1,7 +1,8 @@
 """Store, DomainStore and DomainView, awaited. One body: every verb is the synchronous one (eventstore.aio is the way in).
 
 Reads that memory can answer are answered at once; whatever touches the disk runs in a thread of the store's own, so no
-verb blocks the event loop. Writes that tasks make at the same time share a transaction (group.py).
+verb waits for it in the event loop. A value is taken when it is handed over, as it is then; what is long to do for it after
+that, in a thread, too (writes.py). Writes that tasks make at the same time share a transaction (group.py).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from eventstore.errors import ClosedError, EngineError, EventStoreError
 from eventstore.group import GroupCommit, Waiting, receipts_of
 from eventstore.meta import EventMeta
 from eventstore.model import Domain, Durability, Key, Receipt
-from eventstore.writes import Batch, Writes
+from eventstore.writes import Batch, Ready, Writes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self._closed = False
+        self._inboxes: weakref.WeakValueDictionary[tuple[GroupCommit, asyncio.AbstractEventLoop], _Inbox] = weakref.WeakValueDictionary()
         self._start()
         _pools.add(self)
 
@@ -59,7 +61,19 @@ class _Pool:
 
     async def read(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`verb(...)` in a thread."""
-        return await asyncio.wrap_future(self._submit(functools.partial(verb, *args, **kwargs)))
+        return await self.begun(functools.partial(verb, *args, **kwargs))
+
+    def begun(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """What `work()` will give, in a thread."""
+        return asyncio.wrap_future(self._submit(work))
+
+    def inbox(self, group: GroupCommit) -> _Inbox:
+        """The one of the running loop for a domain, however often it was opened: its calls keep their order."""
+        place = (group, asyncio.get_running_loop())
+        found = self._inboxes.get(place)
+        if found is None:
+            found = self._inboxes[place] = _Inbox(group, self)
+        return found
 
     async def whole(self, verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`verb(...)`, which may write, in a thread. Cancelled, it does not begin, or else the cancellation waits for its end."""
@@ -226,16 +240,12 @@ class _Inbox:
         self._group, self._pool = group, pool
         self._told: deque[Waiting] = deque()
         self._waking = self._leading = False
+        self._turn, self._in_turn = asyncio.Lock(), 0
+        """Whose turn it is to queue up, and of how many, while a call that is long to make is not in the queue yet."""
 
-    async def commit(self, call: Call) -> list[Receipt]:
+    async def commit(self, call: Ready) -> list[Receipt]:
         """The receipts of `call`. Cancelled, it is taken back if that is still possible; else the cancellation waits for the answer."""
-        self._pool.require_open()
-        waiting = _Awaiting(call, self)
-        self._group.submit(waiting)
-        if not self._leading:
-            self._leading = True
-            # Not at once: the tasks that are ready now will share the transaction, and the thread has the interpreter for itself.
-            self.loop.call_soon(self._start)
+        waiting = self._queued(call) if isinstance(call, Call) and not self._in_turn else await self._queued_in_turn(call)
         cancelled: asyncio.CancelledError | None = None
         while waiting.answer is None:
             try:
@@ -247,6 +257,28 @@ class _Inbox:
         if cancelled is not None:
             raise cancelled from (waiting.answer if isinstance(waiting.answer, BaseException) else None)
         return receipts_of(waiting)
+
+    def _queued(self, call: Call) -> _Awaiting:
+        self._pool.require_open()
+        waiting = _Awaiting(call, self)
+        self._group.submit(waiting)
+        if not self._leading:
+            self._leading = True
+            # Not at once: the tasks that are ready now will share the transaction, and the thread has the interpreter for itself.
+            self.loop.call_soon(self._start)
+        return waiting
+
+    async def _queued_in_turn(self, call: Ready) -> _Awaiting:
+        """Queue a call once it is made, in a thread, behind those that came before it. Cancelled before that, it never will be queued."""
+        making = call if isinstance(call, Call) else self._pool.begun(call)
+        self._in_turn += 1
+        try:
+            async with self._turn:  # first come, first served
+                return self._queued(making if isinstance(making, Call) else await making)
+        finally:
+            self._in_turn -= 1
+            if isinstance(making, asyncio.Future) and not making.cancel() and not making.cancelled():
+                making.exception()  # nobody else will ask for it
 
     def put(self, waiting: Waiting, /) -> None:
         """See Inbox.put."""
@@ -316,20 +348,25 @@ def _in_thread(
 
 
 class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[Receipt]]], DomainView):
-    """eventstore.DomainStore, awaited. A cancelled write has either happened as a whole or not at all, and is never under way."""
+    """eventstore.DomainStore, awaited. A cancelled write has either happened as a whole or not at all, and is never under way.
+
+    What is wrong with a value is raised by the call, or, where it is large, compressed or encrypted, when it is awaited.
+    """
+
+    _hurried = True
 
     def __init__(self, domain: threads.DomainStore, pool: _Pool) -> None:
         DomainView.__init__(self, domain, pool)
-        self._domain, self._inbox = domain, _Inbox(domain.group, pool)
+        self._domain, self._inbox = domain, pool.inbox(domain.group)
         self._live, self._actor, self._max_value_bytes = domain._live, domain._actor, domain._max_value_bytes
 
-    async def _one(self, call: Call) -> Receipt:
+    async def _one(self, call: Ready) -> Receipt:
         return (await self._many(call))[0]
 
-    async def _many(self, call: Call) -> list[Receipt]:
+    async def _many(self, call: Ready) -> list[Receipt]:
         inbox = self._inbox
         if inbox.loop is not asyncio.get_running_loop():  # opened in one loop, used in another
-            inbox = self._inbox = _Inbox(self._domain.group, self._pool)
+            inbox = self._inbox = self._pool.inbox(self._domain.group)
         return await inbox.commit(call)
 
     update_value = _in_thread(threads.DomainStore.update_value)
@@ -346,7 +383,7 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
             yield batch
         finally:
             batch.ended = True
-        batch.receipts = await self._many(self._call(batch.intents, event_id, durability))
+        batch.receipts = await self._many(self._ready(batch.drafts, event_id, durability))
 
     async def state(self, as_of: datetime | int | None = None) -> DomainView:
         """See eventstore.DomainStore.state."""

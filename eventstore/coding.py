@@ -97,6 +97,10 @@ class Coding:
             return _encrypted(self._cipher(domain, subject), subject, names, content, bound)
         return Blob("+".join(names), content) if names else None
 
+    def is_quick(self, domain: Domain, text: str) -> bool:
+        """Whether encode() has hardly anything to do: not where it compresses, encrypts, or may have to make a key, durably."""
+        return domain.subject is None and (domain.codec is None or len(text) < SMALLEST)
+
     def living(self, blob: Blob) -> Blob:
         """`blob`, encrypted anew if its key was destroyed since: nobody could ever read what is committed as it is.
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from eventstore.codec import decode_key, encode_key
 from eventstore.coding import AES_GCM, codecs_of
-from eventstore.commit import Call, earlier
+from eventstore.commit import earlier
 from eventstore.erasure import Erasure, Selection, Told, copies_left, erase
 from eventstore.errors import (
     CompactedError,
@@ -28,7 +28,7 @@ from eventstore.model import ABSENT, ANY, Domain, Durability, Event, Expected, K
 from eventstore.rules import Intent
 from eventstore.values import encode_value, require_size
 from eventstore.view import DomainView, cut_at
-from eventstore.writes import Batch, Writes, demanded, request_of, when_us
+from eventstore.writes import Batch, Ready, Writes, demanded, made, request_of, when_us
 
 _MISSING: Any = object()
 
@@ -45,11 +45,11 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
         """Only kept: the owner's lease ends with the store, and must not end while this can be written."""
         self.group, self._actor, self._max_value_bytes = group, actor, max_value_bytes
 
-    def _one(self, call: Call) -> Receipt:
-        return self.group.commit(call)[0]
+    def _one(self, call: Ready) -> Receipt:
+        return self.group.commit(made(call))[0]
 
-    def _many(self, call: Call) -> list[Receipt]:
-        return self.group.commit(call)
+    def _many(self, call: Ready) -> list[Receipt]:
+        return self.group.commit(made(call))
 
     def update_value(
         self,
@@ -99,7 +99,7 @@ class DomainStore(Writes[Receipt, list[Receipt]], DomainView):
             yield batch
         finally:
             batch.ended = True
-        batch.receipts = self._many(self._call(batch.intents, event_id, durability))
+        batch.receipts = self._many(self._ready(batch.drafts, event_id, durability))
 
     def restore_value(
         self,

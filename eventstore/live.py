@@ -18,14 +18,12 @@ from eventstore.metrics import Gauges
 from eventstore.model import Event, Head, KeyState, Receipt
 from eventstore.pointers import SPACING, PointerFolder
 from eventstore.projections.key_states import KeyStates, ValueCache
+from eventstore.values import LARGE
 
 _log = logging.getLogger("eventstore")
 
 _PAGE = 64
 """Values read at a time: each may be large."""
-
-_SMALL = 65_536
-"""Characters of a value that an event loop may decode without anybody noticing."""
 
 _FOLDED = 16
 """Events folded at a time; as many as may be large together without being a burden."""
@@ -145,7 +143,7 @@ class Live:
     def at_hand(self, position: int) -> bool:
         """Whether the value written at `position` is in memory, and small enough to be decoded in passing."""
         text = self.cache.get(self.log.domain, position)
-        return text is not None and len(text) <= _SMALL
+        return text is not None and len(text) <= LARGE
 
     def text(self, key: str, state: KeyState) -> str:
         """The JSON text that `key` holds in `state`. Raises RedactedError, CorruptionError."""

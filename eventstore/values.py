@@ -7,6 +7,7 @@ import datetime
 import decimal
 import functools
 import json
+import marshal
 import math
 import operator
 import sys
@@ -21,6 +22,8 @@ from eventstore.errors import ConfigError, InvalidValueError
 MAX_DEPTH = 64
 MAX_INT_DIGITS = 4_300
 MAX_VALUE_BYTES = 16 * 2**20
+LARGE = 65_536
+"""Characters of a value up to which an event loop may encode it, check it and decode it in passing, without anybody noticing."""
 
 _INT_LIMIT = 10**MAX_INT_DIGITS
 
@@ -38,10 +41,50 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
     NaN, integers as dict keys, bytes, sets, times in plain data. Raises InvalidValueError, which names the place.
     """
     if isinstance(value, msgspec.Raw):
-        text = _checked_text(bytes(value), max_bytes)
-        if declared is not Any and declared is not msgspec.Raw:
-            decode_value(text, declared)
-        return text
+        return _encode_raw(bytes(value), declared, max_bytes)
+    return _bounded_text(_proven(value, declared) or _encode_slowly(value, declared), max_bytes)
+
+
+def take_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_BYTES, limit: int = LARGE) -> str | Callable[[], str]:
+    """encode_value() of more than `limit` characters in two parts: what takes long is left to be done by calling what this gives.
+
+    The value is taken as it is now: what is left looks at nothing that the caller may change. What holds the interpreter in any
+    thread, as it is one call into C, is done at once; so is what walks over objects, which only their owner may look at.
+    """
+    if isinstance(value, msgspec.Raw):
+        raw = bytes(value)
+        return functools.partial(_encode_raw, raw, declared, max_bytes) if len(raw) > limit else _encode_raw(raw, declared, max_bytes)
+    if not (encoded := _proven(value, declared)):
+        copied = _copied(value)
+        if len(copied) > limit:
+            return functools.partial(_encode_copy, copied, declared, max_bytes)
+        encoded = _encode_slowly(value, declared)
+    if len(encoded) > limit and len(encoded) > 2 * MAX_DEPTH:
+        return functools.partial(_bounded_text, encoded, max_bytes)
+    return _bounded_text(encoded, max_bytes)
+
+
+def _copied(value: Any) -> bytes:
+    """Plain data, tuples and all, as nobody can change it any more, in one call into C; nothing for what holds anything else."""
+    try:
+        return marshal.dumps(value)
+    except ValueError:
+        return b""
+
+
+def _encode_copy(copied: bytes, declared: Any, max_bytes: int) -> str:
+    return encode_value(marshal.loads(copied), declared, max_bytes=max_bytes)  # noqa: S302  it never left this process
+
+
+def _encode_raw(raw: bytes, declared: Any, max_bytes: int) -> str:
+    text = _checked_text(raw, max_bytes)
+    if declared is not Any and declared is not msgspec.Raw:
+        decode_value(text, declared)
+    return text
+
+
+def _proven(value: Any, declared: Any) -> bytes:
+    """The JSON of `value` if it reads back as just that; nothing where only the slow way can tell, or say what is wrong."""
     # The proof that nothing is lost is to read it back: in C, and cheaper than any walk over the value in Python.
     try:
         if declared is Any:
@@ -51,9 +94,11 @@ def encode_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_
             encoded = _encoded(value, declared)
             exact = _comparison(declared)(_decoder(declared)(encoded), value)
     except Exception:  # noqa: BLE001  whatever it was, the slow way takes it or says what is wrong
-        encoded, exact = b"", False
-    if not exact:
-        encoded = _encode_slowly(value, declared)
+        return b""
+    return encoded if exact else b""
+
+
+def _bounded_text(encoded: bytes, max_bytes: int) -> str:
     require_size(len(encoded), max_bytes)
     text = encoded.decode()
     if len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:

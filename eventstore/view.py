@@ -109,9 +109,9 @@ class DomainView:
 
     def at_hand(self, key: Key) -> bool:
         """Whether read_value(key) would answer from memory, without a look at the disk."""
-        if self._cut is None and self._live.log.moved(self._live.states.position):
+        if self._live.log.moved(self._live.states.position):
             return False
-        state = (self._cut or self._live.states).get(encode_key(key))
+        state = (self._live.states if self._cut is None else self._cut).get(encode_key(key))
         return state is None or state.status != "present" or self._live.at_hand(state.position)
 
     def keys(self, prefix: Key | None = None) -> Iterator[Key]:

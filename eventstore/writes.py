@@ -6,7 +6,8 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar, Unpack
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeAlias, TypeGuard, TypeVar, Unpack
 
 import msgspec
 
@@ -19,15 +20,24 @@ from eventstore.live import Live
 from eventstore.meta import EventMeta, Meta, meta_text
 from eventstore.model import ANY, DURABILITIES, Domain, Durability, Expected, Key, Receipt
 from eventstore.rules import Intent, Unchanged
-from eventstore.values import encode_value, require_size
+from eventstore.values import LARGE, encode_value, require_size, take_value
 
 MAX_EVENT_ID_BYTES = 1_024
+_MANY = 1_000
+"""Items up to which an event loop may do in passing what there is to do for each of them beside its value."""
 _encode_json = msgspec.json.Encoder().encode
 
 One = TypeVar("One")
 """What a verb that writes one event gives: its Receipt, or an awaitable of it."""
 Many = TypeVar("Many")
 """What a verb that writes many gives: their Receipts, or an awaitable of them."""
+
+Text: TypeAlias = str | Callable[[], str]
+"""A value's text, or what is left to do for it, in any thread: it looks at nothing that the caller may change."""
+Draft: TypeAlias = Intent | Callable[[], Intent]
+"""An Intent, or what is left to do for it, likewise."""
+Ready: TypeAlias = Call | Callable[[], Call]
+"""A Call, or what is left to do for it, likewise."""
 
 
 Items = Sequence[tuple[Key, Any]]
@@ -48,6 +58,8 @@ class Writes(Generic[One, Many]):
     _live: Live
     _actor: str | None
     _max_value_bytes: int
+    _hurried: ClassVar[bool] = False
+    """Whether others wait for the caller's thread: what takes long is then left to be done in another."""
 
     def write_value(
         self,
@@ -62,8 +74,10 @@ class Writes(Generic[One, Many]):
         **meta: Unpack[EventMeta],
     ) -> One:
         """Append `value` as what `key` is now. `unchanged="skip"` appends nothing if value and `when` are those that stand."""
-        intent = self._put(key, value, when, expected, unchanged, meta_text(meta, self._actor))
-        return self._one(self._call([intent], event_id, durability))
+        draft = self._put(key, value, when, expected, unchanged, meta_text(meta, self._actor))
+        return self._one(
+            self._call([draft], event_id, durability) if isinstance(draft, Intent) else self._ready([draft], event_id, durability)
+        )
 
     def remove_value(
         self,
@@ -91,16 +105,21 @@ class Writes(Generic[One, Many]):
     ) -> Many:
         """Append all of `items` or none of them; one receipt each, in order. `expected` holds for every key."""
         _require_unchanged(unchanged)
-        pairs = _pairs(items)
-        at_us, demand, (text, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
-        declared, max_bytes = self.domain.value, self._max_value_bytes
-        intents = [
-            Intent("put", encode_key(key), encode_value(value, declared, max_bytes=max_bytes), at_us, text, said, demand, unchanged)
-            for key, value in pairs
-        ]
-        if self.domain.codec is not None or self.domain.subject is not None:
-            intents = list(map(self._coded, intents))
-        return self._many(self._call(intents, event_id, durability))
+        keys, values = _apart(items)
+        at_us, demand, (meta_json, said) = when_us(when), demanded(expected), meta_text(meta, self._actor)
+        call, texts = self._call((), event_id, durability), self._texts(values)
+
+        def finished() -> Call:
+            intents = [
+                Intent("put", encode_key(key), text if isinstance(text, str) else text(), at_us, meta_json, said, demand, unchanged)
+                for key, text in zip(keys, texts, strict=True)
+            ]
+            if self.domain.codec is not None or self.domain.subject is not None:
+                intents = list(map(self._coded, intents))
+            return msgspec.structs.replace(call, intents=intents)
+
+        at_once = not self._hurried or (len(keys) <= _MANY and all(map(self._is_quick, texts)))
+        return self._many(finished() if at_once else finished)
 
     def remove_all(
         self,
@@ -139,12 +158,17 @@ class Writes(Generic[One, Many]):
     # ---- from arguments to a call
 
     @abstractmethod
-    def _one(self, call: Call) -> One:
+    def _one(self, call: Ready) -> One:
         """The answer to a call of one write."""
 
     @abstractmethod
-    def _many(self, call: Call) -> Many:
+    def _many(self, call: Ready) -> Many:
         """The answers to a call of many."""
+
+    def _ready(self, drafts: Sequence[Draft], event_id: str | None, durability: Durability | None) -> Ready:
+        if _are_made(drafts):
+            return self._call(drafts, event_id, durability)
+        return partial(_finished, self._call((), event_id, durability), drafts)
 
     def _call(
         self,
@@ -157,10 +181,30 @@ class Writes(Generic[One, Many]):
             _require_event_id(event_id)
         return Call(intents, event_id, self._level(durability), request)
 
-    def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Intent:
+    def _put(self, key: Key, value: Any, when: datetime | int | None, expected: Expected | int, unchanged: Unchanged, meta: Meta) -> Draft:
         _require_unchanged(unchanged)
-        text = encode_value(value, self.domain.value, max_bytes=self._max_value_bytes)
-        return self._coded(Intent("put", encode_key(key), text, when_us(when), *meta, demanded(expected), unchanged))
+        take = take_value if self._hurried else encode_value
+        text = take(value, self.domain.value, max_bytes=self._max_value_bytes)
+        said = text if isinstance(text, str) else None
+        intent = Intent("put", encode_key(key), said, when_us(when), *meta, demanded(expected), unchanged)
+        if said is None or (self._hurried and not self._live.coding.is_quick(self.domain, said)):
+            return partial(self._finished, intent, text)
+        return self._coded(intent)
+
+    def _finished(self, intent: Intent, text: Text) -> Intent:
+        return self._coded(intent if isinstance(text, str) else msgspec.structs.replace(intent, data=text()))
+
+    def _texts(self, values: Sequence[Any]) -> Sequence[Text]:
+        """What is stored for `values`; where they are large all together, what is left to do for it."""
+        declared, max_bytes = self.domain.value, self._max_value_bytes
+        if not self._hurried:
+            return [encode_value(value, declared, max_bytes=max_bytes) for value in values]
+        limit = LARGE // max(len(values), 1)
+        return [take_value(value, declared, max_bytes=max_bytes, limit=limit) for value in values]
+
+    def _is_quick(self, text: Text) -> bool:
+        """Whether what is left to do for a value may be done here and now."""
+        return not self._hurried or (isinstance(text, str) and self._live.coding.is_quick(self.domain, text))
 
     def _coded(self, intent: Intent) -> Intent:
         """The intent as the domain stores its values."""
@@ -189,7 +233,7 @@ class Batch:
 
     def __init__(self, writes: Writes[Any, Any]) -> None:
         self._writes = writes
-        self.intents: list[Intent] = []
+        self.drafts: list[Draft] = []
         self.ended = False
         self.receipts: list[Receipt] = []
         """One receipt a write, in order, once the block has ended."""
@@ -206,25 +250,30 @@ class Batch:
     ) -> None:
         """Add a write. Raises ClosedError after the block."""
         self._require_open()
-        self.intents.append(self._writes._put(key, value, when, expected, unchanged, meta_text(meta, self._writes._actor)))
+        self.drafts.append(self._writes._put(key, value, when, expected, unchanged, meta_text(meta, self._writes._actor)))
 
     def write_blob(self, key: Key, blob: Blob, *, when: datetime | int | None = None, **meta: Unpack[EventMeta]) -> None:
         """Add a write of what is encrypted already, for this very store, domain and key. Raises ClosedError, InvalidValueError."""
         self._require_open()
         require_size(len(blob.content), self._writes._max_value_bytes)
         said = meta_text(meta, self._writes._actor)
-        self.intents.append(Intent("put", encode_key(key), None, when_us(when), *said, blob=blob))
+        self.drafts.append(Intent("put", encode_key(key), None, when_us(when), *said, blob=blob))
 
     def remove_value(
         self, key: Key, *, when: datetime | int | None = None, expected: Expected | int = ANY, **meta: Unpack[EventMeta]
     ) -> None:
         """Add a removal. Raises ClosedError after the block."""
         self._require_open()
-        self.intents.append(self._writes._remove(key, when, expected, meta_text(meta, self._writes._actor)))
+        self.drafts.append(self._writes._remove(key, when, expected, meta_text(meta, self._writes._actor)))
 
     def _require_open(self) -> None:
         if self.ended:
             raise ClosedError("the batch has ended; what is added to it now would never be written")
+
+
+def made(call: Ready) -> Call:
+    """The Call, once what was left to do for it is done."""
+    return call if isinstance(call, Call) else call()
 
 
 def when_us(when: datetime | int | None) -> int | None:
@@ -246,17 +295,28 @@ def request_of(*parts: str | int | None) -> str:
     return hashlib.sha256(_encode_json(parts)).hexdigest()[:16]
 
 
-def _pairs(items: object) -> list[tuple[Any, Any]]:
-    """`items` taken apart, before anything else may raise. Raises ConfigError for what are no pairs."""
+def _finished(call: Call, drafts: Sequence[Draft]) -> Call:
+    return msgspec.structs.replace(call, intents=[draft if isinstance(draft, Intent) else draft() for draft in drafts])
+
+
+def _are_made(drafts: Sequence[Draft]) -> TypeGuard[Sequence[Intent]]:
+    return not any(map(callable, drafts))
+
+
+def _apart(items: object) -> tuple[list[Any], list[Any]]:
+    """The keys of `items` and their values, before anything else may raise. Raises ConfigError for what are no pairs."""
     if isinstance(items, Mapping):
         raise ConfigError("items are (key, value) pairs: pass mapping.items()")
     if not isinstance(items, Iterable):
         raise ConfigError(f"items are (key, value) pairs, not {items!r}")
-    given = list(items)
+    given, keys, values = list(items), [], []
     try:
-        return [(key, value) for key, value in given]
+        for key, value in given:
+            keys.append(key)
+            values.append(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"items are (key, value) pairs: {error}") from error
+    return keys, values
 
 
 def _require_unchanged(unchanged: object) -> None:

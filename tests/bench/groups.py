@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import eventstore.aio
 from eventstore.commit import drain
+from eventstore.writes import made
 from tests.bench import sample
 from tests.bench.ours import DOMAIN, Ours
 
@@ -35,9 +36,9 @@ class Drain(OneByOne):
     def run(self) -> float:
         group, put = self.domain.group, self.domain._put
         for key, value in self.todo:
-            intent = put(key, value, sample.WHEN_US, eventstore.ANY, "append", (None, None))
+            draft = put(key, value, sample.WHEN_US, eventstore.ANY, "append", (None, None))
             with group.live.log.writing() as head:
-                drain(group.live, head, group.clock, [self.domain._call([intent], None, None)], group.meter)
+                drain(group.live, head, group.clock, [made(self.domain._ready([draft], None, None))], group.meter)
                 group.live.save_pointers()
         return len(self.todo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import fcntl
 import inspect
 import os
@@ -13,11 +14,26 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 import eventstore
-from eventstore import ClosedError, DiskFullError, Event, HaltedError, KeyState, Receipt, WrongExpectedError, aio, awaited
+from eventstore import (
+    ClosedError,
+    DiskFullError,
+    Domain,
+    Event,
+    HaltedError,
+    InvalidValueError,
+    KeyState,
+    Receipt,
+    WrongExpectedError,
+    aio,
+    awaited,
+)
 from eventstore.logfile import LogFile
+from eventstore.model import Key
+from eventstore.values import LARGE
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
 
 T = TypeVar("T")
@@ -502,10 +518,270 @@ def test_the_loop_turns_while_another_process_holds_the_lock(tmp_path: Path) -> 
     run(work())
 
 
-async def collect_batch(domain: aio.DomainStore) -> list[Receipt]:
+async def collect_batch(domain: aio.DomainStore, *values: object) -> list[Receipt]:
     async with domain.batch() as batch:
-        batch.write_value("m", 1)
+        for value in (1, *values):
+            batch.write_value("m", value)
     return batch.receipts
+
+
+# What is large
+
+
+LONG = "x" * LARGE
+
+
+def nest(levels: int) -> list[Any]:
+    return [] if levels == 1 else [nest(levels - 1)]
+
+
+@dataclasses.dataclass
+class Noted:
+    """Remembers which threads make one: the proof of a value, and whoever reads it."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        MADE_IN.add(threading.get_ident())
+
+
+MADE_IN: set[int] = set()
+
+
+def made_elsewhere() -> bool:
+    """Whether a Noted was made since the last look, and all of them in other threads than this one."""
+    there = bool(MADE_IN) and threading.get_ident() not in MADE_IN
+    MADE_IN.clear()
+    return there
+
+
+def test_large_values_are_proven_and_decoded_in_a_thread_and_small_ones_here(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with await aio.open(tmp_path / "data") as store:
+            domain = await store.domain(Domain("d", value=Noted))
+            for text, elsewhere in [("x", False), (LONG, True)]:
+                raw = msgspec.Raw(msgspec.json.encode({"text": text}))
+                MADE_IN.clear()
+                await domain.write_value("k", raw)
+                assert made_elsewhere() == elsewhere
+                assert (await domain.read_value("k")).text == text
+                assert made_elsewhere() == elsewhere
+
+    run(work())
+
+
+def test_a_view_whose_domain_was_written_by_others_reads_in_a_thread(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with await aio.open(tmp_path / "data") as store:
+            domain = await store.domain(Domain("d", value=Noted))
+            await domain.write_value("k", Noted("then"))
+            past = await domain.state(as_of=1)
+            MADE_IN.clear()
+            await past.read_value("k")
+            assert not made_elsewhere()
+            with eventstore.open(tmp_path / "data") as other:
+                other.domain(Domain("d", value=Noted)).write_value("other", Noted("now"))
+            MADE_IN.clear()
+            await past.read_value("k")
+            assert made_elsewhere()
+
+    run(work())
+
+
+def nested(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", [[number] for number in range(20_000)])
+
+
+def tuples(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", [(number, 0.5) for number in range(10_000)])
+
+
+def raw(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", msgspec.Raw(f'"{LONG}"'.encode()))
+
+
+def many(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_values([(("k", number), number) for number in range(2_000)])
+
+
+def some(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_values([(("k", number), LONG[:10_000]) for number in range(10)])
+
+
+def few(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_values([(("k", number), {"n": number, "pair": (1, 2)}) for number in range(10)])
+
+
+def none(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_values([])
+
+
+def small(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", {"n": 1})
+
+
+def small_raw(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", msgspec.Raw(b'{"n":1}'))
+
+
+def middling(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", LONG[:10_000])
+
+
+def gathered(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    async def block() -> None:
+        async with domain.batch() as batch:
+            batch.write_value("k", LONG[:10_000])
+            batch.remove_value("l")
+
+    return block()
+
+
+PLAIN, ZLIB, SECRET = Domain("d"), Domain("d", codec="zlib"), Domain("d", subject=lambda key: "alice")
+
+
+@pytest.mark.parametrize(
+    ("domain", "write", "at_once"),
+    [
+        *[(PLAIN, write, True) for write in (small, small_raw, middling, few, none, gathered)],
+        *[(PLAIN, write, False) for write in (nested, tuples, raw, many, some)],
+        *[(ZLIB, write, True) for write in (small, few)],
+        *[(ZLIB, write, False) for write in (middling, some, gathered)],
+        *[(SECRET, write, False) for write in (small, few, gathered)],
+    ],
+)
+def test_only_what_takes_long_is_made_before_it_is_queued(
+    tmp_path: Path, domain: Domain, write: Callable[[aio.DomainStore], Coroutine[Any, Any, object]], *, at_once: bool
+) -> None:
+    async def work() -> None:
+        async with await aio.open(tmp_path / "data", keys=tmp_path / "keys") as store:
+            d = await store.domain(domain)
+            writing = asyncio.create_task(write(d))
+            await asyncio.sleep(0)  # its first step; the next one, in which a thread may have answered, is still to come
+            assert d._domain.group.queued == at_once
+            await writing
+            assert (await store.verify()).ok
+
+    run(work())
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one object", "two objects"])
+def test_calls_are_written_in_the_order_they_came_whatever_their_size(tmp_path: Path, *, apart: bool) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data") as (store, domain):
+            second = await store.domain("d") if apart else domain
+            receipts = await asyncio.gather(
+                domain.write_value("k", [LONG]),
+                second.write_value("k", 1),
+                domain.write_value("k", [LONG, 2]),
+                second.remove_value("k"),
+                second.write_value("k", 3),
+            )
+            assert [receipt.position for receipt in receipts] == [1, 2, 3, 4, 5]
+            assert [event.op async for event in domain.events()] == ["put", "put", "put", "remove", "put"]
+
+    run(work())
+
+
+def test_a_value_is_written_as_it_was_when_it_was_handed_over(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data") as (_, domain):
+            plain: list[Any] = [LONG, {"n": 1}]
+            tupled: list[Any] = [LONG, {"n": (1, 2)}]
+            items = [("many", plain), ("others", tupled)]
+            calls = [domain.write_value("plain", plain), domain.write_value("tupled", tupled), domain.write_values(items)]
+            for value in (plain, tupled):
+                value[1]["n"] = "changed"
+                value.append("more")
+            items.clear()
+            await asyncio.gather(*calls)
+            assert await domain.read_value("plain") == await domain.read_value("many") == [LONG, {"n": 1}]
+            assert await domain.read_value("tupled") == await domain.read_value("others") == [LONG, {"n": [1, 2]}]
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (msgspec.Raw(f'{{"a":"{LONG}","a":1}}'.encode()), "twice"),
+        ([LONG, b"bytes"], r"\$\[1\]: bytes is not JSON"),
+        ([LONG, eventstore], "module"),
+        ([LONG, *[[]] * 65, nest(65)], "nested deeper than 64"),
+        (["x" * 200_000], "max_value_bytes"),
+    ],
+    ids=["Raw", "bytes", "an object", "depth", "size"],
+)
+def test_what_is_wrong_with_a_large_value_is_said_and_written_nowhere(tmp_path: Path, wrong: object, says: str) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data", max_value_bytes=150_000) as (store, domain):
+            with pytest.raises(InvalidValueError, match=says):
+                await domain.write_value("k", wrong)
+            with pytest.raises(InvalidValueError, match=says):
+                await collect_batch(domain, wrong)
+            assert store.halted is None
+            assert (await domain.write_value("k", 1)).position == 1
+
+    run(work())
+
+
+class Gate:
+    """The subject of a value, told only when the gate is open: the value cannot be encrypted before."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def subject_of(self, key: Key) -> str | None:
+        if key != "held":
+            return None
+        self.reached.set()
+        assert self.opened.wait(PATIENCE)
+        return "alice"
+
+
+def test_a_write_cancelled_while_it_is_made_is_not_written_and_lets_the_next_one_go(tmp_path: Path) -> None:
+    gate = Gate()
+
+    async def work() -> None:
+        async with await aio.open(tmp_path / "data", keys=tmp_path / "keys") as store:
+            domain = await store.domain(Domain("d", subject=gate.subject_of))
+            held = asyncio.create_task(domain.write_value("held", 1))
+            behind = [asyncio.create_task(domain.write_value("behind", number)) for number in range(3)]
+            await soon(gate.reached.is_set)
+            for _ in range(100):  # the loop turns
+                assert await domain.get("held") is None
+            assert not any(task.done() for task in (held, *behind))
+            behind[1].cancel()
+            held.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await held  # at once: the gate is closed
+            assert [(await behind[number]).position for number in (0, 2)] == [1, 2]
+            with pytest.raises(asyncio.CancelledError):
+                await behind[1]
+            gate.opened.set()
+
+    run(work())
+    with eventstore.open(tmp_path / "data", read_only=True) as store:
+        assert [event.key for event in store.domain("d").events()] == ['["behind"]'] * 2
+
+
+def test_a_write_that_is_made_while_the_store_is_closed_is_told(tmp_path: Path) -> None:
+    gate = Gate()
+
+    async def work() -> None:
+        store = await aio.open(tmp_path / "data", keys=tmp_path / "keys")
+        domain = await store.domain(Domain("d", subject=gate.subject_of))
+        held = asyncio.create_task(domain.write_value("held", 1))
+        await soon(gate.reached.is_set)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        gate.opened.set()
+        with pytest.raises(ClosedError):
+            await held
+        await closing
+
+    run(work())
+    assert require_whole(tmp_path / "data") == []
 
 
 # Several loops, threads, ends

@@ -29,6 +29,7 @@ from eventstore import (
 from eventstore.group import Waiting
 from eventstore.model import Durability
 from eventstore.witness import unpack_witness
+from eventstore.writes import made
 from tests import oracle
 from tests.eventstore.crew import PATIENCE, Crew, Transactions
 
@@ -137,8 +138,8 @@ def test_each_error_goes_to_the_caller_who_earned_it(store: Store) -> None:
 
 def submitted(domain: DomainStore, key: str, event_id: str | None = None) -> Waiting:
     """A call that is queued, and for which nobody waits."""
-    intent = domain._put(key, 1, None, eventstore.ANY, "append", (None, None))
-    waiting = Waiting(domain._call([intent], event_id, None), Told())
+    draft = domain._put(key, 1, None, eventstore.ANY, "append", (None, None))
+    waiting = Waiting(made(domain._ready([draft], event_id, None)), Told())
     domain.group.submit(waiting)
     return waiting
 

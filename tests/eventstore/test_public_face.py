@@ -935,7 +935,7 @@ def test_an_argument_of_a_wrong_type_is_an_error_of_ours(path: str, tmp_path: Pa
             except Exception as error:  # noqa: BLE001  what it is, is the question
                 escaped.append(f"{said}: {error!r}")
         if owner == "Batch":
-            made["Batch"].intents.clear()
+            made["Batch"].drafts.clear()
         assert escaped == []
 
 
