@@ -377,7 +377,7 @@ class DomainStore(Writes[Coroutine[Any, Any, Receipt], Coroutine[Any, Any, list[
 
     @asynccontextmanager
     async def batch(self, *, event_id: str | None = None, durability: Durability | None = None) -> AsyncIterator[Batch]:
-        """See eventstore.DomainStore.batch: `async with`; what is added inside needs no await."""
+        """See eventstore.DomainStore.batch: `async with`; what is added inside needs no await. What is large may be refused at the end."""
         batch = Batch(self)
         try:
             yield batch

@@ -7,7 +7,6 @@ import datetime
 import decimal
 import functools
 import json
-import marshal
 import math
 import operator
 import sys
@@ -54,26 +53,10 @@ def take_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_BY
     if isinstance(value, msgspec.Raw):
         raw = bytes(value)
         return functools.partial(_encode_raw, raw, declared, max_bytes) if len(raw) > limit else _encode_raw(raw, declared, max_bytes)
-    if not (encoded := _proven(value, declared)):
-        copied = _copied(value)
-        if len(copied) > limit:
-            return functools.partial(_encode_copy, copied, declared, max_bytes)
-        encoded = _encode_slowly(value, declared)
+    encoded = _proven(value, declared) or _encode_slowly(value, declared)
     if len(encoded) > limit and len(encoded) > 2 * MAX_DEPTH:
         return functools.partial(_bounded_text, encoded, max_bytes)
     return _bounded_text(encoded, max_bytes)
-
-
-def _copied(value: Any) -> bytes:
-    """Plain data, tuples and all, as nobody can change it any more, in one call into C; nothing for what holds anything else."""
-    try:
-        return marshal.dumps(value)
-    except ValueError:
-        return b""
-
-
-def _encode_copy(copied: bytes, declared: Any, max_bytes: int) -> str:
-    return encode_value(marshal.loads(copied), declared, max_bytes=max_bytes)  # noqa: S302  it never left this process
 
 
 def _encode_raw(raw: bytes, declared: Any, max_bytes: int) -> str:

@@ -592,10 +592,6 @@ def nested(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
     return domain.write_value("k", [[number] for number in range(20_000)])
 
 
-def tuples(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
-    return domain.write_value("k", [(number, 0.5) for number in range(10_000)])
-
-
 def raw(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
     return domain.write_value("k", msgspec.Raw(f'"{LONG}"'.encode()))
 
@@ -644,7 +640,7 @@ PLAIN, ZLIB, SECRET = Domain("d"), Domain("d", codec="zlib"), Domain("d", subjec
     ("domain", "write", "at_once"),
     [
         *[(PLAIN, write, True) for write in (small, small_raw, middling, few, none, gathered)],
-        *[(PLAIN, write, False) for write in (nested, tuples, raw, many, some)],
+        *[(PLAIN, write, False) for write in (nested, raw, many, some)],
         *[(ZLIB, write, True) for write in (small, few)],
         *[(ZLIB, write, False) for write in (middling, some, gathered)],
         *[(SECRET, write, False) for write in (small, few, gathered)],
