@@ -53,10 +53,26 @@ def take_value(value: Any, declared: Any = Any, *, max_bytes: int = MAX_VALUE_BY
     if isinstance(value, msgspec.Raw):
         raw = bytes(value)
         return functools.partial(_encode_raw, raw, declared, max_bytes) if len(raw) > limit else _encode_raw(raw, declared, max_bytes)
-    encoded = _proven(value, declared) or _encode_slowly(value, declared)
+    encoded = _proven(value, declared)
+    if not encoded:
+        copied = _copied(value, limit)
+        if copied is not None:
+            return functools.partial(encode_value, copied, declared, max_bytes=max_bytes)
+        encoded = _encode_slowly(value, declared)
     if len(encoded) > limit and len(encoded) > 2 * MAX_DEPTH:
         return functools.partial(_bounded_text, encoded, max_bytes)
     return _bounded_text(encoded, max_bytes)
+
+
+def _copied(value: Any, limit: int) -> Any:
+    """Plain data of more than `limit` characters, tuples and all, as nobody else can change it; None for anything else. All in C."""
+    try:
+        if len(_encode(value)) <= limit:
+            return None
+        copied = msgspec.to_builtins(value, builtin_types=_NOT_JSON)
+        return copied if copied == value else None  # of a set it makes a list, which is not equal
+    except Exception:  # noqa: BLE001  whatever it was, the slow way says what is wrong
+        return None
 
 
 def _encode_raw(raw: bytes, declared: Any, max_bytes: int) -> str:

@@ -592,6 +592,10 @@ def nested(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
     return domain.write_value("k", [[number] for number in range(20_000)])
 
 
+def tuples(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
+    return domain.write_value("k", [(number, 0.5) for number in range(10_000)])
+
+
 def raw(domain: aio.DomainStore) -> Coroutine[Any, Any, object]:
     return domain.write_value("k", msgspec.Raw(f'"{LONG}"'.encode()))
 
@@ -640,7 +644,7 @@ PLAIN, ZLIB, SECRET = Domain("d"), Domain("d", codec="zlib"), Domain("d", subjec
     ("domain", "write", "at_once"),
     [
         *[(PLAIN, write, True) for write in (small, small_raw, middling, few, none, gathered)],
-        *[(PLAIN, write, False) for write in (nested, raw, many, some)],
+        *[(PLAIN, write, False) for write in (nested, tuples, raw, many, some)],
         *[(ZLIB, write, True) for write in (small, few)],
         *[(ZLIB, write, False) for write in (middling, some, gathered)],
         *[(SECRET, write, False) for write in (small, few, gathered)],
@@ -702,11 +706,13 @@ def test_a_value_is_written_as_it_was_when_it_was_handed_over(tmp_path: Path) ->
     [
         (msgspec.Raw(f'{{"a":"{LONG}","a":1}}'.encode()), "twice"),
         ([LONG, b"bytes"], r"\$\[1\]: bytes is not JSON"),
+        ([LONG, {1, 2}], r"\$\[1\]: set is not JSON"),
+        ([LONG, (float("nan"),)], r"\$\[1\]\[0\]: nan is not JSON"),
         ([LONG, eventstore], "module"),
         ([LONG, *[[]] * 65, nest(65)], "nested deeper than 64"),
         (["x" * 200_000], "max_value_bytes"),
     ],
-    ids=["Raw", "bytes", "an object", "depth", "size"],
+    ids=["Raw", "bytes", "a set", "NaN", "an object", "depth", "size"],
 )
 def test_what_is_wrong_with_a_large_value_is_said_and_written_nowhere(tmp_path: Path, wrong: object, says: str) -> None:
     async def work() -> None:
