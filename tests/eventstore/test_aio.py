@@ -727,6 +727,19 @@ def test_what_is_wrong_with_a_large_value_is_said_and_written_nowhere(tmp_path: 
     run(work())
 
 
+def test_large_plain_data_is_walked_after_the_call_and_small_data_in_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data") as (_, domain):
+            nan = (float("nan"),)
+            with pytest.raises(InvalidValueError, match="nan is not JSON"):
+                domain.write_value("k", [nan]).close()
+            walking = domain.write_value("k", [LONG, nan])  # nobody has found it yet
+            with pytest.raises(InvalidValueError, match="nan is not JSON"):
+                await walking
+
+    run(work())
+
+
 class Gate:
     """The subject of a value, told only when the gate is open: the value cannot be encrypted before."""
 
