@@ -144,15 +144,20 @@ class Writes(Generic[One, Many]):
 
         It is called with the lock held: it may read this domain, and must not write.
         """
-        known = self._puts(items)
+        drafts = self._puts(items)
 
-        def chosen(standing: Standing) -> list[Intent]:
-            anew = choose(standing)
-            return known if anew is items else self._puts(anew)
+        def call() -> Call:
+            known = _intents(drafts)
 
-        return self._many(self._call(chosen, None, None))
+            def chosen(standing: Standing) -> list[Intent]:
+                anew = choose(standing)
+                return known if anew is items else _intents(self._puts(anew))
 
-    def _puts(self, items: Items) -> list[Intent]:
+            return self._call(chosen, None, None)
+
+        return self._many(call() if _are_made(drafts) else call)
+
+    def _puts(self, items: Items) -> list[Draft]:
         return [self._put(key, value, None, ANY, "append", meta_text({}, self._actor)) for key, value in items]
 
     # ---- from arguments to a call
@@ -296,7 +301,11 @@ def request_of(*parts: str | int | None) -> str:
 
 
 def _finished(call: Call, drafts: Sequence[Draft]) -> Call:
-    return msgspec.structs.replace(call, intents=[draft if isinstance(draft, Intent) else draft() for draft in drafts])
+    return msgspec.structs.replace(call, intents=_intents(drafts))
+
+
+def _intents(drafts: Sequence[Draft]) -> list[Intent]:
+    return [draft if isinstance(draft, Intent) else draft() for draft in drafts]
 
 
 def _are_made(drafts: Sequence[Draft]) -> TypeGuard[Sequence[Intent]]:
