@@ -87,7 +87,7 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["bundle", "data", "n", "--key", "k", "-o", "missing/x"], 2, f"writing missing/x: {MISSING} (missing)"),
     (["bundle", "data", "n", "--key", "k", "--since", "folder"], 2, FOLDER),
     (["verify", "data", "--anchor", "bytes"], 3, "bytes is no anchor"),
-    (["anchor", "data", "--key", "missing"], 2, f"reading the private key: {MISSING} (missing)"),
+    (["anchor", "data", "--private-key", "missing"], 2, f"reading the private key: {MISSING} (missing)"),
     (["restore", "folder", "other"], 2, "no backup here: backup.json is missing"),
     (["restore", "copies", "other"], 2, "backup.json: a regular file is expected, and this is a pipe"),
     (["shadow", "missing", "other", "--once"], 2, "is gone, or cannot be listed"),
