@@ -84,15 +84,17 @@ class Namespace:
 
     async def stand(self) -> None:
         """The store was opened; from now on it is known which one it is."""
-        if self._store_id is None:
-            self._store_id = (await self.backend.store()).store_id
+        if self._store_id is None and (store := await self.backend.store()).location != "memory:":
+            self._store_id = store.store_id
 
     def stands(self) -> bool:
-        """Whether the store that was opened is the one that stands in the folder."""
+        """Whether the store that was opened is the one that stands in the folder; of one in memory nothing does."""
+        if self._store_id is None:
+            return True
         try:
             found = os.stat(self.folder / manifest.NAME)
             stamp = found.st_dev, found.st_ino, found.st_mtime_ns
-            if stamp != self._stamp and self._store_id is not None:  # it is replaced as the store goes on
+            if stamp != self._stamp:  # it is replaced as the store goes on
                 if manifest.load(self.folder).store_id != self._store_id:
                     return False
                 self._stamp = stamp
@@ -244,15 +246,17 @@ class Namespaces:
     async def _close(self, namespace: Namespace) -> None:
         if self._open.pop(namespace.name, None) is None:
             return  # somebody else closes it
-        closing = self._closing[namespace.name] = asyncio.create_task(self._closed(namespace))
-        closing.add_done_callback(lambda _: self._closing.pop(namespace.name))
-        await asyncio.shield(closing)
+        self._closing[namespace.name] = asyncio.create_task(self._closed(namespace))
+        await asyncio.shield(self._closing[namespace.name])
 
     async def _closed(self, namespace: Namespace) -> None:
         try:
             await namespace.backend.close()
         except EventStoreError as error:  # it was in nobody's use; whoever opens it next is told what is wrong with it
             _log.warning("namespace %r: %s", namespace.name, error)
+        finally:
+            # Not by a callback, which comes a turn of the loop later: who waits for what is done already gives the loop no turn at all.
+            del self._closing[namespace.name]
 
     async def close(self) -> None:
         """Close all, once the writes under way are done. Raises the first error after all were tried."""
