@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 import eventstore
+from eventstore import claims
 from eventstore.codec import erased
 from eventstore.model import SYSTEM_KEY, Durability, Event
 from eventstore.projections.key_states import read_redaction
@@ -106,6 +107,13 @@ class Story:
         return max(given, default=self.kept.get(domain, 0))
 
 
+def move_claims(archive: Path, store: Path) -> None:
+    """Let an archive that was copied with its store be that one's, as if both stood where they stood: else it is another store's."""
+    for file in archive.rglob(claims.NAME):
+        if claims.others(file.parent, store):
+            claims.take_over(file.parent, store)
+
+
 def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     """Open what is left in `folder` after `state` and prove it, write on, prove it again; how many events each domain had."""
     place = folder / STORE
@@ -116,6 +124,8 @@ def judge(story: Story, state: State, folder: Path) -> dict[str, int]:
     if made and (folder / ARCHIVE).exists():
         _require_named(place)
     found: dict[str, int] = {}
+    if place.exists():
+        move_claims(folder / ARCHIVE, place)
     # An archive is named by where it lies from the root, so that its copies can be found wherever they are judged.
     gone: list[str] = []
     with contextlib.chdir(folder), eventstore.open(place, archives=[ARCHIVE_AS_NAMED]) as store:

@@ -25,7 +25,7 @@ from tests.faults import pasts
 from tests.faults.crash_states import Model, State, Trace
 from tests.faults.ledger import DOMAIN
 from tests.faults.points import Points, step_by_step
-from tests.faults.survival import ARCHIVE, STORE
+from tests.faults.survival import ARCHIVE, STORE, move_claims
 from tests.faults.test_power_loss import DIFFERENT, DIFFERING, LONG, STATES, Losses
 from tests.faults.workers import Server
 
@@ -95,6 +95,7 @@ def test_killed_while_an_archive_is_erased_in(server: Server, in_memory: Path, s
     def renew() -> dict[str, str]:
         shutil.rmtree(place)
         shutil.copytree(template, place)
+        move_claims(place / ARCHIVE, place / STORE)
         return {"folder": str(place / STORE), "archive": str(place / ARCHIVE)}
 
     def run(at: int) -> list[dict[str, Any]]:
